@@ -1,0 +1,18 @@
+"""calledin: one GET request makes a phone ring and plays an MP3 to who answers.
+
+The map. A request comes in at `api/` (the playback face, the administrator's socket, the hardened site),
+`admission` asks whether this call may be made, `audio/` fetches, checks and encodes the MP3 before the
+code is answered, and `store/` keeps the accepted call on disk. `dialing/` holds the queue, the trunks and
+the life of one call; it speaks through `sip/` and `sdp` (protocol machines without sockets), and `net/`
+carries their bytes and keeps the pace of the packets that `rtp/` makes, in a process of its own. `outcome`
+turns what the network said into the reason, settles the credit and writes the callback row, and `callback`
+delivers it. `model` has the nouns that flow, `settings` what an operator may change, `keyring` the api keys,
+`simulator/` a carrier to try it all against, `cli/` the `calledin` command; `service` is the one module that
+knows all the others and `tap` what twistd loads.
+
+    request → admission → accepted call → queue → dial → stream → outcome → callback
+
+One way, no returning: each stage's constructor is handed only the next stage.
+"""
+
+__version__ = "0.1.0"

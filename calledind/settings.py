@@ -1,0 +1,400 @@
+"""What an operator may change: a TOML file in, frozen settings out, or every error at once with its path."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+import cattrs
+from attrs import Factory, field, frozen
+from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError, IterableValidationError
+from cattrs.gen import make_dict_structure_fn
+
+from calledind.model import Address
+
+
+class SettingsError(Exception):
+    """All that is wrong with the settings; `errors` has one line each: path, what is wrong, what to write."""
+
+    def __init__(self, errors: list[str]) -> None:
+        super().__init__("\n".join(errors))
+        self.errors = errors
+
+
+def parse_address(text: str) -> Address:
+    """Read "127.0.0.1:8080" or "[::1]:8080". Raises ValueError that says what to write."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        raise ValueError(f'"{text}" must be ADDRESS:PORT, such as "127.0.0.1:8080" or "[::1]:8080"')
+    if host.startswith("[") != host.endswith("]") or (":" in host and not host.startswith("[")):
+        raise ValueError(f'"{text}": write an IPv6 address in brackets, such as "[::1]:8080"')
+    try:
+        return str(ipaddress.ip_address(host.strip("[]"))), int(port)
+    except ValueError:
+        raise ValueError(f'"{text}": "{host}" is not an IP address; "0.0.0.0" and "[::]" mean all of them') from None
+
+
+def _check_address(_: object, __: object, value: str) -> None:
+    if value:
+        parse_address(value)
+
+
+def _check_addresses(_: object, __: object, values: tuple[str, ...]) -> None:
+    for value in values:
+        parse_address(value)
+
+
+def _check_networks(_: object, __: object, values: tuple[str, ...]) -> None:
+    for value in values:
+        ipaddress.ip_network(value)
+
+
+def _positive(_: object, attribute: Any, value: float) -> None:
+    if value <= 0:
+        raise ValueError(f"{value} must be more than 0")
+
+
+def _not_negative(_: object, attribute: Any, value: float) -> None:
+    if value < 0:
+        raise ValueError(f"{value} must not be negative")
+
+
+def _check_digits(_: object, __: object, values: tuple[str, ...]) -> None:
+    for value in values:
+        if not (value.isascii() and value.isdigit()):
+            raise ValueError(f'"{value}" must be digits in quotes, such as "1" or "212"')
+
+
+@frozen
+class Http:
+    """The playback API's listeners and the bounds of what they take."""
+
+    listen: tuple[str, ...] = field(default=("127.0.0.1:8080",), validator=_check_addresses)
+    "Plain HTTP, each ADDRESS:PORT."
+    tls_listen: tuple[str, ...] = field(default=(), validator=_check_addresses)
+    "HTTPS, each ADDRESS:PORT."
+    certificate: Path | None = None
+    "PEM, the chain from the leaf up. Without it a self-signed one is made under the data folder."
+    private_key: Path | None = None
+    "PEM."
+    max_connections: int = field(default=2000, validator=_positive)
+    max_connections_per_address: int = field(default=200, validator=_positive)
+    "Of one IPv4 address or one IPv6 /64."
+    max_requests_in_flight: int = field(default=512, validator=_positive)
+    "More are refused with 503."
+
+
+@frozen
+class Audio:
+    """Fetching, decoding and keeping MP3s."""
+
+    max_bytes: int = field(default=16 * 1024 * 1024, validator=_positive)
+    max_seconds: float = field(default=180.0, validator=_positive)
+    fetch_timeout: float = field(default=10.0, validator=_positive)
+    "Seconds for one MP3, redirects and all."
+    max_redirects: int = field(default=5, validator=_not_negative)
+    allow_networks: tuple[str, ...] = field(default=(), validator=_check_networks)
+    'Private networks that MP3s and callbacks may be on, such as "127.0.0.0/8"; the internet always is.'
+    allow_ports: tuple[int, ...] = (80, 443, 8080, 8443)
+    "Ports that MP3s may be fetched from; an empty list allows all."
+    fresh_seconds: float = field(default=60.0, validator=_not_negative)
+    "How long a fetched MP3 is used again before its server is asked whether it changed, where it sets no max-age."
+    library_bytes: int = field(default=2 * 1024**3, validator=_positive)
+    "Encoded audio kept on disk; oldest unused first out."
+    decoders: int = field(default=2, validator=_positive)
+    "Child processes that decode at the same time."
+    max_fetches: int = field(default=64, validator=_positive)
+    "At the same time."
+    max_fetches_per_host: int = field(default=8, validator=_positive)
+
+
+@frozen
+class Calls:
+    """The life of a call."""
+
+    ring_timeout: float = field(default=45.0, validator=_positive)
+    "Seconds from the INVITE to our CANCEL."
+    queue_ttl: float = field(default=300.0, validator=_positive)
+    "A call that waited longer is not dialled any more."
+    max_queued: int = field(default=100_000, validator=_positive)
+    "More are refused with 503."
+    lead_in: float = field(default=0.4, validator=_not_negative)
+    "Seconds of silence before the audio."
+    lead_out: float = field(default=0.4, validator=_not_negative)
+    "Seconds of silence after the last word, before BYE."
+    charge: Literal["answered", "accepted"] = "answered"
+    media_timeout: float = field(default=0.0, validator=_not_negative)
+    "Seconds without a packet from the callee before the call is ended; 0 never."
+
+
+@frozen
+class Regions:
+    """Which numbers may be called. Lists of area codes are per country code."""
+
+    countries: tuple[str, ...] = field(default=("1",), validator=_check_digits)
+    north_america: tuple[str, ...] = ("US", "CA")
+    "Regions of country code 1 that may be called (ISO 3166); the others are Caribbean and premium."
+    allow: Mapping[str, tuple[str, ...]] = Factory(dict)
+    "Country code -> leading digits of the number that may be called; none means all."
+    deny: Mapping[str, tuple[str, ...]] = Factory(dict)
+    "Country code -> leading digits that may not be called."
+
+
+@frozen
+class Sip:
+    """Our side of the signalling."""
+
+    bind: str = field(default="0.0.0.0:5060", validator=_check_address)
+    "UDP ADDRESS:PORT; port 0 takes any."
+    advertise: str = ""
+    "Public IP address to name in Via, Contact and SDP; empty: the one that packets to the trunk leave from."
+    user_agent: str = "calledin"
+    t1: float = field(default=0.5, validator=_positive)
+    "RFC 3261 T1, the round-trip estimate, in seconds."
+
+
+@frozen
+class Rtp:
+    """Our side of the media."""
+
+    bind: str = "0.0.0.0"  # noqa: S104 - media comes from anywhere
+    "IP address of the RTP sockets."
+    ports: tuple[int, int] = (16384, 16639)
+    "First and last UDP port; even ones carry RTP, the next odd one its RTCP."
+    processes: int = field(default=1, validator=_positive)
+    "Processes that keep the packets' pace."
+
+
+@frozen
+class Trunk:
+    """A carrier or PBX that takes our calls."""
+
+    name: str
+    host: str
+    "Domain or address of the Request-URI."
+    port: int = 5060
+    outbound_proxy: str = ""
+    'Where the packets go instead, "host" or "host:port".'
+    username: str = ""
+    password: str = field(default="", repr=False)
+    password_file: Path | None = None
+    "Read instead of `password`; a relative path is below $CREDENTIALS_DIRECTORY where that is set."
+    caller_id: str = ""
+    "Used in place of a request's caller_id 0000000000."
+    prefixes: tuple[str, ...] = ()
+    'Leading digits, country code first, of the numbers it takes, such as "1212"; none means all. The longest wins.'
+    dial_prefix: str = "+"
+    "Written before country code and number in the Request-URI."
+    priority: int = 10
+    "The lowest is asked first, where prefixes are equally long."
+    channels: int = field(default=100, validator=_positive)
+    "Calls at the same time."
+    calls_per_second: float = field(default=10.0, validator=_positive)
+    codecs: tuple[Literal["PCMU", "PCMA"], ...] = ("PCMU", "PCMA")
+    reasons: Mapping[str, int] = Factory(dict)
+    "SIP status -> reason of the callback (0, 1, 3, 5 or 8), where this carrier means something else by it."
+
+
+@frozen
+class Simulator:
+    """The built-in carrier."""
+
+    recordings: Path | None = None
+    "Folder for what the callees heard, as WAV; default: below the data folder."
+
+
+@frozen
+class Callbacks:
+    """Telling customers' servers."""
+
+    timeout: float = field(default=15.0, validator=_positive)
+    "Seconds for one try."
+    max_in_flight: int = field(default=64, validator=_positive)
+    max_in_flight_per_host: int = field(default=8, validator=_positive)
+    allow_ports: tuple[int, ...] = ()
+    "Ports that callbacks may go to; an empty list allows all."
+
+
+@frozen
+class Admin:
+    """The operator's side."""
+
+    socket: Path | None = None
+    "Unix socket of the `calledin` command; default: admin.sock below the data folder."
+
+
+@frozen
+class Settings:
+    """Everything; each table of the file is one field."""
+
+    data: Path = Path("calledin-data")
+    "Folder of the store, the library and the secrets."
+    simulator: bool = False
+    "Let the built-in carrier take all calls: nobody's phone rings."
+    demo: bool = False
+    "Make a key with credits for trying; only with the simulator."
+    http: Http = Http()
+    audio: Audio = Audio()
+    calls: Calls = Calls()
+    regions: Regions = Regions()
+    sip: Sip = Sip()
+    rtp: Rtp = Rtp()
+    callbacks: Callbacks = Callbacks()
+    admin: Admin = Admin()
+    simulation: Simulator = Simulator()
+    trunks: tuple[Trunk, ...] = ()
+
+    @property
+    def admin_socket(self) -> Path:
+        return self.admin.socket or self.data / "admin.sock"
+
+
+TABLES = (Http, Audio, Calls, Regions, Sip, Rtp, Trunk, Simulator, Callbacks, Admin, Settings)
+
+
+def _converter() -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
+    for table in TABLES:
+        converter.register_structure_hook(
+            table, make_dict_structure_fn(table, converter, _cattrs_forbid_extra_keys=True)
+        )
+    converter.register_structure_hook(int, _whole_number)
+    converter.register_structure_hook(float, _number)
+    converter.register_structure_hook(str, _string)
+    converter.register_structure_hook(bool, _boolean)
+    converter.register_structure_hook(Path, lambda value, _: Path(_string(value, str)))
+    converter.register_structure_hook_func(_is_string_list, _string_list)
+    return converter
+
+
+def _whole_number(value: object, _: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{value!r} must be a whole number")
+    return value
+
+
+def _number(value: object, _: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{value!r} must be a number")
+    return float(value)
+
+
+def _string(value: object, _: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} must be text in quotes")
+    return value
+
+
+def _boolean(value: object, _: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{value!r} must be true or false")
+    return value
+
+
+def _is_string_list(kind: object) -> bool:
+    return kind == tuple[str, ...]
+
+
+def _string_list(value: object, _: object) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+        raise ValueError(f'{value!r} must be a list of texts, such as ["1", "44"]')
+    return tuple(value)
+
+
+def _explain(error: BaseException, path: str) -> Iterator[str]:
+    """Give a line for each leaf of cattrs' tree of errors."""
+    if isinstance(error, ClassValidationError):
+        with_notes, without = error.group_exceptions()
+        for inner, note in with_notes:
+            yield from _explain(inner, f"{path}.{note.name}" if path else note.name)
+        for inner in without:
+            yield from _explain(inner, path)
+    elif isinstance(error, IterableValidationError):
+        with_indexes, others = error.group_exceptions()
+        for inner, index_note in with_indexes:
+            yield from _explain(inner, f"{path}[{index_note.index}]")
+        for inner in others:
+            yield from _explain(inner, path)
+    elif isinstance(error, ForbiddenExtraKeysError):
+        known = ", ".join(sorted(attribute.name for attribute in attrs.fields(error.cl)))
+        for name in sorted(error.extra_fields):
+            yield f"{path + '.' if path else ''}{name}: there is no such setting; known here: {known}"
+    elif isinstance(error, KeyError):
+        yield f"{path + '.' if path else ''}{error.args[0]}: is required"
+    else:
+        yield f"{path or 'settings'}: {error}"
+
+
+def _consistency(settings: Settings) -> Iterator[str]:
+    """Give a line for each contradiction between settings that are right one by one."""
+    if not settings.trunks and not settings.simulator:
+        yield (
+            "trunks: is required; add a [[trunks]] table with name and host, "
+            "or write simulator = true to let the built-in carrier take all calls"
+        )
+    if settings.trunks and settings.simulator:
+        yield "simulator: must be false where [[trunks]] are given; remove one of them"
+    if settings.demo and not settings.simulator:
+        yield "demo: needs simulator = true"
+    names = [trunk.name for trunk in settings.trunks]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f'trunks: the name "{name}" is used twice; each trunk needs a name of its own'
+    for index, trunk in enumerate(settings.trunks):
+        for status, reason in trunk.reasons.items():
+            if not (status.isdigit() and 300 <= int(status) <= 699):
+                yield f'trunks[{index}].reasons.{status}: must be a SIP status from "300" to "699"'
+            if reason not in (0, 1, 3, 5, 8):
+                yield f"trunks[{index}].reasons.{status}: {reason} must be 0, 1, 3, 5 or 8"
+        if not trunk.codecs:
+            yield f'trunks[{index}].codecs: must name at least one of "PCMU", "PCMA"'
+        if trunk.password and trunk.password_file:
+            yield f"trunks[{index}].password_file: give either this or password"
+    if (settings.http.certificate is None) != (settings.http.private_key is None):
+        yield "http.certificate: certificate and private_key go together; give both, or none for a self-signed one"
+    if not settings.http.listen and not settings.http.tls_listen:
+        yield 'http.listen: is empty and so is tls_listen; give at least one, such as ["127.0.0.1:8080"]'
+    first, last = settings.rtp.ports
+    if not (1024 <= first < last <= 65535):
+        yield f"rtp.ports: [{first}, {last}] must be two ports from 1024 to 65535, the first below the last"
+    if settings.sip.advertise:
+        try:
+            ipaddress.ip_address(settings.sip.advertise)
+        except ValueError:
+            yield f'sip.advertise: "{settings.sip.advertise}" must be an IP address, or "" to find it'
+    try:
+        ipaddress.ip_address(settings.rtp.bind)
+    except ValueError:
+        yield f'rtp.bind: "{settings.rtp.bind}" must be an IP address'
+
+
+def load(path: Path, *, environment: Mapping[str, str] = os.environ) -> Settings:
+    """Read the settings file. Raises `SettingsError` with all that is wrong."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError([f"{path}: can't be read: {error.strerror}"]) from None
+    except UnicodeDecodeError:
+        raise SettingsError([f"{path}: is not UTF-8 text"]) from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError([f"{path}: is not TOML: {error}"]) from None
+    return structure(table, environment=environment)
+
+
+def structure(table: Mapping[str, Any], *, environment: Mapping[str, str] = os.environ) -> Settings:
+    """Turn a parsed TOML file into settings; `$STATE_DIRECTORY` is the data folder where the file names none."""
+    table = dict(table)
+    if "data" not in table and environment.get("STATE_DIRECTORY"):
+        table["data"] = environment["STATE_DIRECTORY"].split(":")[0]
+    try:
+        settings = _converter().structure(table, Settings)
+    except ClassValidationError as error:
+        raise SettingsError(sorted(_explain(error, ""))) from None
+    errors = list(_consistency(settings))
+    if errors:
+        raise SettingsError(errors)
+    return settings
