@@ -1,0 +1,78 @@
+"""The ladder of a call's messages."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from calledind.cli.ladder import Ladder, Message
+
+SDP = (
+    "\r\nContent-Type: application/sdp\r\n\r\nv=0\r\nc=IN IP4 127.0.0.1\r\nm=audio 4000 RTP/AVP 0 8 101\r\n"
+    "a=rtpmap:101 telephone-event/8000\r\n"
+)
+
+
+def message(start: str, cseq: str, rest: str = "\r\n\r\n", *, at: float = 100.0, sent: bool = True) -> Message:
+    text = f"{start}\r\nVia: SIP/2.0/UDP 127.0.0.1;branch=z9hG4bK1\r\nCSeq: {cseq}{rest}"
+    return Message.read({"time": at, "direction": "sent" if sent else "received", "text": text})
+
+
+class MessageTests(SynchronousTestCase):
+    def test_request(self) -> None:
+        """A request is named by its method, an offer by its codecs."""
+        invite = message("INVITE sip:+12125550100@127.0.0.1 SIP/2.0", "1 INVITE", SDP)
+        self.assertEqual((invite.label, invite.detail, invite.failure), ("INVITE", "PCMU PCMA", False))
+
+    def test_response(self) -> None:
+        """A response is named by status and phrase, with the method where it is not the INVITE's."""
+        busy = message("SIP/2.0 486 Busy Here", "1 INVITE", sent=False)
+        self.assertEqual((busy.label, busy.failure), ("486 Busy Here", True))
+        self.assertEqual(message("SIP/2.0 200 OK", "2 BYE").label, "200 OK (BYE)")
+
+    def test_hold(self) -> None:
+        """An offer that holds the call says so, and a refused media line too."""
+        held = message("INVITE sip:x SIP/2.0", "2 INVITE", SDP + "a=sendonly\r\n")
+        self.assertEqual(held.detail, "sendonly: hold")
+        refused = message("SIP/2.0 200 OK", "1 INVITE", SDP.replace("4000", "0"))
+        self.assertEqual(refused.detail, "audio refused")
+
+    def test_nonsense(self) -> None:
+        """An entry that is no SIP at all is still a line."""
+        self.assertEqual(Message.read({}).label, "(empty)")
+        self.assertEqual(Message.read({"text": "\0\xff", "time": 1, "direction": "received"}).label, "\0\xff")
+
+
+class LadderTests(SynchronousTestCase):
+    def test_times_and_directions(self) -> None:
+        """Times count from the first message; ours point to the right, the peer's to the left."""
+        ladder = Ladder()
+        first = ladder.message(message("INVITE sip:x SIP/2.0", "1 INVITE")).plain
+        second = ladder.message(message("SIP/2.0 180 Ringing", "1 INVITE", at=100.25, sent=False)).plain
+        self.assertIn("0.000", first)
+        self.assertTrue(first.endswith("▶│"))
+        self.assertIn("0.250", second)
+        self.assertIn("│◀─", second)
+
+    def test_repeats_are_marked(self) -> None:
+        """A message that is sent again is marked; the same answer to another request is not."""
+        ladder = Ladder()
+        invite = message("INVITE sip:x SIP/2.0", "1 INVITE")
+        self.assertNotIn("again", ladder.message(invite).plain)
+        self.assertIn("again", ladder.message(invite).plain)
+        self.assertNotIn("again", ladder.message(message("INVITE sip:x SIP/2.0", "2 INVITE")).plain)
+
+    def test_width(self) -> None:
+        """Every line fits, and all have the same length, however long the phrase is."""
+        ladder = Ladder(width=80)
+        long = ladder.message(message("SIP/2.0 480 " + "very " * 40, "1 INVITE", sent=False)).plain
+        short = ladder.message(message("SIP/2.0 200 OK", "1 INVITE", sent=False)).plain
+        media = ladder.media("RTP, PCMU").plain
+        self.assertEqual({len(long), len(short), len(media)}, {len(short)})
+        self.assertLessEqual(len(long), 80)
+        self.assertLessEqual(len(ladder.head().plain), 80)
+
+    def test_plain_terminal(self) -> None:
+        """A terminal without line drawing gets ASCII."""
+        ladder = Ladder(ascii_only=True)
+        line = ladder.message(message("INVITE sip:x SIP/2.0", "1 INVITE")).plain + ladder.media("RTP").plain
+        self.assertTrue(line.isascii())
