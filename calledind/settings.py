@@ -128,6 +128,9 @@ class Calls:
     lead_out: float = field(default=0.4, validator=_not_negative)
     "Seconds of silence after the last word, before BYE."
     charge: Literal["answered", "accepted"] = "answered"
+    "When a held credit is spent: only by an answer, or by every accepted call."
+    drain_timeout: float = field(default=240.0, validator=_not_negative)
+    "Seconds that running calls have to finish after SIGTERM; then they are hung up."
     media_timeout: float = field(default=0.0, validator=_not_negative)
     "Seconds without a packet from the callee before the call is ended; 0 never."
 
@@ -138,7 +141,9 @@ class Regions:
 
     countries: tuple[str, ...] = field(default=("1",), validator=_check_digits)
     north_america: tuple[str, ...] = ("US", "CA")
-    "Regions of country code 1 that may be called (ISO 3166); the others are Caribbean and premium."
+    "Regions of country code 1 that may be called (ISO 3166); the others are islands that cost like a satellite."
+    premium: bool = False
+    "Whether premium-rate and shared-cost numbers may be called."
     allow: Mapping[str, tuple[str, ...]] = Factory(dict)
     "Country code -> leading digits of the number that may be called; none means all."
     deny: Mapping[str, tuple[str, ...]] = Factory(dict)
@@ -236,8 +241,6 @@ class Settings:
     "Folder of the store, the library and the secrets."
     simulator: bool = False
     "Let the built-in carrier take all calls: nobody's phone rings."
-    demo: bool = False
-    "Make a key with credits for trying; only with the simulator."
     http: Http = Http()
     audio: Audio = Audio()
     calls: Calls = Calls()
@@ -339,8 +342,6 @@ def _consistency(settings: Settings) -> Iterator[str]:
         )
     if settings.trunks and settings.simulator:
         yield "simulator: must be false where [[trunks]] are given; remove one of them"
-    if settings.demo and not settings.simulator:
-        yield "demo: needs simulator = true"
     names = [trunk.name for trunk in settings.trunks]
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield f'trunks: the name "{name}" is used twice; each trunk needs a name of its own'

@@ -1,0 +1,193 @@
+"""May this call be made? The contract's codes, asked in the contract's order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import phonenumbers
+from phonenumbers import PhoneNumber, PhoneNumberType
+from twisted.internet.defer import Deferred
+
+from calledind.audio.library import AudioError, LibraryUnavailable, Prepared
+from calledind.keyring import Keyring
+from calledind.model import BadRequest, Call, PlaybackRequest, ReturnCode, new_call_id
+from calledind.settings import Regions
+from calledind.store.interface import Store, StoreUnavailable
+
+WORDS = {
+    ReturnCode.ACCEPTED: "accepted",
+    ReturnCode.INVALID_KEY: "this api_key is not known",
+    ReturnCode.NO_CREDITS: "this api_key has no call credits left",
+    ReturnCode.DO_NOT_CALL: "phone_number is on the DoNotCall list",
+    ReturnCode.BAD_REQUEST: "badly formed request",
+    ReturnCode.KEY_DISABLED: "this api_key is disabled",
+    ReturnCode.FLOOD: "phone_number was accepted less than one minute ago",
+    ReturnCode.AREA_NOT_SUPPORTED: "the area code of phone_number is not supported",
+    ReturnCode.COUNTRY_NOT_SUPPORTED: "country_code is not supported",
+    ReturnCode.MP3_UNUSABLE: "mp3 cannot be fetched or is not MPEG layer 3",
+    ReturnCode.MP3_TOO_LONG: "mp3 plays longer than three minutes",
+}
+
+NORTH_AMERICA = "1"
+PREMIUM = frozenset({PhoneNumberType.PREMIUM_RATE, PhoneNumberType.SHARED_COST})
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer to one playback request."""
+
+    code: ReturnCode
+    words: str
+    "The reason, for people."
+    call_id: str | None = None
+    "Of the accepted call."
+
+
+class Unavailable(Exception):
+    """The daemon itself can't take work now: 503 with Retry-After."""
+
+    def __init__(self, words: str, retry_after: int) -> None:
+        super().__init__(words)
+        self.words = words
+        self.retry_after = retry_after
+        "Seconds."
+
+
+class Area:
+    """Which countries' which numbers may be called."""
+
+    def __init__(self, regions: Regions) -> None:
+        self._regions = regions
+        self._allowed = lru_cache(maxsize=65536)(self._decide)
+
+    def refusal(self, country_code: str, phone_number: str) -> ReturnCode | None:
+        if country_code not in self._regions.countries:
+            return ReturnCode.COUNTRY_NOT_SUPPORTED
+        allow = self._regions.allow.get(country_code, ())
+        deny = self._regions.deny.get(country_code, ())
+        if (allow and not phone_number.startswith(allow)) or (deny and phone_number.startswith(deny)):
+            return ReturnCode.AREA_NOT_SUPPORTED
+        # Numbering plans tell regions and types apart by no more than the leading seven digits.
+        if not self._allowed(country_code, phone_number[:7]):
+            return ReturnCode.AREA_NOT_SUPPORTED
+        return None
+
+    def _decide(self, country_code: str, leading: str) -> bool:
+        number = _number(country_code, leading.ljust(10, "0"))
+        if not self._regions.premium and phonenumbers.number_type(number) in PREMIUM:
+            return False
+        if country_code != NORTH_AMERICA:
+            return True
+        # Country code 1 is twenty-odd countries; the area code alone says which.
+        region = phonenumbers.region_code_for_number(number) or phonenumbers.region_code_for_number(
+            _number(country_code, leading[:3] + "5550100")
+        )
+        return region in self._regions.north_america
+
+
+def _number(country_code: str, national: str) -> PhoneNumber:
+    return PhoneNumber(
+        country_code=int(country_code),
+        national_number=int(national),
+        italian_leading_zero=national.startswith("0"),
+    )
+
+
+class Library(Protocol):
+    """What admission wants of `audio.library`."""
+
+    def prepare(self, url: str, *, cache: bool) -> Deferred[Prepared]: ...
+
+    def unpin(self, name: str) -> None: ...
+
+
+class Admission:
+    """Answers one playback request; an accepted call goes to `accepted`, already on stable storage."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        keyring: Keyring,
+        library: Library,
+        regions: Regions,
+        accepted: Callable[[Call], None],
+        obstacle: Callable[[], Unavailable | None],
+        now: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._keyring = keyring
+        self._library = library
+        self._area = Area(regions)
+        self._accepted = accepted
+        self._obstacle = obstacle
+        self._now = now
+
+    def admit(self, args: Mapping[bytes, Sequence[bytes]]) -> Deferred[Verdict]:
+        """Decide. `args` as `twisted.web` gives a query's arguments. Fails with `Unavailable` alone."""
+        return Deferred.fromCoroutine(self._admit(args))
+
+    async def _admit(self, args: Mapping[bytes, Sequence[bytes]]) -> Verdict:
+        obstacle = self._obstacle()
+        if obstacle is not None:
+            raise obstacle
+        try:
+            request = PlaybackRequest.parse(args)
+        except BadRequest as error:
+            return Verdict(ReturnCode.BAD_REQUEST, str(error))
+        try:
+            return await self._decide(request)
+        except StoreUnavailable as error:
+            raise Unavailable(f"the store can't take calls: {error}", 5) from error
+        except LibraryUnavailable as error:
+            raise Unavailable(f"the audio library can't take an MP3: {error}", 5) from error
+
+    async def _decide(self, request: PlaybackRequest) -> Verdict:
+        key = await self._store.find_key(self._keyring.digest(request.api_key))
+        if key is None:
+            return _refusal(ReturnCode.INVALID_KEY)
+        if key.disabled:
+            return _refusal(ReturnCode.KEY_DISABLED)
+        region = self._area.refusal(request.country_code, request.phone_number)
+        if region is not None:
+            return _refusal(region)
+        code = await self._store.check(key.id, request.country_code, request.phone_number, self._now())
+        if code is not ReturnCode.ACCEPTED:
+            return _refusal(code)
+        try:
+            prepared = await self._library.prepare(request.mp3, cache=request.cache)
+        except AudioError as error:
+            return Verdict(error.code, error.words)
+        call = self._call(request, key.id, prepared)
+        try:
+            code = await self._store.accept(call)
+        except BaseException:
+            self._library.unpin(prepared.name)
+            raise
+        if code is not ReturnCode.ACCEPTED:
+            self._library.unpin(prepared.name)
+            return _refusal(code)
+        self._accepted(call)
+        return Verdict(code, WORDS[code], call.id)
+
+    def _call(self, request: PlaybackRequest, key_id: str, prepared: Prepared) -> Call:
+        now = self._now()
+        return Call(
+            id=new_call_id(now),
+            key_id=key_id,
+            phone_number=request.phone_number,
+            country_code=request.country_code,
+            caller_id=request.caller_id,
+            audio=prepared.name,
+            duration=prepared.duration,
+            callback_url=request.callback_url,
+            secret=request.secret,
+            accepted_at=now,
+        )
+
+
+def _refusal(code: ReturnCode) -> Verdict:
+    return Verdict(code, WORDS[code])

@@ -1,0 +1,533 @@
+"""The life of one call on one trunk: from the taken channel to the BYE.
+
+    preparing ──▶ calling ──▶ answering ──▶ streaming ──▶ closing ──▶ over
+        │            │             │             │                       ▲
+        └──▶ leaving └──▶ cancelling ───────────────────────────────────┘
+
+* `preparing`: the target's address, an RTP port, then DIALING committed. Nothing was sent; what fails here is
+  either put back into the queue (no port, store away) or tried at the next trunk (no such host).
+* `calling`: the INVITE has left. It is never sent again for this call id by anyone.
+* `answering`: a usable 2xx is in. ANSWERED is committed *before* the ACK leaves: a daemon killed in between is
+  met by the repeated 2xx, and afterwards the dialog on disk says BYE. The callee waits some milliseconds.
+* `streaming`: the first packet left after the ACK.
+* `closing`: BYE sent, outcome told; only the channel is still held until the peer confirms.
+
+Exactly one of `ended`, `postponed` and `dropped` is called, then `released` once nothing of it is left.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from calledind import sdp
+from calledind.model import Address, Attempt, Call, Cause, EndedBy, Ending
+from calledind.net.media import Digit, Finished, Lost, MediaEvent, MediaSession, NoMedia, Silent
+from calledind.settings import Calls
+from calledind.settings import Trunk as TrunkSettings
+from calledind.sip.auth import Credentials
+from calledind.sip.timers import DelayedCall, Timers
+from calledind.sip.useragent import (
+    Answered,
+    Ended,
+    Event,
+    Invitation,
+    InviteSession,
+    Progress,
+    Refused,
+    Unreachable,
+)
+from calledind.store.interface import Store, StoreUnavailable
+
+SLACK = 30.0
+"Seconds after which audio that should have ended is taken for lost."
+DEFAULT_CALLER = "0000000000"
+TELEPHONE_EVENT = 101
+"Payload type of our offer (RFC 4733 has no fixed one)."
+CALLEES_OWN = frozenset({480, 486})
+"Statuses below 600 that a person or a telephone gives."
+
+
+class UserAgent(Protocol):
+    def prepare(self, invitation: Invitation) -> InviteSession: ...
+
+
+class Media(Protocol):
+    def open(self, report: Callable[[MediaEvent], None]) -> Deferred[MediaSession]: ...
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What every call of a daemon needs."""
+
+    store: Store
+    user_agent: UserAgent
+    media: Media
+    timers: Timers
+    settings: Calls
+    audio_path: Callable[[str, str], Path]
+    "Name of the audio and codec -> file of encoded octets."
+    locate: Callable[[TrunkSettings], Deferred[Address]]
+    "Where a trunk's datagrams go. Fails with OSError."
+    local_host: Callable[[Address], str]
+    "The IP address that we name to this target."
+    now: Callable[[], float]
+    "Seconds since the epoch."
+
+
+class _State(Enum):
+    PREPARING = "preparing"
+    LEAVING = "leaving"
+    "Hung up before the INVITE left."
+    CALLING = "calling"
+    CANCELLING = "cancelling"
+    ANSWERING = "answering"
+    STREAMING = "streaming"
+    CLOSING = "closing"
+    OVER = "over"
+
+
+class _Input(Enum):
+    READY = "ready"
+    NOT_READY = "not ready"
+    PROGRESS = "progress"
+    ANSWERED = "answered"
+    UNUSABLE = "answered with an SDP that we can't use"
+    ANSWER_KEPT = "answer kept"
+    REFUSED = "refused"
+    UNREACHABLE = "unreachable"
+    PEER_GONE = "peer gone"
+    RING_TIMEOUT = "ring timeout"
+    PLAYED = "played"
+    SILENT = "silent"
+    MEDIA_LOST = "media lost"
+    HANG_UP = "hang up"
+
+
+@dataclass(frozen=True)
+class _Obstacle:
+    """Why the INVITE did not leave."""
+
+    detail: str
+    ending: Ending | None = None
+    "None: put the call back into the queue, unless `dropped`."
+    dropped: bool = False
+
+
+class CallAttempt:
+    """One call on one trunk; see the module's text."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        call: Call,
+        trunk: TrunkSettings,
+        route: tuple[str, ...],
+        number: int,
+        surroundings: Surroundings,
+        *,
+        ended: Callable[[CallAttempt, Ending], None],
+        postponed: Callable[[CallAttempt, str], None],
+        released: Callable[[CallAttempt], None],
+    ) -> None:
+        self.call = call
+        self.trunk = trunk
+        self.route = route
+        self.number = number
+        self.rang = False
+        self.responded = False
+        "A provisional response but 100 has come: the call reached somebody, no other trunk may be asked."
+        self._around = surroundings
+        self._ended = ended
+        self._postponed = postponed
+        self._released = released
+        self._state = _State.PREPARING
+        self._session: InviteSession | None = None
+        self._media: MediaSession | None = None
+        self._agreed: sdp.Agreed | None = None
+        self._timer: DelayedCall | None = None
+        self._answered_at: float | None = None
+        self.retry_after: int | None = None
+        "Seconds, of the final response."
+        self._ending: Ending | None = None
+        "What a cancelled call will be said to have ended by."
+        self._sdp_id = random.getrandbits(31)
+        self._sdp_version = 1
+
+    def start(self) -> None:
+        """Begin; `released` follows whatever happens."""
+        Deferred.fromCoroutine(self._prepare()).addErrback(self._broken)
+
+    def hang_up(self) -> None:
+        """End it for the operator, in whatever state it is."""
+        self._on(_Input.HANG_UP)
+
+    @property
+    def state(self) -> str:
+        """For people."""
+        return self._state.value
+
+    def _on(self, event: _Input, *details: Any) -> None:
+        if (row := TABLE.get((self._state, event))) is not None:
+            act, self._state = row
+            act(self, *details)
+
+    # preparing
+
+    async def _prepare(self) -> None:
+        around = self._around
+        try:
+            target = await around.locate(self.trunk)
+        except OSError as error:
+            self._on(
+                _Input.NOT_READY,
+                _Obstacle(str(error), self._end(Cause.TRANSPORT, EndedBy.NETWORK, detail=str(error))),
+            )
+            return
+        try:
+            media = await around.media.open(self._media_reported)
+        except NoMedia as error:
+            self._on(_Input.NOT_READY, _Obstacle(str(error)))
+            return
+        self._media = media
+        session = around.user_agent.prepare(self._invitation(target, media))
+        attempt = Attempt(self.number, self.trunk.name, session.snapshot)
+        try:
+            committed = await around.store.begin_dialing(self.call.id, attempt)
+        except StoreUnavailable as error:
+            self._on(_Input.NOT_READY, _Obstacle(str(error)))
+            return
+        if committed and self._media is None:
+            detail = "the process that sends the audio was lost"
+            self._on(_Input.NOT_READY, _Obstacle(detail, self._end(Cause.MEDIA_FAILED, EndedBy.US, detail=detail)))
+        elif committed:
+            self._on(_Input.READY, session)
+        else:
+            self._on(_Input.NOT_READY, _Obstacle("it is not waiting to be dialled any more", dropped=True))
+
+    def _invitation(self, target: Address, media: MediaSession) -> Invitation:
+        trunk, call = self.trunk, self.call
+        host = self._around.local_host(target)
+        caller = call.caller_id
+        if caller == DEFAULT_CALLER and trunk.caller_id:
+            caller = trunk.caller_id
+        domain = trunk.host if trunk.username else host
+        callee = f"sip:{trunk.dial_prefix}{call.country_code}{call.phone_number}@{_bracketed(trunk.host)}"
+        if trunk.port != 5060:
+            callee += f":{trunk.port}"
+        return Invitation(
+            target=target,
+            request_uri=callee,
+            from_uri=f"sip:{caller}@{_bracketed(domain)}",
+            to_uri=callee,
+            offer=bytes(self._offer(host, media.local[1])),
+            credentials=Credentials(trunk.username, trunk.password) if trunk.username else None,
+            renegotiate=lambda offer: self._renegotiate(offer, host, media),
+        )
+
+    def _offer(self, host: str, port: int) -> sdp.SessionDescription:
+        return sdp.offer(
+            address=host,
+            port=port,
+            codecs=self.trunk.codecs,
+            session_id=self._sdp_id,
+            version=self._sdp_version,
+            telephone_event=TELEPHONE_EVENT,
+        )
+
+    def _renegotiate(self, offer: bytes, host: str, media: MediaSession) -> bytes | None:
+        """Answer the peer's later offer: hold, resume, a new address; the codec stays (RFC 3264 §8)."""
+        if self._agreed is None:
+            return None
+        self._sdp_version += 1
+        if not offer:
+            return bytes(self._offer(host, media.local[1]))
+        try:
+            answer, agreed = sdp.answer(
+                sdp.SessionDescription.parse(offer),
+                address=host,
+                port=media.local[1],
+                codecs=(self._agreed.codec,),
+                session_id=self._sdp_id,
+                version=self._sdp_version,
+                telephone_event=TELEPHONE_EVENT,
+            )
+        except sdp.SDPError as error:
+            self.log.info("call {call}: the peer's new offer is refused: {error}", call=self.call.id, error=error)
+            return None
+        media.redirect(agreed.remote, agreed.remote_rtcp, agreed.sends)
+        return bytes(answer)
+
+    # what the network and the clock say
+
+    def _sip_reported(self, event: Event) -> None:
+        match event:
+            case Progress():
+                self._on(_Input.PROGRESS, event)
+            case Answered():
+                self._read_answer(event)
+            case Refused():
+                self._on(_Input.REFUSED, event)
+            case Unreachable():
+                self._on(_Input.UNREACHABLE, event)
+            case Ended():
+                self._on(_Input.PEER_GONE, event)
+
+    def _read_answer(self, event: Answered) -> None:
+        assert self._media is not None
+        host = "0.0.0.0"  # noqa: S104 - agreeing looks at the offer's formats and port alone
+        try:
+            self._agreed = sdp.agree(self._offer(host, self._media.local[1]), sdp.SessionDescription.parse(event.sdp))
+        except sdp.SDPError as error:
+            self._on(_Input.UNUSABLE, str(error))
+        else:
+            self._on(_Input.ANSWERED, event)
+
+    def _media_reported(self, event: MediaEvent) -> None:
+        match event:
+            case Finished():
+                self._on(_Input.PLAYED)
+            case Silent():
+                self._on(_Input.SILENT)
+            case Lost(detail):
+                self._on(_Input.MEDIA_LOST, detail)
+            case Digit():
+                pass
+
+    # what the table does
+
+    def _send(self, session: InviteSession) -> None:
+        self._session = session
+        self._wait(self._around.settings.ring_timeout, _Input.RING_TIMEOUT)
+        session.send(self._sip_reported)
+
+    def _note_progress(self, event: Progress) -> None:
+        self.responded = self.responded or event.status > 100
+        self.rang = self.rang or event.status in (180, 183)
+
+    def _keep_answer(self, event: Answered) -> None:
+        self._stop_waiting()
+        self._answered_at = self._around.now()
+        Deferred.fromCoroutine(self._record_answer(event.dialog, self._answered_at)).addErrback(self._broken)
+
+    async def _record_answer(self, dialog: str, answered_at: float) -> None:
+        try:
+            await self._around.store.record_answer(self.call.id, dialog, answered_at)
+        except StoreUnavailable as error:
+            self.log.error(
+                "call {call}: the store could not keep that it was answered ({error}); the call goes on",
+                call=self.call.id,
+                error=error,
+            )
+        self._on(_Input.ANSWER_KEPT)
+
+    def _stream(self) -> None:
+        assert self._session is not None
+        assert self._media is not None
+        assert self._agreed is not None
+        agreed, settings = self._agreed, self._around.settings
+        self._session.acknowledge()
+        whole = settings.lead_in + self.call.duration + settings.lead_out
+        self._wait(whole + SLACK, _Input.MEDIA_LOST, "the audio did not end in time")
+        self._media.play(
+            audio=self._around.audio_path(self.call.audio, agreed.codec),
+            codec=agreed.codec,
+            payload_type=agreed.payload_type,
+            remote=agreed.remote,
+            remote_rtcp=agreed.remote_rtcp,
+            telephone_event=agreed.telephone_event,
+            lead_in=settings.lead_in,
+            lead_out=settings.lead_out,
+            silence_timeout=settings.media_timeout,
+        )
+        if not agreed.sends:
+            self._media.redirect(agreed.remote, agreed.remote_rtcp, False)
+
+    def _refuse_answer(self, detail: str) -> None:
+        """ACK, then BYE at once: the callee's 2xx offered nothing that we can play to."""
+        assert self._session is not None
+        self._session.acknowledge()
+        self._close(self._end(Cause.UNUSABLE_SDP, EndedBy.US, status=200, detail=detail), "Q.850;cause=88")
+
+    def _refused(self, event: Refused) -> None:
+        by = EndedBy.CALLEE if event.status in CALLEES_OWN or event.status >= 600 else EndedBy.NETWORK
+        detail = " ".join(filter(None, (event.phrase, event.warning)))
+        self.retry_after = event.retry_after
+        self._finish(self._end(Cause.FINAL_RESPONSE, by, status=event.status, q850=event.q850, detail=detail))
+
+    def _unreachable(self, event: Unreachable) -> None:
+        cause = Cause.NO_RESPONSE if event.cause == "timeout" else Cause.TRANSPORT
+        self._finish(self._end(cause, EndedBy.NETWORK, detail=event.detail))
+
+    def _peer_left(self, event: Ended) -> None:
+        self._finish(self._end(Cause.CALLEE_LEFT, EndedBy.CALLEE, q850=event.q850, detail=event.detail))
+
+    def _played(self) -> None:
+        self._close(self._end(Cause.PLAYED, EndedBy.US))
+
+    def _fell_silent(self) -> None:
+        self._close(self._end(Cause.CALLEE_LEFT, EndedBy.NETWORK, detail="no packet came from the callee any more"))
+
+    def _lost_media(self, detail: str) -> None:
+        self._close(self._end(Cause.MEDIA_FAILED, EndedBy.US, detail=detail))
+
+    def _hang_up_answered(self) -> None:
+        self._close(self._end(Cause.HUNG_UP, EndedBy.OPERATOR))
+
+    def _cancel_hung_up(self) -> None:
+        self._cancel(self._end(Cause.HUNG_UP, EndedBy.OPERATOR))
+
+    def _cancel_rung_out(self) -> None:
+        self._cancel(self._end(Cause.RING_TIMEOUT, EndedBy.US))
+
+    def _cancel_without_media(self, detail: str) -> None:
+        self._cancel(self._end(Cause.MEDIA_FAILED, EndedBy.US, detail=detail))
+
+    def _cancelled(self, event: Refused | Unreachable | Ended) -> None:
+        assert self._ending is not None
+        status = event.status if isinstance(event, Refused) else None
+        q850 = None if isinstance(event, Unreachable) else event.q850
+        self._finish(replace(self._ending, ended_at=self._around.now(), rang=self.rang, sip_status=status, q850=q850))
+
+    def _leave(self, *_: object) -> None:
+        self._close_media()
+        self._finish(self._end(Cause.HUNG_UP, EndedBy.OPERATOR))
+
+    def _give_back(self, obstacle: _Obstacle) -> None:
+        self._close_media()
+        if obstacle.dropped:
+            self.log.error("call {call} is left alone: {detail}", call=self.call.id, detail=obstacle.detail)
+        elif obstacle.ending is not None:
+            self._ended(self, obstacle.ending)
+        else:
+            self._postponed(self, obstacle.detail)
+        self._released(self)
+
+    def _let_go(self, *_: object) -> None:
+        self._released(self)
+
+    def _forget_media(self, _: str) -> None:
+        self._close_media()
+
+    def _nothing(self, *_: object) -> None:
+        pass
+
+    # the pieces of the above
+
+    def _end(
+        self,
+        cause: Cause,
+        by: EndedBy,
+        *,
+        status: int | None = None,
+        q850: int | None = None,
+        detail: str = "",
+    ) -> Ending:
+        return Ending(
+            cause=cause,
+            answered=self._answered_at is not None,
+            ended_by=by,
+            ended_at=self._around.now(),
+            answered_at=self._answered_at,
+            rang=self.rang,
+            sip_status=200 if self._answered_at is not None else status,
+            q850=q850,
+            trunk=self.trunk.name,
+            detail=detail,
+        )
+
+    def _close(self, ending: Ending, reason: str | None = None) -> None:
+        """Say goodbye, then tell the outcome: killed in between, the next start says goodbye again."""
+        self._stop_waiting()
+        assert self._session is not None
+        self._session.end(reason)
+        self._close_media()
+        self._ended(self, ending)
+
+    def _finish(self, ending: Ending) -> None:
+        """The signalling is over: tell the outcome and let go."""
+        self._stop_waiting()
+        self._close_media()
+        self._ended(self, ending)
+        self._released(self)
+
+    def _cancel(self, ending: Ending) -> None:
+        """End a call that was not answered; what it ended by is told when the peer has confirmed."""
+        self._stop_waiting()
+        self._close_media()
+        self._ending = ending
+        assert self._session is not None
+        self._session.end()
+
+    def _wait(self, seconds: float, then: _Input, *details: object) -> None:
+        self._stop_waiting()
+        self._timer = self._around.timers.callLater(seconds, self._on, then, *details)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+
+    def _close_media(self) -> None:
+        if self._media is not None:
+            self._media.close().addErrback(lambda _: None)
+            self._media = None
+
+    def _broken(self, failure: Failure) -> None:
+        self.log.failure("call {call} could not be dialled", failure, call=self.call.id)
+        detail = "an error in calledin itself; the log has it"
+        self._on(_Input.NOT_READY, _Obstacle(detail, self._end(Cause.NO_RESPONSE, EndedBy.US, detail=detail)))
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _table() -> dict[tuple[_State, _Input], tuple[Callable[..., None], _State]]:
+    """Every input that means something in a state; what is not here is late or repeated and changes nothing."""
+    s, i, c = _State, _Input, CallAttempt
+    return {
+        (s.PREPARING, i.READY): (c._send, s.CALLING),
+        (s.PREPARING, i.NOT_READY): (c._give_back, s.OVER),
+        (s.PREPARING, i.HANG_UP): (c._nothing, s.LEAVING),
+        (s.PREPARING, i.MEDIA_LOST): (c._forget_media, s.PREPARING),
+        (s.LEAVING, i.READY): (c._leave, s.OVER),
+        (s.LEAVING, i.NOT_READY): (c._leave, s.OVER),
+        (s.CALLING, i.PROGRESS): (c._note_progress, s.CALLING),
+        (s.CALLING, i.ANSWERED): (c._keep_answer, s.ANSWERING),
+        (s.CALLING, i.UNUSABLE): (c._refuse_answer, s.CLOSING),
+        (s.CALLING, i.REFUSED): (c._refused, s.OVER),
+        (s.CALLING, i.UNREACHABLE): (c._unreachable, s.OVER),
+        (s.CALLING, i.PEER_GONE): (c._peer_left, s.OVER),
+        (s.CALLING, i.RING_TIMEOUT): (c._cancel_rung_out, s.CANCELLING),
+        (s.CALLING, i.HANG_UP): (c._cancel_hung_up, s.CANCELLING),
+        (s.CALLING, i.MEDIA_LOST): (c._cancel_without_media, s.CANCELLING),
+        (s.CANCELLING, i.PROGRESS): (c._note_progress, s.CANCELLING),
+        (s.CANCELLING, i.REFUSED): (c._cancelled, s.OVER),
+        (s.CANCELLING, i.UNREACHABLE): (c._cancelled, s.OVER),
+        (s.CANCELLING, i.PEER_GONE): (c._cancelled, s.OVER),
+        (s.ANSWERING, i.ANSWER_KEPT): (c._stream, s.STREAMING),
+        (s.ANSWERING, i.PEER_GONE): (c._peer_left, s.OVER),
+        (s.ANSWERING, i.HANG_UP): (c._hang_up_answered, s.CLOSING),
+        (s.ANSWERING, i.MEDIA_LOST): (c._lost_media, s.CLOSING),
+        (s.STREAMING, i.PLAYED): (c._played, s.CLOSING),
+        (s.STREAMING, i.PEER_GONE): (c._peer_left, s.OVER),
+        (s.STREAMING, i.SILENT): (c._fell_silent, s.CLOSING),
+        (s.STREAMING, i.MEDIA_LOST): (c._lost_media, s.CLOSING),
+        (s.STREAMING, i.HANG_UP): (c._hang_up_answered, s.CLOSING),
+        (s.CLOSING, i.PEER_GONE): (c._let_go, s.OVER),
+        (s.CLOSING, i.REFUSED): (c._let_go, s.OVER),
+        (s.CLOSING, i.UNREACHABLE): (c._let_go, s.OVER),
+    }
+
+
+TABLE = _table()

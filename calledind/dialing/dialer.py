@@ -1,0 +1,260 @@
+"""Takes calls from the queue when a trunk can carry one more, and asks the next trunk when one fails.
+
+Calls wait in one fair queue per route (the names of the trunks that take the number, in order), so a full
+trunk holds up nobody who may go elsewhere, and finding the next call costs O(routes), not O(calls).
+
+The next trunk is asked only while nothing but 100 has come from this one, and only for what speaks of the
+trunk and not of the callee: no response, a transport failure, 408 or a 5xx (RFC 3261 §21.5). Each try is
+committed with the next attempt number before its INVITE leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+
+from calledind.dialing.call import CallAttempt, Surroundings
+from calledind.dialing.queue import FairQueue
+from calledind.dialing.trunks import Probe, Trunk, Trunks
+from calledind.model import Call, Cause, EndedBy, Ending
+from calledind.settings import Trunk as TrunkSettings
+from calledind.sip.timers import DelayedCall
+
+TRUNK_FAILURES = frozenset({408, 500, 502, 503, 504})
+"Statuses that speak of the trunk and not of the callee, while nothing but 100 came before."
+SWEEP = 1.0
+"Seconds between two looks for calls that waited too long."
+RETRY = 1.0
+"Seconds until the queue is served again after a call had to be put back."
+
+Ended = Callable[[Call, Ending], None]
+
+
+@dataclass
+class _Course:
+    """How far a call has come that was tried at a trunk and goes on to the next."""
+
+    call: Call
+    number: int
+    "Of the last attempt."
+    ending: Ending
+    "What to say when no other trunk takes it."
+
+
+class Dialer:
+    """The queue, the trunks and the running calls; each call's end goes to `ended`, exactly once."""
+
+    log = Logger()
+
+    def __init__(
+        self, surroundings: Surroundings, trunks: Sequence[TrunkSettings], *, probe: Probe, ended: Ended
+    ) -> None:
+        self._around = surroundings
+        self.trunks = Trunks(
+            [Trunk(each, timers=surroundings.timers, probe=probe, capacity=self.serve) for each in trunks]
+        )
+        self._ended = ended
+        self._queues: dict[tuple[str, ...], FairQueue] = {}
+        self._courses: dict[str, _Course] = {}
+        self._live: dict[str, CallAttempt] = {}
+        self._open: set[CallAttempt] = set()
+        "Attempts that still hold a channel; an ended call may, until the peer has confirmed our BYE."
+        self._wakes: DelayedCall | None = None
+        self._sweeper: DelayedCall | None = None
+        self._not_before = 0.0
+        "No call is dialled earlier, by the timers' clock."
+        self._serving = False
+        self._draining = False
+        self._drained: Deferred[None] | None = None
+
+    def start(self) -> None:
+        self._sweep()
+        self.serve()
+
+    def __len__(self) -> int:
+        """How many calls wait."""
+        return sum(map(len, self._queues.values()))
+
+    @property
+    def live(self) -> int:
+        """How many calls are being dialled or played."""
+        return len(self._live)
+
+    def states(self) -> Iterator[str]:
+        """Give the state of each running call, for people."""
+        return (attempt.state for attempt in self._live.values())
+
+    def add(self, call: Call) -> None:
+        """Queue an accepted call."""
+        route = self.trunks.route(call.country_code, call.phone_number)
+        if not route:
+            self._end(call, Cause.NO_RESPONSE, "no trunk takes this number; its prefixes are in [[trunks]]")
+            return
+        self._queue(route).add(call)
+        self.serve()
+
+    def hang_up(self, call_id: str) -> bool:
+        """End a running call for the operator; False when it is not running."""
+        attempt = self._live.get(call_id)
+        if attempt is None:
+            return False
+        attempt.hang_up()
+        return True
+
+    def drain(self) -> Deferred[None]:
+        """Dial no more; fires when no call is running. What waits stays in the store."""
+        self._draining = True
+        for timer in (self._wakes, self._sweeper):
+            if timer is not None and timer.active():
+                timer.cancel()
+        for trunk in self.trunks:
+            trunk.stop()
+        for call_id in self._courses.keys() - self._live.keys():
+            course = self._courses.pop(call_id)
+            self._ended(course.call, course.ending)
+        if not self._open:
+            return succeed(None)
+        self._drained = Deferred()
+        return self._drained
+
+    def hang_up_all(self) -> None:
+        for attempt in list(self._live.values()):
+            attempt.hang_up()
+
+    def serve(self) -> None:
+        """Start as many calls as the trunks take, in turns between the routes; wake up when they take more."""
+        if self._draining or self._serving:
+            return
+        pause = self._not_before - self._around.timers.seconds()
+        if pause > 0:
+            self._wake_in(pause)
+            return
+        self._serving = True
+        try:
+            self._wake_in(self._serve_routes())
+        finally:
+            self._serving = False
+
+    # the queue
+
+    def _queue(self, route: tuple[str, ...]) -> FairQueue:
+        return self._queues.setdefault(route, FairQueue())
+
+    def _serve_routes(self) -> float | None:
+        """Return the seconds until some trunk takes one more of the calls that wait; None: ask when one comes free."""
+        soonest: float | None = None
+        waiting = [(route, queue) for route, queue in self._queues.items() if queue]
+        while waiting:
+            still = []
+            for route, queue in waiting:
+                trunk, wait = self._free(route)
+                call = queue.take() if trunk is not None else None
+                if trunk is not None and call is not None:
+                    self._dial(call, trunk, route)
+                    still.append((route, queue))
+                elif trunk is None and wait is not None:
+                    soonest = wait if soonest is None else min(soonest, wait)
+            waiting = still
+        return soonest
+
+    def _free(self, route: tuple[str, ...]) -> tuple[Trunk | None, float | None]:
+        """Return the first trunk of the route that takes a call now, else the seconds until one does."""
+        waits = []
+        for name in route:
+            wait = self.trunks[name].wait()
+            if wait == 0:
+                return self.trunks[name], 0
+            if wait is not None:
+                waits.append(wait)
+        return None, min(waits, default=None)
+
+    def _wake_in(self, seconds: float | None) -> None:
+        if self._wakes is not None and self._wakes.active():
+            self._wakes.cancel()
+        self._wakes = None if seconds is None else self._around.timers.callLater(seconds, self.serve)
+
+    def _sweep(self) -> None:
+        oldest = self._around.now() - self._around.settings.queue_ttl
+        for queue in self._queues.values():
+            for call in queue.take_older_than(oldest):
+                course = self._courses.pop(call.id, None)
+                if course is not None:
+                    self._ended(call, course.ending)
+                else:
+                    self._end(call, Cause.EXPIRED, "it waited in the queue for too long")
+        self._sweeper = self._around.timers.callLater(SWEEP, self._sweep)
+
+    def _end(self, call: Call, cause: Cause, detail: str) -> None:
+        self._ended(call, Ending(cause, False, EndedBy.US, self._around.now(), detail=detail))
+
+    # the calls
+
+    def _dial(self, call: Call, trunk: Trunk, route: tuple[str, ...]) -> None:
+        course = self._courses.get(call.id)
+        trunk.take()
+        attempt = CallAttempt(
+            call,
+            trunk.settings,
+            route,
+            course.number + 1 if course else 1,
+            self._around,
+            ended=self._attempt_ended,
+            postponed=self._attempt_postponed,
+            released=self._attempt_released,
+        )
+        self._live[call.id] = attempt
+        self._open.add(attempt)
+        attempt.start()
+
+    def _attempt_ended(self, attempt: CallAttempt, ending: Ending) -> None:
+        self._live.pop(attempt.call.id, None)
+        trunk = self.trunks[attempt.trunk.name]
+        failed = _trunk_failed(attempt, ending)
+        if failed:
+            trunk.failed(_words(ending), retry_after=attempt.retry_after)
+        elif ending.sip_status is not None:
+            trunk.succeeded()
+        remaining = tuple(name for name in attempt.route if name != attempt.trunk.name)
+        if failed and remaining and not self._draining:
+            self.log.info(
+                "call {call}: trunk {trunk} failed ({why}); the next one is asked",
+                call=attempt.call.id,
+                trunk=attempt.trunk.name,
+                why=_words(ending),
+            )
+            self._courses[attempt.call.id] = _Course(attempt.call, attempt.number, ending)
+            self._queue(remaining).add_in_front(attempt.call)
+            return
+        self._courses.pop(attempt.call.id, None)
+        self._ended(attempt.call, ending)
+
+    def _attempt_postponed(self, attempt: CallAttempt, detail: str) -> None:
+        self._live.pop(attempt.call.id, None)
+        self.log.warn("call {call} waits: {detail}", call=attempt.call.id, detail=detail)
+        self._queue(attempt.route).add_in_front(attempt.call)
+        # What stands in the way (no port, store away) takes a moment to go.
+        self._not_before = self._around.timers.seconds() + RETRY
+
+    def _attempt_released(self, attempt: CallAttempt) -> None:
+        self._live.pop(attempt.call.id, None)
+        self._open.discard(attempt)
+        self.trunks[attempt.trunk.name].release()
+        if self._draining and not self._open and self._drained is not None:
+            drained, self._drained = self._drained, None
+            drained.callback(None)
+
+
+def _trunk_failed(attempt: CallAttempt, ending: Ending) -> bool:
+    if ending.answered or attempt.responded:
+        return False
+    if ending.cause in (Cause.NO_RESPONSE, Cause.TRANSPORT):
+        return True
+    return ending.cause is Cause.FINAL_RESPONSE and ending.sip_status in TRUNK_FAILURES
+
+
+def _words(ending: Ending) -> str:
+    status = "" if ending.sip_status is None else f"{ending.sip_status} "
+    return f"{status}{ending.detail or ending.cause.value}"

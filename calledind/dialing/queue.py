@@ -1,0 +1,56 @@
+"""Calls that wait to be dialled: first in first out for one key, and the keys take turns.
+
+So a key with a hundred thousand calls delays another key's single call by one turn of all the keys that have
+any, and not by a hundred thousand calls. Adding, taking and expiring are O(1).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+
+from calledind.model import Call
+
+
+class FairQueue:
+    """The keys with waiting calls stand in a ring; each `take` serves the first and sends it to the end."""
+
+    def __init__(self) -> None:
+        self._lines: OrderedDict[str, deque[Call]] = OrderedDict()
+        "key id -> its calls; the order is the ring."
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def add(self, call: Call) -> None:
+        self._lines.setdefault(call.key_id, deque()).append(call)
+        self._length += 1
+
+    def add_in_front(self, call: Call) -> None:
+        """Put a call back that was taken and could not be dialled just now."""
+        self._lines.setdefault(call.key_id, deque()).appendleft(call)
+        self._lines.move_to_end(call.key_id, last=False)
+        self._length += 1
+
+    def take(self) -> Call | None:
+        """Return the next call, or None when nobody waits."""
+        if not self._lines:
+            return None
+        key_id, line = next(iter(self._lines.items()))
+        call = line.popleft()
+        if line:
+            self._lines.move_to_end(key_id)
+        else:
+            del self._lines[key_id]
+        self._length -= 1
+        return call
+
+    def take_older_than(self, accepted_at: float) -> Iterator[Call]:
+        """Take out every call accepted before `accepted_at` (seconds since the epoch)."""
+        for key_id, line in list(self._lines.items()):
+            while line and line[0].accepted_at < accepted_at:
+                self._length -= 1
+                yield line.popleft()
+            if not line:
+                del self._lines[key_id]

@@ -1,0 +1,148 @@
+"""Trunks: which of them take a number, whether they can take one more call now, and whether they are well.
+
+The breaker. Five technical failures in a row (no response, transport failure, a 5xx before ringing) open it:
+the trunk gets no calls, and an OPTIONS probe asks at growing intervals whether it answers again. Any answer
+but a 503 closes it. A 503 with Retry-After pauses the trunk for that long, breaker or not (RFC 3261 §21.5.4).
+
+The pace. `calls_per_second` is a line of evenly spaced moments; a trunk that rested may use at most
+`BURST` seconds' worth of them at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from enum import Enum
+
+from twisted.logger import Logger
+
+from calledind.settings import Trunk as TrunkSettings
+from calledind.sip.timers import DelayedCall, Timers
+
+BURST = 0.1
+"Seconds of pace that may be caught up at once."
+FAILURES_TO_OPEN = 5
+FIRST_PROBE = 5.0
+"Seconds from the opening of the breaker to the first OPTIONS."
+SLOWEST_PROBE = 60.0
+LONGEST_PAUSE = 3600.0
+"Of a Retry-After that is believed, in seconds."
+
+Probe = Callable[["Trunk", Callable[[int | None], None]], None]
+"Sends an OPTIONS to the trunk and reports the status, None when there was no response."
+
+
+class Health(Enum):
+    CLOSED = "well"
+    OPEN = "failing"
+
+
+class Trunk:
+    """One trunk's channels, pace and breaker."""
+
+    log = Logger()
+
+    def __init__(self, settings: TrunkSettings, *, timers: Timers, probe: Probe, capacity: Callable[[], None]) -> None:
+        self.settings = settings
+        self.health = Health.CLOSED
+        self.busy = 0
+        "Channels in use."
+        self._timers = timers
+        self._probe = probe
+        self._capacity = capacity
+        self._next_slot = 0.0
+        self._paused_until = 0.0
+        self._failures = 0
+        self._probing: DelayedCall | None = None
+        self._interval = FIRST_PROBE
+        self._stopped = False
+
+    @property
+    def name(self) -> str:
+        return self.settings.name
+
+    def wait(self) -> float | None:
+        """Return the seconds until one more call may leave (0: now); None: when a channel or the trunk comes free."""
+        if self.health is Health.OPEN or self.busy >= self.settings.channels:
+            return None
+        now = self._timers.seconds()
+        return max(0.0, self._paused_until - now, self._next_slot - now)
+
+    def take(self) -> None:
+        """Use one channel and one moment of the pace; `wait` was 0."""
+        self.busy += 1
+        now = self._timers.seconds()
+        self._next_slot = max(self._next_slot, now - BURST) + 1 / self.settings.calls_per_second
+
+    def release(self) -> None:
+        self.busy -= 1
+        self._capacity()
+
+    def succeeded(self) -> None:
+        """The trunk answered like one that works."""
+        self._failures = 0
+
+    def failed(self, detail: str, *, retry_after: int | None = None) -> None:
+        """The trunk failed for a technical reason."""
+        if retry_after:
+            self._paused_until = self._timers.seconds() + min(float(retry_after), LONGEST_PAUSE)
+            self.log.warn(
+                "trunk {name} asked for a pause of {seconds} s: {detail}",
+                name=self.name,
+                seconds=retry_after,
+                detail=detail,
+            )
+        self._failures += 1
+        if self._failures >= FAILURES_TO_OPEN and self.health is Health.CLOSED:
+            self.health = Health.OPEN
+            self._interval = FIRST_PROBE
+            self.log.error(
+                "trunk {name} failed {failures} times in a row, the last time with: {detail}; it gets no calls until "
+                "it answers an OPTIONS",
+                name=self.name,
+                failures=self._failures,
+                detail=detail,
+            )
+            self._schedule_probe()
+
+    def stop(self) -> None:
+        self._stopped = True
+        if self._probing is not None and self._probing.active():
+            self._probing.cancel()
+
+    def _schedule_probe(self) -> None:
+        if not self._stopped:
+            self._probing = self._timers.callLater(self._interval, self._probe, self, self._probed)
+            self._interval = min(self._interval * 2, SLOWEST_PROBE)
+
+    def _probed(self, status: int | None) -> None:
+        if status is None or status == 503:
+            self._schedule_probe()
+            return
+        self.health = Health.CLOSED
+        self._failures = 0
+        self.log.info("trunk {name} answers again; it gets calls", name=self.name)
+        self._capacity()
+
+
+class Trunks:
+    """All trunks, and which of them take a number."""
+
+    def __init__(self, trunks: Sequence[Trunk]) -> None:
+        self._trunks = {trunk.name: trunk for trunk in trunks}
+
+    def __iter__(self) -> Iterator[Trunk]:
+        return iter(self._trunks.values())
+
+    def __getitem__(self, name: str) -> Trunk:
+        return self._trunks[name]
+
+    def route(self, country_code: str, phone_number: str) -> tuple[str, ...]:
+        """Return the names of the trunks that take this number, in the order in which to ask them."""
+        digits = country_code + phone_number
+        ranked = []
+        for trunk in self._trunks.values():
+            prefixes = trunk.settings.prefixes
+            longest = max((len(prefix) for prefix in prefixes if digits.startswith(prefix)), default=None)
+            if not prefixes or longest is not None:
+                ranked.append((-(longest or 0), trunk.settings.priority, trunk.name))
+        return tuple(name for _, __, name in sorted(ranked))
