@@ -1,0 +1,515 @@
+"""Session descriptions and the offer/answer of one audio stream (RFC 8866, RFC 3264).
+
+We offer, the peer answers (`offer`, then `agree`); later the peer may offer and we answer (`answer`), to hold the
+call, to move its media or to change the codec. Both ways end in an `Agreed`: where the packets go and what is in
+them. The rules:
+
+* The line of a media is known by its place: the answer's second m= answers the offer's second m=. Port 0 refuses.
+* A codec is known by its name, not its number: PCMU is 0 whether or not an a=rtpmap says so, and a peer may call
+  it 96. What is sent carries the number that the receiver has given to it.
+* c=, a=sendrecv and their like on the media count before those of the session.
+* A peer on hold says a=sendonly or a=inactive, or, as in old days, c=0.0.0.0: nothing is sent to it then.
+
+Whatever the octets are, nothing but `SDPError` comes out, after one pass over them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from calledind.model import Address
+
+LONGEST = 65535
+"Octets of a description."
+MOST_LINES = 2048
+
+Attribute = tuple[str, str | None]
+"An a= line: name, and what follows its colon."
+
+DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
+
+_STATIC = {
+    "0": "PCMU/8000",
+    "3": "GSM/8000",
+    "4": "G723/8000",
+    "5": "DVI4/8000",
+    "6": "DVI4/16000",
+    "7": "LPC/8000",
+    "8": "PCMA/8000",
+    "9": "G722/8000",
+    "10": "L16/44100/2",
+    "11": "L16/44100",
+    "12": "QCELP/8000",
+    "13": "CN/8000",
+    "14": "MPA/90000",
+    "15": "G728/8000",
+    "16": "DVI4/11025",
+    "17": "DVI4/22050",
+    "18": "G729/8000",
+}
+"Payload types of audio that need no a=rtpmap (RFC 3551 §6)."
+
+_NUMBERS = {"PCMU": 0, "PCMA": 8}
+"What we offer, with its number."
+
+_PROTOCOLS = ("RTP/AVP", "RTP/AVPF")
+"The second one differs in RTCP feedback, which nobody has to send (RFC 4585)."
+
+_SHORTEST_PTIME, _LONGEST_PTIME, _USUAL_PTIME = 1, 1000, 20
+
+
+class SDPError(ValueError):
+    """A description that can't be read, or that no call can be made of; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """What one payload type of a media stands for."""
+
+    payload_type: int
+    "0 to 127."
+    name: str
+    'In upper case, such as "PCMU" or "TELEPHONE-EVENT".'
+    rate: int
+    "Clock rate in Hz."
+    channels: int = 1
+    format: str | None = None
+    'The a=fmtp of it, such as "0-16".'
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """One m= line with the lines that follow it (RFC 8866 §5.14)."""
+
+    kind: str
+    'Such as "audio".'
+    port: int
+    "0 refuses the media."
+    protocol: str
+    'Such as "RTP/AVP".'
+    formats: tuple[str, ...]
+    "Payload types where the protocol is RTP, the preferred one first."
+    address: str | None = None
+    "Of its own c= line, without the TTL; None where the session's counts. May be a host's name."
+    attributes: tuple[Attribute, ...] = ()
+    ports: int = 1
+    "How many ports, two apart, are meant: one unless the media is layered."
+    others: tuple[tuple[str, str], ...] = ()
+    "Its i=, b= and k= lines."
+
+    def attribute(self, name: str) -> str | None:
+        """Return the value of the first a= line of this name, "" where it has none, None where it isn't there."""
+        return _attribute(self.attributes, name)
+
+    @property
+    def codecs(self) -> tuple[Codec, ...]:
+        """What the formats stand for, in their order; those that nothing explains, or nothing sensible, left out."""
+        maps = _by_format(self.attributes, "rtpmap")
+        formats = _by_format(self.attributes, "fmtp")
+        found = []
+        for payload_type in dict.fromkeys(self.formats):
+            number = _number(payload_type, 127)
+            words = maps.get(payload_type) or _STATIC.get(payload_type, "")
+            name, rate, channels = (*words.split("/"), "", "1")[:3] if words.count("/") < 3 else ("", "", "")
+            clock, count = _number(rate, 1_000_000), _number(channels or "1", 255)
+            if number is not None and name and clock and count:
+                found.append(Codec(number, name.upper(), clock, count, formats.get(payload_type)))
+        return tuple(found)
+
+    @property
+    def direction(self) -> str | None:
+        """One of `DIRECTIONS`, None where the media doesn't say."""
+        return _direction(self.attributes)
+
+    @property
+    def ptime(self) -> int:
+        """Milliseconds of audio that one packet ought to have; 20 where nothing sensible is said."""
+        ptime = _number(self.attribute("ptime") or "", _LONGEST_PTIME)
+        return ptime if ptime is not None and ptime >= _SHORTEST_PTIME else _USUAL_PTIME
+
+    def __str__(self) -> str:
+        port = f"{self.port}/{self.ports}" if self.ports > 1 else f"{self.port}"
+        lines = [f"m={self.kind} {port} {self.protocol} {' '.join(self.formats)}\r\n"]
+        lines += [f"{kind}={value}\r\n" for kind, value in self.others if kind == "i"]
+        if self.address is not None:
+            lines.append(f"c={_connection(self.address)}\r\n")
+        lines += [f"{kind}={value}\r\n" for kind, value in self.others if kind != "i"]
+        return "".join(lines) + _format_attributes(self.attributes)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionDescription:
+    """A whole description (RFC 8866 §5)."""
+
+    session_id: int
+    "Of the o= line; with the version it tells a changed description from a repeated one."
+    version: int
+    media: tuple[Media, ...]
+    address: str | None = None
+    "Of the session's c= line, without the TTL; may be a host's name."
+    attributes: tuple[Attribute, ...] = ()
+    username: str = "-"
+    origin: str = "0.0.0.0"  # noqa: S104 - a name, nothing is bound to it
+    "The address in the o= line."
+    name: str = "-"
+    timing: tuple[str, ...] = ("0 0",)
+    "The values of the t= lines."
+    others: tuple[tuple[str, str], ...] = ()
+    "Its i=, u=, e=, p=, b=, r=, z= and k= lines."
+
+    @classmethod
+    def parse(cls, data: bytes) -> SessionDescription:
+        """Read a description. Lines may end in CRLF, LF or CR; lines of unknown type are left out."""
+        return _parse(data)
+
+    def direction(self, media: Media) -> str:
+        """Return which way a media of this description flows, as its writer sees it; one of `DIRECTIONS`."""
+        return media.direction or _direction(self.attributes) or "sendrecv"
+
+    def connection(self, media: Media) -> str:
+        """Return the address for a media of this description, a name possibly. Raises `SDPError` without any."""
+        address = media.address if media.address is not None else self.address
+        if address is None:
+            raise SDPError("no c= line says where the media goes")
+        return address
+
+    def __str__(self) -> str:
+        lines = [
+            "v=0\r\n",
+            f"o={self.username} {self.session_id} {self.version} {_connection(self.origin)}\r\n",
+            f"s={self.name}\r\n",
+            *_lines(self.others, "iuep"),
+        ]
+        if self.address is not None:
+            lines.append(f"c={_connection(self.address)}\r\n")
+        lines += _lines(self.others, "b")
+        lines += [f"t={value}\r\n" for value in self.timing]
+        lines += _lines(self.others, "rzk")
+        return "".join(lines) + _format_attributes(self.attributes) + "".join(map(str, self.media))
+
+    def __bytes__(self) -> bytes:
+        return str(self).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Agreed:
+    """What both sides want, as we see it."""
+
+    codec: str
+    '"PCMU" or "PCMA".'
+    payload_type: int
+    "What our packets carry: the receiver's number for the codec."
+    remote: Address
+    remote_rtcp: Address
+    telephone_event: int | None
+    "The receiver's payload type for keys pressed (RFC 4733); None where it takes none."
+    ptime: int
+    "Milliseconds of audio that the peer would like in a packet."
+    sends: bool
+    "Whether we may send: not while the peer holds the call."
+    receives: bool
+    "Whether the peer will send."
+
+
+def offer(
+    *,
+    address: str,
+    port: int,
+    codecs: Sequence[str] = ("PCMU", "PCMA"),
+    session_id: int,
+    version: int,
+    direction: str = "sendrecv",
+    telephone_event: int | None = 101,
+    ptime: int = 20,
+) -> SessionDescription:
+    """Offer one audio stream at our numeric `address` and `port`, the preferred codec first.
+
+    `version` must grow by one with each description of the same session that differs.
+    """
+    return _ours(
+        (_audio(port, {name: _NUMBERS[name] for name in codecs}, telephone_event, direction, ptime),),
+        address=address,
+        session_id=session_id,
+        version=version,
+    )
+
+
+def agree(offer: SessionDescription, answer: SessionDescription) -> Agreed:
+    """Read the peer's answer to our offer. Raises `SDPError` where no call can be made of it."""
+    for ours, theirs in zip(offer.media, answer.media, strict=False):
+        if ours.kind != "audio" or ours.port == 0:
+            continue
+        if theirs.kind != "audio" or theirs.port == 0:
+            raise SDPError("the peer refuses audio")
+        if theirs.protocol not in _PROTOCOLS:
+            raise SDPError("the peer answers with another protocol than RTP/AVP")
+        offered = {(codec.name, codec.rate, codec.channels) for codec in ours.codecs}
+        codecs = [codec for codec in theirs.codecs if (codec.name, codec.rate, codec.channels) in offered]
+        codec = _first_codec(codecs, tuple(_NUMBERS))
+        return _agreed(answer, theirs, codec, _events(codecs), offer.direction(ours))
+    raise SDPError("the answer has no audio where the offer has it")
+
+
+def answer(
+    offer: SessionDescription,
+    *,
+    address: str,
+    port: int,
+    codecs: Sequence[str] = ("PCMU", "PCMA"),
+    session_id: int,
+    version: int,
+    telephone_event: int | None = 101,
+    direction: str = "sendrecv",
+    ptime: int = 20,
+) -> tuple[SessionDescription, Agreed]:
+    """Answer the peer's offer: the first audio with one of our codecs is taken, all else is refused with port 0.
+
+    The peer's order and numbers of the codecs are kept; `telephone_event` None takes no keys. `direction` is what
+    we are willing to do, the answer what is left of it. Raises `SDPError` where there is nothing to take.
+    """
+    failure = SDPError("the offer has no audio by RTP")
+    for index, theirs in enumerate(offer.media):
+        if theirs.kind != "audio" or theirs.port == 0 or theirs.protocol not in _PROTOCOLS:
+            continue
+        try:
+            codec = _first_codec(theirs.codecs, codecs)
+            events = _events(theirs.codecs) if telephone_event is not None else None
+            agreed = _agreed(offer, theirs, codec, events, direction)
+        except SDPError as error:
+            failure = error
+            continue
+        kept = _DIRECTION[agreed.sends, agreed.receives]
+        taken = _audio(port, {codec.name: codec.payload_type}, events, kept, ptime, theirs.protocol)
+        media = (*map(_refused, offer.media[:index]), taken, *map(_refused, offer.media[index + 1 :]))
+        return _ours(media, address=address, session_id=session_id, version=version), agreed
+    raise failure
+
+
+_DIRECTION = {
+    (True, True): "sendrecv",
+    (True, False): "sendonly",
+    (False, True): "recvonly",
+    (False, False): "inactive",
+}
+"Whether a side sends and receives -> what it writes."
+
+
+def _agreed(
+    description: SessionDescription, media: Media, codec: Codec, events: int | None, our_direction: str
+) -> Agreed:
+    """Work out what the peer's description of the taken media means for us."""
+    remote = _numeric(description.connection(media))
+    direction = description.direction(media)
+    held = ipaddress.ip_address(remote).is_unspecified
+    return Agreed(
+        codec=codec.name,
+        payload_type=codec.payload_type,
+        remote=(remote, media.port),
+        remote_rtcp=_rtcp(media, remote),
+        telephone_event=events,
+        ptime=media.ptime,
+        sends=our_direction in ("sendrecv", "sendonly") and direction in ("sendrecv", "recvonly") and not held,
+        receives=our_direction in ("sendrecv", "recvonly") and direction in ("sendrecv", "sendonly"),
+    )
+
+
+def _first_codec(codecs: Sequence[Codec], names: Sequence[str]) -> Codec:
+    for codec in codecs:
+        if codec.name in names and codec.name in _NUMBERS and codec.rate == 8000 and codec.channels == 1:
+            return codec
+    raise SDPError("no codec in common")
+
+
+def _events(codecs: Sequence[Codec]) -> int | None:
+    for codec in codecs:
+        if codec.name == "TELEPHONE-EVENT" and codec.rate == 8000:
+            return codec.payload_type
+    return None
+
+
+def _numeric(host: str) -> str:
+    """Return a unicast or unspecified IP address; names can't be waited for in the middle of a call."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        raise SDPError("the media's address is not an IP address") from None
+    if address.is_multicast or "%" in host or host == "255.255.255.255":
+        raise SDPError("the media's address is not one host's")
+    return str(address)
+
+
+def _rtcp(media: Media, remote: str) -> Address:
+    """Return where RTCP goes: a=rtcp (RFC 3605) or the next port. What is wrong with a=rtcp is passed over."""
+    words = (media.attribute("rtcp") or "").split()
+    port = _number(words[0], 65535) if words else None
+    if port:
+        if len(words) == 4:
+            try:
+                return _numeric(words[3]), port
+            except SDPError:
+                pass
+        return remote, port
+    # After 65535 comes nothing; RTCP on the port of RTP can at least be told apart there (RFC 5761).
+    return remote, min(media.port + 1, 65535)
+
+
+def _audio(
+    port: int,
+    codecs: dict[str, int],
+    telephone_event: int | None,
+    direction: str,
+    ptime: int,
+    protocol: str = "RTP/AVP",
+) -> Media:
+    attributes: list[Attribute] = [("rtpmap", f"{number} {name}/8000") for name, number in codecs.items()]
+    numbers = list(codecs.values())
+    if telephone_event is not None:
+        numbers.append(telephone_event)
+        attributes += [
+            ("rtpmap", f"{telephone_event} telephone-event/8000"),
+            ("fmtp", f"{telephone_event} 0-16"),
+        ]
+    attributes += [("ptime", str(ptime)), (direction, None)]
+    return Media("audio", port, protocol, tuple(map(str, numbers)), None, tuple(attributes))
+
+
+def _refused(media: Media) -> Media:
+    return Media(media.kind, 0, media.protocol, media.formats)
+
+
+def _ours(media: tuple[Media, ...], *, address: str, session_id: int, version: int) -> SessionDescription:
+    return SessionDescription(session_id, version, media, address, username="calledin", origin=address)
+
+
+# Reading and writing lines
+
+
+def _parse(data: bytes) -> SessionDescription:
+    """Cut a description into the block of the session and one of each media."""
+    if len(data) > LONGEST:
+        raise SDPError("the description is too long")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n\0 ").split("\n")
+    if len(lines) > MOST_LINES:
+        raise SDPError("the description has too many lines")
+    if lines[0].rstrip() != "v=0":
+        raise SDPError("a description begins with v=0")
+    blocks: list[list[tuple[str, str]]] = [[]]
+    for line in lines[1:]:
+        if line[1:2] != "=":
+            raise SDPError("a line is not of the form x=value")
+        if line[0] == "m":
+            blocks.append([])
+        blocks[-1].append((line[0], line[2:].rstrip(" ")))
+    return _session(blocks[0], tuple(map(_media, blocks[1:])))
+
+
+def _session(lines: list[tuple[str, str]], media: tuple[Media, ...]) -> SessionDescription:
+    origins = [value for kind, value in lines if kind == "o"]
+    fields = origins[0].split() if origins else []
+    if len(fields) != 6:
+        raise SDPError("no proper o= line")
+    session_id, version = _number(fields[1], 2**64 - 1), _number(fields[2], 2**64 - 1)
+    if session_id is None or version is None:
+        raise SDPError("the o= line has no proper session id and version")
+    names = [value for kind, value in lines if kind == "s"]
+    return SessionDescription(
+        session_id,
+        version,
+        media,
+        address=_first_address(lines),
+        attributes=_attributes(lines),
+        username=fields[0],
+        origin=fields[5],
+        name=names[0] if names and names[0].strip() else "-",
+        timing=tuple(value for kind, value in lines if kind == "t") or ("0 0",),
+        others=tuple(line for line in lines if line[0] in "iuepbrzk"),
+    )
+
+
+def _media(lines: list[tuple[str, str]]) -> Media:
+    fields = lines[0][1].split()
+    if len(fields) < 4:
+        raise SDPError("an m= line has fewer than four parts")
+    port_text, slash, count = fields[1].partition("/")
+    port = _number(port_text, 65535)
+    ports = _number(count, 65535) if slash else 1
+    if port is None or not ports:
+        raise SDPError("an m= line has no proper port")
+    return Media(
+        fields[0].lower(),
+        port,
+        fields[2].upper(),
+        tuple(fields[3:]),
+        _first_address(lines),
+        _attributes(lines),
+        ports,
+        tuple(line for line in lines if line[0] in "ibk"),
+    )
+
+
+def _first_address(lines: list[tuple[str, str]]) -> str | None:
+    """Return the address of the first c= line, without TTL and count."""
+    for kind, value in lines:
+        if kind == "c":
+            fields = value.split()
+            if len(fields) != 3 or fields[0].upper() != "IN" or fields[1].upper() not in ("IP4", "IP6"):
+                raise SDPError("a c= line is not of the internet")
+            return fields[2].partition("/")[0]
+    return None
+
+
+def _attributes(lines: list[tuple[str, str]]) -> tuple[Attribute, ...]:
+    attributes: list[Attribute] = []
+    for kind, value in lines:
+        if kind == "a":
+            name, colon, rest = value.partition(":")
+            attributes.append((name.strip(), rest.strip() if colon else None))
+    return tuple(attributes)
+
+
+def _attribute(attributes: tuple[Attribute, ...], name: str) -> str | None:
+    for key, value in attributes:
+        if key == name:
+            return value or ""
+    return None
+
+
+def _by_format(attributes: tuple[Attribute, ...], name: str) -> dict[str, str]:
+    """Return format -> what the a= lines of this name, "rtpmap" or "fmtp", say of it; the first counts."""
+    found: dict[str, str] = {}
+    for key, value in attributes:
+        if key == name and value:
+            number, _, words = value.partition(" ")
+            found.setdefault(number, words.strip())
+    return found
+
+
+def _direction(attributes: tuple[Attribute, ...]) -> str | None:
+    for name, _ in attributes:
+        if name in DIRECTIONS:
+            return name
+    return None
+
+
+def _number(text: str, largest: int) -> int | None:
+    if not (text.isascii() and text.isdigit()) or len(text) > 20 or int(text) > largest:
+        return None
+    return int(text)
+
+
+def _connection(address: str) -> str:
+    return f"IN {'IP6' if ':' in address else 'IP4'} {address}"
+
+
+def _lines(lines: tuple[tuple[str, str], ...], kinds: str) -> list[str]:
+    return [f"{kind}={value}\r\n" for kind in kinds for name, value in lines if name == kind]
+
+
+def _format_attributes(attributes: tuple[Attribute, ...]) -> str:
+    return "".join(f"a={name}\r\n" if value is None else f"a={name}:{value}\r\n" for name, value in attributes)
