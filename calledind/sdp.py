@@ -110,12 +110,10 @@ class Media:
         formats = _by_format(self.attributes, "fmtp")
         found = []
         for payload_type in dict.fromkeys(self.formats):
-            number = _number(payload_type, 127)
-            words = maps.get(payload_type) or _STATIC.get(payload_type, "")
-            name, rate, channels = (*words.split("/"), "", "1")[:3] if words.count("/") < 3 else ("", "", "")
-            clock, count = _number(rate, 1_000_000), _number(channels or "1", 255)
-            if number is not None and name and clock and count:
-                found.append(Codec(number, name.upper(), clock, count, formats.get(payload_type)))
+            encoding = maps.get(payload_type) or _STATIC.get(payload_type)
+            codec = _codec(payload_type, encoding, formats.get(payload_type)) if encoding else None
+            if codec is not None:
+                found.append(codec)
         return tuple(found)
 
     @property
@@ -144,7 +142,7 @@ class SessionDescription:
     """A whole description (RFC 8866 §5)."""
 
     session_id: int
-    "Of the o= line; with the version it tells a changed description from a repeated one."
+    "Of the o= line; with the version it tells a changed description from a repeated one. 0 where it's no number."
     version: int
     media: tuple[Media, ...]
     address: str | None = None
@@ -412,20 +410,18 @@ def _parse(data: bytes) -> SessionDescription:
 def _session(lines: list[tuple[str, str]], media: tuple[Media, ...]) -> SessionDescription:
     origins = [value for kind, value in lines if kind == "o"]
     fields = origins[0].split() if origins else []
-    if len(fields) != 6:
+    # Read from the right: there are user names with spaces.
+    if len(fields) < 6:
         raise SDPError("no proper o= line")
-    session_id, version = _number(fields[1], 2**64 - 1), _number(fields[2], 2**64 - 1)
-    if session_id is None or version is None:
-        raise SDPError("the o= line has no proper session id and version")
     names = [value for kind, value in lines if kind == "s"]
     return SessionDescription(
-        session_id,
-        version,
+        _number(fields[-5], 2**64 - 1) or 0,
+        _number(fields[-4], 2**64 - 1) or 0,
         media,
         address=_first_address(lines),
         attributes=_attributes(lines),
         username=fields[0],
-        origin=fields[5],
+        origin=fields[-1],
         name=names[0] if names and names[0].strip() else "-",
         timing=tuple(value for kind, value in lines if kind == "t") or ("0 0",),
         others=tuple(line for line in lines if line[0] in "iuepbrzk"),
@@ -471,6 +467,16 @@ def _attributes(lines: list[tuple[str, str]]) -> tuple[Attribute, ...]:
             name, colon, rest = value.partition(":")
             attributes.append((name.strip(), rest.strip() if colon else None))
     return tuple(attributes)
+
+
+def _codec(payload_type: str, encoding: str, parameters: str | None) -> Codec | None:
+    """Read "NAME/RATE" or "NAME/RATE/CHANNELS"; None where it is neither."""
+    name, *figures = encoding.split("/")
+    number = _number(payload_type, 127)
+    rates = [_number(figure.strip(), 1_000_000) for figure in figures]
+    if number is None or not name or len(rates) not in (1, 2) or not all(rates):
+        return None
+    return Codec(number, name.upper(), rates[0] or 0, (rates[1] or 1) if len(rates) == 2 else 1, parameters)
 
 
 def _attribute(attributes: tuple[Attribute, ...], name: str) -> str | None:
