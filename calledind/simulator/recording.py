@@ -125,6 +125,16 @@ class Recording:
         self._longest_gap = max(self._longest_gap, arrival - self._arrival)
         self._arrival = arrival
 
+    @property
+    def source(self) -> int | None:
+        """The stream's SSRC, None while nothing came."""
+        return self._ssrc
+
+    @property
+    def highest_sequence(self) -> int:
+        """Of the newest packet, extended by the count of wraps."""
+        return self._sequence
+
     def heard(self) -> Heard:
         packets = len(self._sequences)
         expected = max(self._sequences) - min(self._sequences) + 1 if packets else 0
