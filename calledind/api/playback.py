@@ -1,0 +1,112 @@
+# mypy: allow-untyped-calls
+"""GET /api/playback/: one request, one code.
+
+The body is the code's digits alone and the status 200 whatever the code is, because callers read the body with
+one-liners that throw a 4xx away. Only when the daemon itself can't take work is the status 503.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+
+from calledind.admission import Unavailable, Verdict
+from calledind.api.answers import report_incident, respond
+from calledind.api.site import Request
+
+Admit = Callable[[Mapping[bytes, Sequence[bytes]]], Deferred[Verdict]]
+
+
+class Playback(Resource):
+    """Asks `admit` and answers with its verdict.
+
+    `trunk`: named in the Calledin-Trunk header where given, such as "simulator".
+    `max_in_flight`: requests that wait for their verdict at the same time; more are refused with 503.
+    """
+
+    isLeaf = True
+    log = Logger()
+
+    def __init__(self, admit: Admit, *, trunk: str = "", max_in_flight: int = 512) -> None:
+        super().__init__()
+        self._admit = admit
+        self._trunk = trunk.encode()
+        self._max_in_flight = max_in_flight
+        self._in_flight = 0
+
+    def render_GET(self, request: Request) -> bytes | int:
+        if request.postpath not in ([], [b""]):
+            return respond(request, 404, "there is nothing here; calls are made by GET /api/playback/")
+        if self._in_flight >= self._max_in_flight:
+            return respond(request, 503, "unavailable: too many requests at once", retry_after=1)
+        self._in_flight += 1
+        _Answering(self, request)
+        return NOT_DONE_YET
+
+    def render_HEAD(self, request: Request) -> bytes:
+        """No phone rings because somebody looked whether the address is there."""
+        request.setHeader(b"allow", b"GET")
+        return respond(request, 405, "only GET makes a call")
+
+    def ask(self, request: Request) -> Deferred[Verdict]:
+        return maybeDeferred(self._admit, request.args)
+
+    def done(self) -> None:
+        self._in_flight -= 1
+
+    def tell(self, request: Request, verdict: Verdict) -> None:
+        body = b"%d" % verdict.code
+        request.setHeader(b"content-type", b"text/plain")
+        request.setHeader(b"content-length", b"%d" % len(body))
+        request.setHeader(b"cache-control", b"no-store")
+        request.setHeader(b"calledin-reason", verdict.words.encode("ascii", "replace"))
+        if verdict.call_id is not None:
+            request.setHeader(b"calledin-call-id", verdict.call_id.encode())
+        if self._trunk:
+            request.setHeader(b"calledin-trunk", self._trunk)
+        request.write(body)
+        request.finish()
+
+    def excuse(self, request: Request, failure: Failure) -> None:
+        error = failure.value
+        if isinstance(error, Unavailable):
+            words, retry_after = error.words, error.retry_after
+        else:
+            words, retry_after = f"incident {report_incident(self.log, failure, 'playback')}", 5
+        request.write(respond(request, 503, f"unavailable: {words}", retry_after=retry_after))
+        request.finish()
+
+
+class _Answering:
+    """One request that waits for its verdict. A client that leaves meanwhile changes nothing about the call."""
+
+    def __init__(self, playback: Playback, request: Request) -> None:
+        self._playback = playback
+        self._request: Request | None = request
+        request.notifyFinish().addErrback(self._left)
+        playback.ask(request).addCallbacks(self._decided, self._failed).addErrback(self._broken)
+
+    def _left(self, _: Failure) -> None:
+        self._request = None
+
+    def _decided(self, verdict: Verdict) -> None:
+        self._playback.done()
+        if self._request is not None:
+            self._playback.tell(self._request, verdict)
+
+    def _failed(self, failure: Failure) -> None:
+        self._playback.done()
+        if self._request is not None:
+            self._playback.excuse(self._request, failure)
+        elif not failure.check(Unavailable):
+            report_incident(self._playback.log, failure, "playback")
+
+    def _broken(self, failure: Failure) -> None:
+        report_incident(self._playback.log, failure, "playback")
+        if self._request is not None:
+            self._request.channel.abort()
