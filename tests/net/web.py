@@ -1,0 +1,127 @@
+"""A web server on loopback that says exactly what a test tells it to, and a resolver that is a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+
+from calledind.net.resolve import ResolveError
+
+Answer = Callable[["Conversation"], None]
+"Called when a request's header section is complete."
+
+
+def says(*pieces: bytes, close: bool = True) -> Answer:
+    """Answer with these octets, then close the connection or leave it open."""
+
+    def answer(conversation: Conversation) -> None:
+        for piece in pieces:
+            conversation.write(piece)
+        if close:
+            conversation.close()
+
+    return answer
+
+
+def page(body: bytes = b"", *headers: str, status: str = "200 OK") -> Answer:
+    """Answer with a proper response."""
+    head = "\r\n".join([f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers])
+    return says(head.encode("latin-1") + b"\r\n\r\n" + body)
+
+
+def silence(conversation: Conversation) -> None:
+    """Take the request and never answer."""
+
+
+class Conversation(Protocol):
+    """One connection, seen from the server."""
+
+    def __init__(self, server: ScriptedServer) -> None:
+        self.server = server
+        self.received = b""
+        self.request = b""
+        "The header section."
+        self.lost: Deferred[None] = Deferred()
+
+    @property
+    def request_line(self) -> str:
+        return self.request.split(b"\r\n")[0].decode("ascii")
+
+    def header(self, name: str) -> str | None:
+        for line in self.request.decode("latin-1").split("\r\n")[1:]:
+            field, _, value = line.partition(":")
+            if field.lower() == name.lower():
+                return value.strip()
+        return None
+
+    def connectionMade(self) -> None:
+        self.server.open += 1
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+        if not self.request and b"\r\n\r\n" in self.received:
+            self.request = self.received.partition(b"\r\n\r\n")[0]
+            self.server.conversations.append(self)
+            path = self.request_line.split(" ")[1].partition("?")[0]
+            self.server.pages.get(path, self.server.default)(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.server.open -= 1
+        self.lost.callback(None)
+
+    def write(self, data: bytes) -> None:
+        assert self.transport is not None
+        self.transport.write(data)
+
+    def close(self) -> None:
+        assert self.transport is not None
+        self.transport.loseConnection()
+
+
+class ScriptedServer(Factory[Conversation]):
+    """Listens on a free port of 127.0.0.1; `pages` has the answer for each path."""
+
+    noisy = False
+
+    def __init__(self, reactor: Any, *, interface: str = "127.0.0.1", tls: Any = None) -> None:
+        self.pages: dict[str, Answer] = {}
+        self.default: Answer = page(b"no such page", status="404 Not Found")
+        self.conversations: list[Conversation] = []
+        self.open = 0
+        if tls is None:
+            self._port = reactor.listenTCP(0, self, interface=interface)
+        else:
+            self._port = reactor.listenSSL(0, self, tls, interface=interface)
+        self.port: int = self._port.getHost().port
+
+    def buildProtocol(self, addr: object) -> Conversation:
+        return Conversation(self)
+
+    def url(self, path: str = "/", host: str = "127.0.0.1") -> str:
+        return f"http://{host}:{self.port}{path}"
+
+    async def stop(self) -> None:
+        """Close the port, and fire when the last connection is gone."""
+        await self._port.stopListening()
+        for conversation in self.conversations:
+            if conversation.transport is not None:
+                conversation.transport.abortConnection()  # type: ignore[attr-defined]
+                await conversation.lost
+
+
+class TableResolver:
+    """Names and their addresses; a name that is not there does not resolve."""
+
+    def __init__(self, names: Mapping[str, Sequence[str]]) -> None:
+        self.names = names
+        self.asked: list[str] = []
+
+    def resolve(self, host: str) -> Deferred[Sequence[str]]:
+        self.asked.append(host)
+        if host in self.names:
+            return succeed(self.names[host])
+        return fail(ResolveError("the name does not resolve"))
