@@ -169,7 +169,7 @@ def parse_host_port(text: str) -> tuple[str, int | None]:
         host, bracket, rest = text[1:].partition("]")
         if not bracket:
             raise ParseError("an IPv6 reference does not end")
-        check_ipv6(host)
+        host = _ipv6(host)
         rest = rest.lstrip(LWS)
         colon, port = rest[:1], rest[1:]
         if colon and colon != ":":
@@ -182,12 +182,15 @@ def parse_host_port(text: str) -> tuple[str, int | None]:
     return host, number(port.strip(LWS), 65535) if colon else None
 
 
-def check_ipv6(text: str) -> None:
-    """Raise `ParseError` where this isn't an IPv6 address, or has a zone."""
+def _ipv6(text: str) -> str:
+    """Return an IPv6 address as it was written. Raises `ParseError` where it is none, or has a zone."""
+    if "." in text:
+        # RFC 3261's grammar puts a third colon before an IPv4 part; it has to be borne with (RFC 5118 §4.10).
+        text = text.replace(":::", "::", 1)
     try:
         if "%" not in text:
             ipaddress.IPv6Address(text)
-            return
+            return text
     except ValueError:
         pass
     raise ParseError("not an IPv6 address")
