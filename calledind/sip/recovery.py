@@ -1,0 +1,150 @@
+"""Ending what a process that died has begun: a call that may be ringing, a dialog that may be talking.
+
+Only what is on disk is known. An INVITE's branches are the one kept and the number of the try, so a CANCEL can be
+made for each; and whoever picked up in between repeats its 2xx until it gets an ACK, and gets a BYE with it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Final
+
+from calledind.model import Address
+from calledind.sip.auth import Authenticator, Credentials
+from calledind.sip.client import TransactionFailure, acknowledgement
+from calledind.sip.dialog import Dialog
+from calledind.sip.message import Request, Response
+from calledind.sip.session import cancellation
+from calledind.sip.timers import TimerSet
+from calledind.sip.usage import Endpoint, InviteUsage
+
+LateResponses = dict[str, Callable[[Response], None]]
+"Branch of an INVITE of the process before -> who takes its responses."
+
+REASON: Final = 'SIP;cause=487;text="restarted"'
+
+
+class InvitationRecovery:
+    """CANCEL for each INVITE that may have left, then ACK, or ACK and BYE, for what comes of it."""
+
+    def __init__(self, endpoint: Endpoint, late: LateResponses, snapshot: str, finished: Callable[[], None]) -> None:
+        """Raises ValueError where `snapshot` isn't one of `InviteSession`. `finished` is called once, within 64*T1
+        (where a BYE had to follow, within twice that)."""
+        try:
+            kept = json.loads(snapshot)
+            self._target: Address = (str(kept["target"][0]), int(kept["target"][1]))
+            self._invites = {
+                f"{kept['branch']}.{number}": _invite(kept, number) for number in range(1, int(kept["tries"]) + 1)
+            }
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            raise ValueError(f"not an invitation: {error}") from None
+        self._endpoint = endpoint
+        self._late = late
+        self._finished = finished
+        self._usages: dict[str, InviteUsage] = {}
+        self._waiting = dict(self._invites)
+        self._timers = TimerSet(endpoint.layer.timers)
+
+    def start(self) -> None:
+        layer = self._endpoint.layer
+        self._timers.start("timeout", layer.intervals.timeout, self._give_up)
+        for branch, invite in self._invites.items():
+            self._late[branch] = lambda response, branch=branch: self._heard(branch, response)  # type: ignore[misc]
+            layer.request(
+                cancellation(invite, [("Reason", REASON)]),
+                self._target,
+                lambda news, branch=branch: self._cancelled(branch, news),  # type: ignore[misc]
+            )
+
+    def _cancelled(self, branch: str, news: Response | TransactionFailure) -> None:
+        if isinstance(news, Response) and news.status >= 300:
+            # It isn't ringing there. Had it been answered, its 2xx would come again within T2; one may be lost.
+            self._timers.start(branch, 2 * self._endpoint.layer.intervals.t2, lambda: self._done(branch))
+        elif isinstance(news, TransactionFailure):
+            self._done(branch)
+
+    def _heard(self, branch: str, response: Response) -> None:
+        invite = self._invites[branch]
+        layer = self._endpoint.layer
+        if response.status >= 300:
+            layer.try_transmit(bytes(acknowledgement(invite, response)), self._target)
+            self._done(branch)
+        elif response.status >= 200:
+            tag = response.to.tag or ""
+            if tag in self._usages:
+                self._usages[tag].success_repeated()
+                return
+            self._timers.stop(branch)
+            dialog = Dialog.of_caller(invite, response, self._target)
+            usage = InviteUsage(self._endpoint, dialog, ended=lambda by, q850, detail: self._done(branch))
+            self._usages[tag] = usage
+            self._waiting.setdefault(branch, invite)
+            usage.acknowledge()
+            usage.bye(REASON)
+
+    def _done(self, branch: str) -> None:
+        self._waiting.pop(branch, None)
+        if not self._waiting:
+            self._end()
+
+    def _give_up(self) -> None:
+        busy = [usage for usage in self._usages.values() if usage.id in self._endpoint.usages]
+        if not busy:
+            self._end()
+
+    def _end(self) -> None:
+        self._timers.stop_all()
+        for branch in self._invites:
+            self._late.pop(branch, None)
+        self._waiting.clear()
+        finished, self._finished = self._finished, lambda: None
+        finished()
+
+
+class DialogRecovery:
+    """ACK, which the 2xx may not have had, and BYE."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        late: LateResponses,
+        snapshot: str,
+        finished: Callable[[], None],
+        credentials: Credentials | None = None,
+    ) -> None:
+        """Raises ValueError where `snapshot` isn't one of `Dialog`. `finished` is called once, within 64*T1."""
+        self._late = late
+        self._finished = finished
+        self._dialog = Dialog.restore(snapshot)
+        self._usage = InviteUsage(
+            endpoint,
+            self._dialog,
+            ended=lambda by, q850, detail: self._end(),
+            authenticator=Authenticator(credentials) if credentials else None,
+        )
+
+    def start(self) -> None:
+        self._late[self._dialog.invite_branch] = self._heard
+        self._usage.acknowledge()
+        self._usage.bye(REASON)
+
+    def _heard(self, response: Response) -> None:
+        if 200 <= response.status < 300 and (response.to.tag or "") == self._dialog.remote_tag:
+            self._usage.success_repeated()
+
+    def _end(self) -> None:
+        self._late.pop(self._dialog.invite_branch, None)
+        self._finished()
+
+
+def _invite(kept: dict[str, object], number: int) -> Request:
+    "As much of the INVITE as CANCEL and ACK have of it."
+    headers = [
+        ("Via", f"SIP/2.0/UDP {kept['sent_by']};branch={kept['branch']}.{number};rport"),
+        ("From", str(kept["from"])),
+        ("To", str(kept["to"])),
+        ("Call-ID", str(kept["call_id"])),
+        ("CSeq", f"{int(str(kept['cseq'])) + number - 1} INVITE"),
+    ]
+    return Request("INVITE", str(kept["uri"]), headers)

@@ -1,0 +1,421 @@
+"""One call of ours, from the INVITE to its last word (RFC 3261 §9, §13, §15).
+
+    PREPARED     nothing has left yet
+    CALLING      INVITE sent, nothing heard
+    PROCEEDING   a provisional response has come
+    WITHDRAWING  the owner wants it ended; a CANCEL may only follow a provisional response (§9.1)
+    CANCELLING   CANCEL sent; 487, or whatever crossed it, is awaited for 64*T1
+    TALKING      a 2xx has come; the dialog's usage has the rest
+    OVER         the last word was reported
+
+        CALLING --1xx--> PROCEEDING --2xx--> TALKING --BYE--> OVER
+           |end             |end                ^
+           v                v                   | 2xx crosses our CANCEL: ACK, BYE
+        WITHDRAWING --1xx-> CANCELLING ---------+--300..699--> OVER
+
+An INVITE that a proxy forked may be answered twice, a refused one late all the same (§16.7): each 2xx with
+another To tag is acknowledged and left at once, without a word to the owner.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Final
+
+from calledind.model import Address
+from calledind.sip.auth import MOST_TRIES, Authenticator, Credentials
+from calledind.sip.body import SDP, session_description
+from calledind.sip.client import ClientTransaction, TransactionFailure
+from calledind.sip.dialog import Dialog
+from calledind.sip.events import Answered, Ended, Event, LateAnswer, Progress, Refused, Unreachable
+from calledind.sip.grammar import ParseError
+from calledind.sip.header import NameAddr
+from calledind.sip.message import Request, Response
+from calledind.sip.timers import TimerSet
+from calledind.sip.transactions import host_port, new_branch, new_tag
+from calledind.sip.uri import Uri
+from calledind.sip.usage import ALLOW, Endpoint, InviteUsage, Renegotiate
+
+
+@dataclass(frozen=True)
+class Invitation:
+    """Whom to call, and as whom."""
+
+    target: Address
+    "Where the datagrams go."
+    request_uri: str
+    from_uri: str
+    to_uri: str
+    display_name: str = ""
+    offer: bytes = b""
+    "SDP."
+    credentials: Credentials | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    "Extra ones, such as P-Asserted-Identity."
+    renegotiate: Renegotiate | None = field(default=None, compare=False)
+    "The peer's later offer -> our answer, None: 488. An empty one: return our offer."
+
+
+class State(Enum):
+    PREPARED = "prepared"
+    CALLING = "calling"
+    PROCEEDING = "proceeding"
+    WITHDRAWING = "withdrawing"
+    CANCELLING = "cancelling"
+    TALKING = "talking"
+    OVER = "over"
+
+
+class Input(Enum):
+    SEND = "send"
+    END = "end"
+    PROVISIONAL = "1xx"
+    SUCCESS = "2xx"
+    FAILURE = "300 to 699"
+    FAILED = "no response"
+    CANCEL_EXPIRED = "64*T1 after the CANCEL"
+
+
+PREPARED, CALLING, PROCEEDING, WITHDRAWING, CANCELLING, TALKING, OVER = State
+SEND, END, PROVISIONAL, SUCCESS, FAILURE, FAILED, CANCEL_EXPIRED = Input
+
+_Tag = str
+_OPAQUE: Final = 12
+"Octets of chance in a Call-ID."
+
+
+class InviteSession:
+    """A call; made by `UserAgent.prepare`."""
+
+    def __init__(
+        self, invitation: Invitation, endpoint: Endpoint, changed: Callable[[InviteSession, bool], None]
+    ) -> None:
+        "`changed` hears when the session begins (True) and ends (False) to have an early dialog."
+        self.invitation = invitation
+        self.call_id = secrets.token_hex(_OPAQUE)
+        self.local_tag = new_tag()
+        self._endpoint = endpoint
+        self._changed = changed
+        self._state = PREPARED
+        self._local = endpoint.local(invitation.target)
+        self._branch = new_branch()
+        self._tries = 0
+        self._authenticator = Authenticator(invitation.credentials) if invitation.credentials else None
+        self._report: Callable[[Event], None] = lambda event: None
+        self._reason: str | None = None
+        self._timers = TimerSet(endpoint.layer.timers)
+        self._request: Request | None = None
+        self._transaction: ClientTransaction | None = None
+        self._early: dict[_Tag, bytes] = {}
+        "Early dialogs, with the SDP of each."
+        self._usage: InviteUsage | None = None
+        self._strays: dict[_Tag, InviteUsage] = {}
+        self._contact_user = _contact_user(invitation.from_uri)
+
+    # what the owner asks for
+
+    @property
+    def state(self) -> str:
+        """For people."""
+        return self._usage.state.value if self._state is TALKING and self._usage else self._state.value
+
+    @property
+    def snapshot(self) -> str:
+        """JSON, what `UserAgent.recover_invitation` needs to end this call after a restart."""
+        return json.dumps(
+            {
+                "target": self.invitation.target,
+                "uri": self.invitation.request_uri,
+                "sent_by": host_port(self._local),
+                "from": self._from,
+                "to": self._to,
+                "call_id": self.call_id,
+                "branch": self._branch,
+                "cseq": 1,
+                "tries": 1 + MOST_TRIES if self._authenticator else 1,
+            },
+            separators=(",", ":"),
+        )
+
+    def send(self, report: Callable[[Event], None]) -> None:
+        """Send the INVITE. `report` hears everything from here, exactly one last word included; never before this
+        returns. After `end`, nothing is sent and nothing reported. Raises RuntimeError the second time."""
+        self._report = report
+        self._feed(SEND)
+
+    def acknowledge(self) -> None:
+        """Send the ACK to the 2xx that was reported. Nothing happens where the peer has already left."""
+        if self._usage is None:
+            if self._state is not OVER:
+                raise RuntimeError(f"nothing to acknowledge: {self.state}")
+        elif self._state is TALKING:
+            self._usage.acknowledge(self._credentials)
+
+    def end(self, reason_header: str | None = None) -> None:
+        """End it as fits: not send, CANCEL, ACK and BYE, or BYE, with this Reason header. Again: nothing."""
+        if self._reason is None:
+            self._reason = reason_header
+        self._feed(END)
+
+    # what the network brings
+
+    def receive_early(self, request: Request, source: Address) -> None:
+        """Take a request that belongs to an early dialog."""
+        if request.from_.tag not in self._early:
+            self._endpoint.answer(request, source, 481)
+        elif request.method == "BYE":
+            # Not what a callee may do (§15), but clear enough.
+            self._endpoint.answer(request, source, 200)
+            self.end()
+        elif request.method == "UPDATE":
+            self._endpoint.answer(request, source, 491 if session_description(request) else 200)
+        elif request.method == "INVITE":
+            self._endpoint.answer(request, source, 491)
+        elif request.method == "OPTIONS":
+            self._endpoint.answer_options(request, source)
+        elif request.method == "INFO":
+            self._endpoint.answer(request, source, 200)
+        else:
+            self._endpoint.answer_other(request, source)
+
+    def _heard(self, request: Request, news: Response | TransactionFailure) -> None:
+        if isinstance(news, TransactionFailure):
+            self._feed(FAILED, news)
+        elif news.status < 200:
+            self._feed(PROVISIONAL, news)
+        elif news.status >= 300:
+            self._feed(FAILURE, news)
+        elif request is not self._request:
+            self._stray(request, news)  # answers an INVITE that was refused for its lack of credentials
+        else:
+            self._feed(SUCCESS, news)
+
+    def _feed(self, what: Input, news: object = None) -> None:
+        self._table[self._state, what](self, news)
+
+    # the steps
+
+    def _ignore(self, news: object) -> None:
+        pass
+
+    def _never(self, news: object) -> None:
+        raise RuntimeError("a session is sent once")
+
+    def _forget(self, news: object) -> None:
+        self._state = OVER
+
+    def _call(self, news: object) -> None:
+        self._changed(self, True)
+        self._invite([])
+
+    def _invite(self, credentials: list[tuple[str, str]]) -> None:
+        self._state = CALLING
+        self._tries += 1
+        invitation = self.invitation
+        headers = [
+            ("Via", f"SIP/2.0/UDP {host_port(self._local)};branch={self._branch}.{self._tries};rport"),
+            ("Max-Forwards", "70"),
+            ("From", self._from),
+            ("To", self._to),
+            ("Call-ID", self.call_id),
+            ("CSeq", f"{self._tries} INVITE"),
+            self._endpoint.contact(invitation.target, self._contact_user),
+            ("Allow", ALLOW),
+            *credentials,
+            ("User-Agent", self._endpoint.product),
+            *invitation.headers,
+            ("Content-Type", SDP),
+        ]
+        request = Request("INVITE", invitation.request_uri, headers, invitation.offer)
+        self._request = request
+        self._early.clear()
+        self._transaction = self._endpoint.layer.request(
+            request, invitation.target, lambda news: self._heard(request, news)
+        )
+
+    def _progress(self, response: Response) -> None:
+        self._state = PROCEEDING
+        tag = response.to.tag
+        sdp = session_description(response)
+        if tag is not None and (sdp or tag not in self._early):
+            self._early[tag] = sdp
+        self._report(Progress(response.status, response.phrase, sdp))
+
+    def _answered(self, response: Response) -> None:
+        usage = self._use(response)
+        # Some put the answer into a 183 and leave it out here, where it belongs (§13.2.1).
+        sdp = session_description(response) or self._early.get(usage.dialog.remote_tag, b"")
+        self._report(Answered(sdp, usage.dialog.snapshot()))
+
+    def _answered_too_late(self, response: Response) -> None:
+        usage = self._use(response)
+        usage.acknowledge(self._credentials)
+        usage.bye(self._reason)
+
+    def _use(self, response: Response) -> InviteUsage:
+        assert self._request is not None
+        self._state = TALKING
+        self._timers.stop_all()
+        self._changed(self, False)
+        self._usage = InviteUsage(
+            self._endpoint,
+            Dialog.of_caller(self._request, response, self.invitation.target),
+            ended=lambda by, q850, detail: self._over(Ended(by, q850, detail)),
+            renegotiate=self.invitation.renegotiate,
+            late_answer=lambda sdp: self._report(LateAnswer(sdp)),
+            authenticator=self._authenticator,
+            contact_user=self._contact_user,
+        )
+        return self._usage
+
+    def _leave(self, news: object) -> None:
+        if self._usage is not None:
+            self._usage.acknowledge(self._credentials)
+            self._usage.bye(self._reason)
+
+    def _answered_again(self, response: Response) -> None:
+        if self._usage is not None and (response.to.tag or "") == self._usage.dialog.remote_tag:
+            self._usage.success_repeated()
+        elif self._request is not None:
+            self._stray(self._request, response)
+
+    def _stray(self, request: Request, response: Response) -> None:
+        tag = response.to.tag or ""
+        if tag in self._strays:
+            self._strays[tag].success_repeated()
+            return
+        dialog = Dialog.of_caller(request, response, self.invitation.target)
+        stray = InviteUsage(
+            self._endpoint, dialog, ended=lambda by, q850, detail: None, authenticator=self._authenticator
+        )
+        self._strays[tag] = stray
+        stray.acknowledge(_credentials(request))
+        stray.bye(self._reason)
+
+    def _refused_or_challenged(self, response: Response) -> None:
+        credentials = None
+        if self._authenticator is not None:
+            uri, offer = self.invitation.request_uri, self.invitation.offer
+            credentials = self._authenticator.answer(response, method="INVITE", uri=uri, body=offer)
+        if credentials is None:
+            self._refused(response)
+        else:
+            self._invite(credentials)
+
+    def _refused(self, response: Response) -> None:
+        self._over(
+            Refused(
+                response.status,
+                response.phrase,
+                response.reason_q850,
+                response.retry_after,
+                response.get("Warning") or "",
+            )
+        )
+
+    def _failed(self, failure: TransactionFailure) -> None:
+        self._over(Unreachable(failure.cause, failure.detail))
+
+    def _withdraw(self, news: object) -> None:
+        self._state = WITHDRAWING
+
+    def _cancel(self, news: object) -> None:
+        assert self._request is not None
+        self._state = CANCELLING
+        layer = self._endpoint.layer
+        self._timers.start("cancel", layer.intervals.timeout, lambda: self._feed(CANCEL_EXPIRED))
+        headers = [("Reason", self._reason)] if self._reason else []
+        # Whatever the CANCEL is answered with: what counts is the INVITE's own final response.
+        layer.request(cancellation(self._request, headers), self.invitation.target, lambda news: None)
+
+    def _cancel_expired(self, news: object) -> None:
+        if self._transaction is not None:
+            self._transaction.terminate()
+        self._over(Refused(487, "Request Terminated", warning="no final response followed the CANCEL"))
+
+    def _over(self, event: Refused | Unreachable | Ended) -> None:
+        self._state = OVER
+        self._timers.stop_all()
+        self._changed(self, False)
+        self._report(event)
+
+    @property
+    def _from(self) -> str:
+        return str(NameAddr(self.invitation.display_name, self.invitation.from_uri).with_tag(self.local_tag))
+
+    @property
+    def _to(self) -> str:
+        return str(NameAddr("", self.invitation.to_uri))
+
+    @property
+    def _credentials(self) -> list[tuple[str, str]]:
+        return _credentials(self._request) if self._request is not None else []
+
+    _table: Mapping[tuple[State, Input], Callable[[Any, Any], None]] = {
+        **dict.fromkeys(((PREPARED, never) for never in Input), _ignore),
+        (PREPARED, SEND): _call,
+        (PREPARED, END): _forget,
+        (CALLING, SEND): _never,
+        (CALLING, END): _withdraw,
+        (CALLING, PROVISIONAL): _progress,
+        (CALLING, SUCCESS): _answered,
+        (CALLING, FAILURE): _refused_or_challenged,
+        (CALLING, FAILED): _failed,
+        (CALLING, CANCEL_EXPIRED): _ignore,
+        (PROCEEDING, SEND): _never,
+        (PROCEEDING, END): _cancel,
+        (PROCEEDING, PROVISIONAL): _progress,
+        (PROCEEDING, SUCCESS): _answered,
+        (PROCEEDING, FAILURE): _refused_or_challenged,
+        (PROCEEDING, FAILED): _failed,
+        (PROCEEDING, CANCEL_EXPIRED): _ignore,
+        # A challenge isn't taken up any more, and nothing more is told but the last word.
+        (WITHDRAWING, SEND): _never,
+        (WITHDRAWING, END): _ignore,
+        (WITHDRAWING, PROVISIONAL): _cancel,
+        (WITHDRAWING, SUCCESS): _answered_too_late,
+        (WITHDRAWING, FAILURE): _refused,
+        (WITHDRAWING, FAILED): _failed,
+        (WITHDRAWING, CANCEL_EXPIRED): _ignore,
+        (CANCELLING, SEND): _never,
+        (CANCELLING, END): _ignore,
+        (CANCELLING, PROVISIONAL): _ignore,
+        (CANCELLING, SUCCESS): _answered_too_late,
+        (CANCELLING, FAILURE): _refused,
+        (CANCELLING, FAILED): _failed,
+        (CANCELLING, CANCEL_EXPIRED): _cancel_expired,
+        (TALKING, SEND): _never,
+        (TALKING, END): _leave,
+        (TALKING, PROVISIONAL): _ignore,
+        (TALKING, SUCCESS): _answered_again,
+        (TALKING, FAILURE): _ignore,
+        (TALKING, FAILED): _ignore,
+        (TALKING, CANCEL_EXPIRED): _ignore,
+        # The owner may well have ended before it sent: then nothing was called and there is nothing to tell.
+        **dict.fromkeys(((OVER, late) for late in Input), _ignore),
+        (OVER, SUCCESS): _answered_again,
+    }
+
+
+def cancellation(request: Request, headers: list[tuple[str, str]]) -> Request:
+    """Return the CANCEL of an INVITE, which shares its branch and most of its headers (§9.1)."""
+    copied = [("Via", request.values("Via")[0]), ("Max-Forwards", "70")]
+    copied += [("Route", value) for value in request.all("Route")]
+    copied += [(name, request.get(name) or "") for name in ("From", "To", "Call-ID")]
+    copied += [("CSeq", f"{request.cseq.number} CANCEL")]
+    return Request("CANCEL", request.uri, copied + headers)
+
+
+def _credentials(request: Request) -> list[tuple[str, str]]:
+    return [pair for pair in request.headers if pair[0] in ("Authorization", "Proxy-Authorization")]
+
+
+def _contact_user(uri: str) -> str:
+    try:
+        return Uri.parse(uri).user or "calledin"
+    except ParseError:
+        return "calledin"

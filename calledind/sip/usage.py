@@ -1,0 +1,342 @@
+"""The INVITE usage of a dialog (RFC 5057 §3), of caller and callee alike: from its first 2xx to the end of its BYE.
+
+    UNCONFIRMED   the 2xx is there, its ACK isn't
+    CONFIRMED     both sides may renegotiate or leave
+    LEAVING       our BYE waits for its answer
+    OVER          nothing may follow but repeats
+
+A BYE of ours that is never answered is as good as one that is (§15.1.1), and two BYEs that cross end it as well.
+An offer inside the dialog (re-INVITE or UPDATE) goes to the owner, who answers it or not; while one offer is open,
+another is told to wait (491).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final, Literal
+
+from calledind.model import Address
+from calledind.sip.auth import Authenticator
+from calledind.sip.body import SDP, session_description
+from calledind.sip.client import TransactionFailure
+from calledind.sip.dialog import Dialog
+from calledind.sip.message import Request, Response, response_to
+from calledind.sip.server import RepeatedSuccess, ServerTransaction
+from calledind.sip.transactions import TransactionLayer, host_port, new_tag, response_address
+
+ALLOW: Final = "INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, INFO"
+KNOWN_METHODS: Final = frozenset(
+    ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "REGISTER", "INFO", "UPDATE")
+    + ("PRACK", "SUBSCRIBE", "NOTIFY", "PUBLISH", "MESSAGE", "REFER")
+)
+"Others are answered with 501, those of these that we don't serve with 405 (§8.2.1)."
+
+DialogId = tuple[str, str, str]
+"Call-ID, local tag, remote tag."
+Headers = Iterable[tuple[str, str]]
+Renegotiate = Callable[[bytes], bytes | None]
+"The peer's later offer -> our answer, None refuses it. An empty offer asks for ours."
+
+
+@dataclass(slots=True)
+class Endpoint:
+    """What all sessions of one user agent share."""
+
+    layer: TransactionLayer
+    local: Callable[[Address], Address]
+    "The host and port to advertise to a target."
+    product: str
+    "For User-Agent and Server."
+    usages: dict[DialogId, InviteUsage] = field(default_factory=dict)
+
+    def contact(self, target: Address, user: str = "calledin") -> tuple[str, str]:
+        return "Contact", f"<sip:{user}@{host_port(self.local(target))}>"
+
+    def answer(
+        self,
+        request: Request,
+        source: Address,
+        status: int,
+        phrase: str | None = None,
+        headers: Headers = (),
+        body: bytes = b"",
+    ) -> ServerTransaction:
+        """Answer a request at once; the transaction keeps the answer for its repeats."""
+        transaction = self.layer.serve(request, source)
+        transaction.respond(
+            response_to(request, status, phrase, new_tag(), [*headers, ("Server", self.product)], body),
+        )
+        return transaction
+
+    def capable(self, request: Request, source: Address) -> bool:
+        """Whether the request asks for no extension that we lack; else it is answered with 420 (§8.2.2.3)."""
+        required = request.all("Require")
+        if required:
+            self.answer(request, source, 420, headers=[("Unsupported", value) for value in required])
+        return not required
+
+    def answer_options(self, request: Request, source: Address) -> None:
+        headers = [("Allow", ALLOW), ("Accept", SDP), ("Accept-Encoding", "identity"), ("Accept-Language", "en")]
+        self.answer(request, source, 200, headers=headers)
+
+    def answer_other(self, request: Request, source: Address) -> None:
+        """Refuse a method that isn't served here."""
+        if request.method in ("BYE", "CANCEL", "PRACK", "NOTIFY", "INFO", "UPDATE"):
+            self.answer(request, source, 481)  # they speak of something that we don't have
+        elif request.method in KNOWN_METHODS:
+            self.answer(request, source, 405, headers=[("Allow", ALLOW)])
+        else:
+            self.answer(request, source, 501, headers=[("Allow", ALLOW)])
+
+
+class State(Enum):
+    UNCONFIRMED = "unconfirmed"
+    CONFIRMED = "confirmed"
+    LEAVING = "leaving"
+    OVER = "over"
+
+
+UNCONFIRMED, CONFIRMED, LEAVING, OVER = State
+
+Ending = Callable[[Literal["peer", "us"], int | None, str], None]
+"Who ended it, the Q.850 cause, words for people."
+
+
+class InviteUsage:
+    """One dialog that an INVITE made. `ended` is called once."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        dialog: Dialog,
+        *,
+        ended: Ending,
+        renegotiate: Renegotiate | None = None,
+        late_answer: Callable[[bytes], None] = lambda sdp: None,
+        authenticator: Authenticator | None = None,
+        contact_user: str = "calledin",
+    ) -> None:
+        self.dialog = dialog
+        self.state = UNCONFIRMED
+        self._endpoint = endpoint
+        self._ended = ended
+        self._renegotiate = renegotiate
+        self._late_answer = late_answer
+        self._authenticator = authenticator
+        self._contact_user = contact_user
+        self._ack: tuple[bytes, Address] | None = None
+        self._success: RepeatedSuccess | None = None
+        "The 2xx to a re-INVITE of the peer's, until its ACK has come."
+        self._success_cseq = 0
+        self._we_offered = False
+        "That 2xx had an offer of ours: the answer comes with the ACK."
+        self._own_offer = False
+        "A re-INVITE of ours has no final response yet."
+        endpoint.usages[self.id] = self
+
+    @property
+    def id(self) -> DialogId:
+        return self.dialog.call_id, self.dialog.local_tag, self.dialog.remote_tag
+
+    # the caller's side
+
+    def acknowledge(self, credentials: Headers = ()) -> None:
+        """Send the ACK to the 2xx, with the credentials that the INVITE had (§22.1). Only the first time counts."""
+        if self._ack is None:
+            target = self.dialog.next_hop
+            ack = self.dialog.request("ACK", self._endpoint.local(target), [*credentials, self._product])
+            self._ack = bytes(ack), target
+            self._endpoint.layer.try_transmit(*self._ack)
+        if self.state is UNCONFIRMED:
+            self.state = CONFIRMED
+
+    def success_repeated(self) -> None:
+        """Take the 2xx once more: our ACK was lost, if it was sent yet. After the end it gets one in any case."""
+        if self._ack is not None:
+            self._endpoint.layer.try_transmit(*self._ack)
+        elif self.state is OVER:
+            self.acknowledge()
+
+    # the callee's side
+
+    def confirmed(self) -> None:
+        """The ACK to our 2xx has come."""
+        if self.state is UNCONFIRMED:
+            self.state = CONFIRMED
+
+    def reinvite(self, offer: bytes, answered: Callable[[int, bytes], None]) -> None:
+        """Send an offer inside the dialog. `answered` hears the final status (408 where none came) and the SDP."""
+        if self.state is not CONFIRMED or self._own_offer or self._success is not None:
+            raise RuntimeError("a re-INVITE must wait")
+        self._own_offer = True
+        target = self.dialog.next_hop
+        headers = [self._endpoint.contact(target, self._contact_user), ("Allow", ALLOW), ("Content-Type", SDP)]
+        request = self.dialog.request("INVITE", self._endpoint.local(target), [*headers, self._product], offer)
+        acks: dict[str, bytes] = {}
+
+        def heard(news: Response | TransactionFailure) -> None:
+            if isinstance(news, TransactionFailure):
+                self._own_offer = False
+                answered(408, b"")
+            elif 200 <= news.status < 300:
+                self._acknowledge_reinvite(request, news, acks, answered)
+            elif news.status >= 300:
+                self._own_offer = False
+                answered(news.status, b"")
+
+        self._endpoint.layer.request(request, target, heard)
+
+    def _acknowledge_reinvite(
+        self, request: Request, response: Response, acks: dict[str, bytes], answered: Callable[[int, bytes], None]
+    ) -> None:
+        target = self.dialog.next_hop
+        first = not acks
+        if first:
+            self._own_offer = False
+            self.dialog.refresh_target(response)
+            target = self.dialog.next_hop
+            self.dialog.invite_cseq = request.cseq.number
+            acks["ACK"] = bytes(self.dialog.request("ACK", self._endpoint.local(target)))
+        self._endpoint.layer.try_transmit(acks["ACK"], target)
+        if first:
+            answered(response.status, session_description(response))
+
+    # the end
+
+    def bye(self, reason: str | None = None) -> None:
+        """Leave: BYE, with a Reason header (RFC 3326) where one is given. Again, or too late: nothing."""
+        if self.state in (UNCONFIRMED, CONFIRMED):
+            self.state = LEAVING
+            self._stop_success()
+            self._send_bye([("Reason", reason)] if reason else [], None)
+
+    def _send_bye(self, headers: list[tuple[str, str]], credentials: Headers | None) -> None:
+        target = self.dialog.next_hop
+        if credentials is None:
+            known = self._authenticator
+            credentials = known.authorization("BYE", self.dialog.request_uri, b"") if known else ()
+        request = self.dialog.request("BYE", self._endpoint.local(target), [*headers, *credentials, self._product])
+
+        def heard(news: Response | TransactionFailure) -> None:
+            if isinstance(news, Response):
+                if news.status < 200:
+                    return
+                again = None
+                if self._authenticator is not None:
+                    again = self._authenticator.answer(news, method="BYE", uri=request.uri, body=b"")
+                if again is not None and self.state is LEAVING:
+                    self._send_bye(headers, again)
+                    return
+                self._end("us", None, f"BYE: {news.status}")
+            else:
+                self._end("us", None, f"BYE: {news.detail}")
+
+        self._endpoint.layer.request(request, target, heard)
+
+    @property
+    def _product(self) -> tuple[str, str]:
+        return "User-Agent", self._endpoint.product
+
+    def _end(self, by: Literal["peer", "us"], q850: int | None, detail: str) -> None:
+        if self.state is not OVER:
+            self.state = OVER
+            self._stop_success()
+            self._endpoint.usages.pop(self.id, None)
+            self._ended(by, q850, detail)
+
+    # what the peer asks for
+
+    def receive(self, request: Request, source: Address) -> None:
+        """Take a request of the peer's inside this dialog; it has no transaction yet."""
+        if request.method == "ACK":
+            self._acked(request)
+        elif self.state is OVER or (self.state is LEAVING and request.method != "BYE"):
+            self._endpoint.answer(request, source, 481)
+        elif not self.dialog.in_order(request):
+            self._endpoint.answer(request, source, 500, "CSeq Out Of Order")
+        elif self._endpoint.capable(request, source):
+            self._serve(request, source)
+
+    def _serve(self, request: Request, source: Address) -> None:
+        match request.method:
+            case "BYE":
+                self._endpoint.answer(request, source, 200)
+                crossed = self.state is LEAVING
+                words = "both said BYE" if crossed else (request.get("Reason") or "BYE")
+                self._end("us" if crossed else "peer", request.reason_q850, words)
+            case "INVITE":
+                self._reinvited(request, source)
+            case "UPDATE":
+                self._updated(request, source)
+            case "OPTIONS":
+                self._endpoint.answer_options(request, source)
+            case "INFO" if request.get("Info-Package") is None:
+                self._endpoint.answer(request, source, 200)  # as it was before RFC 6086, such as DTMF
+            case "INFO":
+                self._endpoint.answer(request, source, 469, "Bad Info Package", [("Recv-Info", "")])
+            case _:
+                self._endpoint.answer_other(request, source)
+
+    @property
+    def _offer_is_open(self) -> bool:
+        return self.state is UNCONFIRMED or self._own_offer or (self._success is not None and self._we_offered)
+
+    def _reinvited(self, request: Request, source: Address) -> None:
+        if self._offer_is_open:
+            self._endpoint.answer(request, source, 491)
+            return
+        # A new INVITE after our 2xx: the ACK in between was lost, but the peer has that 2xx.
+        self._stop_success()
+        offer = session_description(request)
+        description = self._renegotiate(offer) if self._renegotiate else None
+        if description is None:
+            self._endpoint.answer(request, source, 488)
+            return
+        self.dialog.refresh_target(request)
+        answered = self._endpoint.answer(request, source, 200, headers=self._described(source), body=description)
+        data, target = answered.last, response_address(request.via, source)
+        layer = self._endpoint.layer
+        self._we_offered = not offer
+        self._success_cseq = request.cseq.number
+        self._success = RepeatedSuccess(
+            lambda: layer.try_transmit(data, target), self._never_acked, layer.timers, layer.intervals
+        )
+
+    def _updated(self, request: Request, source: Address) -> None:
+        offer = session_description(request)
+        if offer and self._offer_is_open:
+            self._endpoint.answer(request, source, 491)
+            return
+        description = b""
+        if offer:
+            answer = self._renegotiate(offer) if self._renegotiate else None
+            if answer is None:
+                self._endpoint.answer(request, source, 488)
+                return
+            description = answer
+        self.dialog.refresh_target(request)
+        self._endpoint.answer(request, source, 200, headers=self._described(source, bool(offer)), body=description)
+
+    def _described(self, target: Address, with_body: bool = True) -> list[tuple[str, str]]:
+        headers = [self._endpoint.contact(target, self._contact_user), ("Allow", ALLOW)]
+        return [*headers, ("Content-Type", SDP)] if with_body else headers
+
+    def _acked(self, ack: Request) -> None:
+        if self._success is None or ack.cseq.number != self._success_cseq:
+            return  # of a transaction that is over
+        self._stop_success()
+        if self._we_offered:
+            self._we_offered = False
+            self._late_answer(session_description(ack))
+
+    def _never_acked(self) -> None:
+        # The peer is gone, or thinks otherwise about what is agreed (§14.2).
+        self._success = None
+        self.bye()
+
+    def _stop_success(self) -> None:
+        if self._success is not None:
+            self._success.stop()
+            self._success = None

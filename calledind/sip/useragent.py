@@ -1,0 +1,161 @@
+"""The user agent that calls: sessions out, and a plain answer to whatever else comes in (RFC 3261 §8.2).
+
+We take no calls: an INVITE outside of a dialog is refused. Who is neither a trunk nor part of a dialog or
+transaction of ours is not answered at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from calledind.model import Address
+from calledind.sip.auth import Credentials
+from calledind.sip.body import SDP
+from calledind.sip.client import TransactionFailure
+from calledind.sip.events import Answered, Ended, Event, LateAnswer, Progress, Refused, Unreachable
+from calledind.sip.message import Request, Response
+from calledind.sip.recovery import DialogRecovery, InvitationRecovery, LateResponses
+from calledind.sip.session import Invitation, InviteSession
+from calledind.sip.timers import Intervals, Timers
+from calledind.sip.transactions import Send, Trace, TransactionLayer, host_port, new_branch, new_tag
+from calledind.sip.usage import ALLOW, KNOWN_METHODS, Endpoint
+
+__all__ = [
+    "Answered",
+    "Credentials",
+    "Ended",
+    "Event",
+    "Invitation",
+    "InviteSession",
+    "LateAnswer",
+    "Progress",
+    "Refused",
+    "Unreachable",
+    "UserAgent",
+]
+
+
+class UserAgent:
+    """Everything SIP of one transport address; sans-I/O.
+
+    `send(data, target)` carries a datagram and may raise OSError. `local(target)` is the host and port to
+    advertise to a target. `trusted(ip)` tells whether an address is one of a trunk's. `trace`, where given, sees
+    each datagram: "sent" or "received", the other side, the octets.
+    """
+
+    def __init__(
+        self,
+        *,
+        send: Send,
+        timers: Timers,
+        local: Callable[[Address], Address],
+        user_agent: str,
+        t1: float = 0.5,
+        trusted: Callable[[str], bool],
+        trace: Trace | None = None,
+    ) -> None:
+        self._trusted = trusted
+        self._layer = TransactionLayer(
+            send=send,
+            timers=timers,
+            intervals=Intervals(t1),
+            received=self._received,
+            unmatched=self._unmatched,
+            stranger=lambda source: not trusted(source[0]),
+            trace=trace,
+        )
+        self._endpoint = Endpoint(self._layer, local, user_agent)
+        self._early: dict[tuple[str, str], InviteSession] = {}
+        "Call-ID and our tag -> the session that waits for its answer."
+        self._late: LateResponses = {}
+
+    def __len__(self) -> int:
+        "How many transactions, dialogs and sessions live: 0 when all is quiet."
+        return len(self._layer) + len(self._endpoint.usages) + len(self._early) + len(self._late)
+
+    def datagram_received(self, data: bytes, source: Address) -> None:
+        """Take a datagram; whatever its octets are, nothing is raised because of them."""
+        self._layer.datagram_received(data, source)
+
+    def transport_failed(self, target: Address) -> None:
+        """Take the news that nobody listens at `target` (ICMP): what waits for an answer from there fails."""
+        self._layer.transport_failed(target)
+
+    def prepare(self, invitation: Invitation) -> InviteSession:
+        """Make a call's ids; nothing is sent yet. Raises OSError where `local` finds no way to the target."""
+        return InviteSession(invitation, self._endpoint, self._session_changed)
+
+    def options(self, target: Address, uri: str, report: Callable[[int | None], None]) -> None:
+        """Ask whether somebody is there: `report` hears the final status of an OPTIONS, None where none came."""
+        local = self._endpoint.local(target)
+        headers = [
+            ("Via", f"SIP/2.0/UDP {host_port(local)};branch={new_branch()};rport"),
+            ("Max-Forwards", "70"),
+            ("From", f"<sip:calledin@{host_port(local)}>;tag={new_tag()}"),
+            ("To", f"<{uri}>"),
+            ("Call-ID", new_tag()),
+            ("CSeq", "1 OPTIONS"),
+            self._endpoint.contact(target),
+            ("Accept", SDP),
+            ("User-Agent", self._endpoint.product),
+        ]
+
+        def heard(news: Response | TransactionFailure) -> None:
+            if isinstance(news, TransactionFailure):
+                report(None)
+            elif news.status >= 200:
+                report(news.status)
+
+        self._layer.request(Request("OPTIONS", uri, headers), target, heard)
+
+    def recover_invitation(self, snapshot: str, finished: Callable[[], None]) -> None:
+        """End a call of the process before that may be ringing. Raises ValueError for what isn't a snapshot."""
+        InvitationRecovery(self._endpoint, self._late, snapshot, finished).start()
+
+    def recover_dialog(
+        self, snapshot: str, finished: Callable[[], None], credentials: Credentials | None = None
+    ) -> None:
+        """Hang up a call of the process before. Raises ValueError for what isn't a snapshot."""
+        DialogRecovery(self._endpoint, self._late, snapshot, finished, credentials).start()
+
+    def _session_changed(self, session: InviteSession, early: bool) -> None:
+        if early:
+            self._early[session.call_id, session.local_tag] = session
+        else:
+            self._early.pop((session.call_id, session.local_tag), None)
+
+    def _unmatched(self, response: Response, source: Address) -> None:
+        late = self._late.get(response.via.branch or "")
+        if late is not None and response.cseq.method == "INVITE":
+            late(response)
+
+    def _received(self, request: Request, source: Address) -> None:
+        tag = request.to.tag
+        if tag is not None:
+            usage = self._endpoint.usages.get((request.call_id, tag, request.from_.tag or ""))
+            if usage is not None:
+                usage.receive(request, source)
+                return
+        if request.method == "ACK":
+            return  # never answered (§17)
+        early = self._early.get((request.call_id, tag)) if tag is not None else None
+        if early is not None and request.method != "CANCEL":
+            early.receive_early(request, source)
+        elif self._trusted(source[0]):
+            self._refuse(request, source)
+
+    def _refuse(self, request: Request, source: Address) -> None:
+        if request.method == "CANCEL":
+            # What it could cancel was answered at once, so it changes nothing (§9.2).
+            self._endpoint.answer(request, source, 200 if self._layer.cancelled(request) else 481)
+        elif request.to.tag is not None:
+            self._endpoint.answer(request, source, 481)
+        elif request.method not in KNOWN_METHODS:
+            self._endpoint.answer_other(request, source)
+        elif self._endpoint.capable(request, source):
+            if request.method == "OPTIONS":
+                self._endpoint.answer_options(request, source)
+            elif request.method == "INVITE":
+                self._endpoint.answer(request, source, 403, headers=[("Allow", ALLOW)])
+            else:
+                self._endpoint.answer_other(request, source)
