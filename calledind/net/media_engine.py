@@ -1,0 +1,399 @@
+"""The media process without its loop and pipes: commands in, packets out at `slice`, events gathered in a list.
+
+A command looks at its own session only, in dictionaries and in a row of the arrays; the figures of all
+sessions together are touched by numpy alone. What happens later (reports, silence) waits in a heap.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import secrets
+import socket
+from collections.abc import Callable, Hashable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calledind.model import Address
+from calledind.net import mmsg
+from calledind.net.media_audio import AudioFiles
+from calledind.net.media_pipe import Item
+from calledind.net.media_ports import NoPort, Port, Ports
+from calledind.net.media_session import Session, canonical, report_interval
+from calledind.net.metronome import LATE
+from calledind.net.pace import PHASES, Phase, Stream
+from calledind.rtp import rtcp
+from calledind.rtp.packet import HEADER_OCTETS, VERSION, Packet, RTPError
+from calledind.rtp.packetizer import CLOCK_RATE, runs
+from calledind.rtp.statistics import Receptions
+
+_LONGEST_LOOK = 128
+"Octets of a received RTP packet that we look at: its header, and a telephone event."
+_BATCH = 1024
+_PER_SOCKET = 64
+"Datagrams of one socket in a batch, so that a flood at one leaves room for the others."
+
+
+class Engine:
+    """All sessions of one media process."""
+
+    def __init__(
+        self, bind: str, first: int, last: int, *, now: Callable[[], float], wall: Callable[[], float]
+    ) -> None:
+        self._now = now
+        "Monotonic seconds."
+        self._wall = wall
+        "Seconds since the epoch, which never jumps."
+        self.ports = Ports(bind, first, last, self._port)
+        self.family = self.ports.family
+        self.phases = [Phase(self.family) for _ in range(PHASES)]
+        self.opened: list[Port] = []
+        "All ports with sockets, in the order in which they were opened."
+        self.events: list[Item] = []
+        "For the daemon; the owner empties it."
+        self.sessions: dict[int, Session] = {}
+        self.strays = 0
+        "Datagrams from whom nobody expects any."
+        self.latest = 0.0
+        "Lateness in seconds of the latest slice, since it was last asked for."
+        self._files = AudioFiles()
+        self._by_row: list[Session | None] = []
+        self._free_rows: list[int] = []
+        self._by_ssrc: dict[int, Session] = {}
+        self._receptions = Receptions()
+        self._heard: NDArray[np.float64] = np.zeros(1)
+        self._event_types: NDArray[np.int64] = np.full(1, -1, np.int64)
+        "Payload type of telephone events by row, -1 for none."
+        self._receiver = mmsg.Receiver(self.family, _BATCH, _LONGEST_LOOK)
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._timer_count = 0
+
+    @property
+    def sending(self) -> int:
+        """How many streams are being sent."""
+        return sum(phase.streams for phase in self.phases)
+
+    # time
+
+    def slice(self, count: int, lateness: float) -> None:
+        """Send the packets of slice number `count`."""
+        self.latest = max(self.latest, lateness)
+        phase = self.phases[count % PHASES]
+        if phase.streams:
+            phase.send(late=lateness > LATE)
+
+    def next_timer(self) -> float | None:
+        """Return when something is to be done next, in monotonic seconds."""
+        return self._timers[0][0] if self._timers else None
+
+    def run_timers(self) -> None:
+        """Do what is due."""
+        now = self._now()
+        while self._timers and self._timers[0][0] <= now:
+            heapq.heappop(self._timers)[2]()
+
+    def _call_at(self, when: float, do: Callable[[], None]) -> None:
+        self._timer_count += 1
+        heapq.heappush(self._timers, (when, self._timer_count, do))
+
+    # commands
+
+    def command(self, item: Item) -> None:
+        """Do what the daemon asks for; see `calledind.net.media_process` for the commands."""
+        verb, *arguments = item
+        if verb == "open":
+            self._open(arguments[0])
+        elif verb == "ping":
+            self.events.append(["pong", *arguments, self._figures()])
+        elif (session := self.sessions.get(arguments[0])) is None:
+            return  # closed already
+        elif verb == "play":
+            self._guarded(session, lambda: self._play(session, **arguments[1]))
+        elif verb == "redirect":
+            self._guarded(session, lambda: self._redirect(session, *arguments[1:]))
+        elif verb == "close":
+            self._close(session)
+        else:
+            raise ValueError(f"there is no command {verb!r}")
+
+    def close_all(self) -> None:
+        """End all sessions, each with its goodbye."""
+        for session in list(self.sessions.values()):
+            self._close(session)
+
+    def _guarded(self, session: Session, do: Callable[[], None]) -> None:
+        """Let what can't be done end this session only."""
+        try:
+            do()
+        except (OSError, ValueError, KeyError) as error:
+            self.events.append(["lost", session.id, f"{type(error).__name__}: {error}"])
+
+    def _open(self, number: int) -> None:
+        try:
+            port = self.ports.take()
+        except NoPort as error:
+            self.events.append(["refused", number, str(error)])
+            return
+        ssrc = secrets.randbits(32)
+        while ssrc in self._by_ssrc:
+            ssrc = secrets.randbits(32)
+        session = Session(number, port, self._take_row(), ssrc)
+        self._by_row[session.row] = session
+        self._by_ssrc[ssrc] = self.sessions[number] = session
+        self.events.append(["opened", number, self.ports.bind, port.number])
+
+    def _take_row(self) -> int:
+        if self._free_rows:
+            row = self._free_rows.pop()
+        else:
+            row = len(self._by_row)
+            self._by_row.append(None)
+        self._receptions.clear(row)
+        if len(self._receptions) > self._heard.size:
+            more = len(self._receptions) - self._heard.size
+            self._heard = np.concatenate((self._heard, np.zeros(more)))
+            self._event_types = np.concatenate((self._event_types, np.full(more, -1, np.int64)))
+        self._event_types[row] = -1
+        return row
+
+    def _play(
+        self,
+        session: Session,
+        *,
+        audio: str,
+        codec: str,
+        payload_type: int,
+        remote: Address,
+        remote_rtcp: Address,
+        telephone_event: int | None,
+        lead_in: float,
+        lead_out: float,
+        silence_timeout: float,
+    ) -> None:
+        packed = mmsg.pack_address(self.family, remote)
+        opened = self._files.open(audio, codec)
+        before = session.stream
+        if before is not None and before.lane is not None:
+            before.lane.phase.withdraw(before)
+        stream = Stream(
+            payload_type=payload_type & 0x7F,
+            ssrc=session.ssrc,
+            sequence=before.sequence if before else secrets.randbits(16),
+            timestamp=before.timestamp if before else secrets.randbits(32),
+            address=packed,
+            stretches=opened.stretches(runs(opened.octets, lead_in, lead_out)),
+            finished=lambda: self._finished(session),
+            sent=before.sent if before else 0,
+            late=before.late if before else 0,
+            failed=before.failed if before else 0,
+        )
+        session.stream, session.audio, session.held_since = stream, opened, None
+        self._event_types[session.row] = -1 if telephone_event is None else telephone_event
+        self._route(session, packed, remote_rtcp)
+        session.silence_timeout = silence_timeout
+        self._watch_silence(session)
+        if not session.reporting:
+            session.reporting = True
+            self._call_at(self._now() + report_interval() / 2, lambda: self._report(session))
+        if stream.next_stretch():
+            session.port.lane.phase.place(session.port.lane, stream)
+        else:
+            self._finished(session)
+
+    def _redirect(self, session: Session, remote: Address, remote_rtcp: Address, sends: bool) -> None:
+        stream = session.stream
+        if stream is None:
+            return
+        if not sends:
+            session.hold(self._now())
+        if remote[1]:
+            stream.address = mmsg.pack_address(self.family, remote)
+            if stream.lane is not None:
+                stream.lane.phase.redirect(stream)
+            self._route(session, stream.address, remote_rtcp)
+        if sends:
+            session.resume(self._now())
+        self._heard[session.row] = self._now()
+        self._watch_silence(session)
+
+    def _route(self, session: Session, packed: bytes, remote_rtcp: Address) -> None:
+        """Expect packets from there, unless another session of the same port does."""
+        self._unroute(session)
+        session.route = mmsg.address_key(self.family, packed)
+        session.port.routes.setdefault(session.route, session.row)
+        session.control_address = canonical(self.family, remote_rtcp) if remote_rtcp[1] else None
+        if session.control_address is not None:
+            session.port.control_routes.setdefault(session.control_address, session.row)
+
+    def _unroute(self, session: Session) -> None:
+        if session.port.routes.get(session.route) == session.row:
+            del session.port.routes[session.route]
+        control = session.control_address
+        if control is not None and session.port.control_routes.get(control) == session.row:
+            del session.port.control_routes[control]
+
+    def _close(self, session: Session) -> None:
+        if session.stream is not None:
+            if session.stream.lane is not None:
+                session.stream.lane.phase.withdraw(session.stream)
+            self._send_report(session, goodbye=True)
+        session.closed = True
+        figures = self._receptions.figures(session.row)
+        self.events.append(["closed", session.id, session.statistics(figures)])
+        session.stream = session.audio = None  # nothing may hold the file's memory any longer
+        self._unroute(session)
+        self._by_row[session.row] = None
+        self._free_rows.append(session.row)
+        del self._by_ssrc[session.ssrc], self.sessions[session.id]
+        self.ports.give_back(session.port)
+
+    def _finished(self, session: Session) -> None:
+        self.events.append(["finished", session.id])
+
+    def _figures(self) -> dict[str, float]:
+        latest, self.latest = self.latest, 0.0
+        return {
+            "sessions": len(self.sessions),
+            "streams": self.sending,
+            "strays": self.strays,
+            "latest_slice": round(latest, 6),
+        }
+
+    # received packets
+
+    def receive(self, ready: list[Port]) -> None:
+        """Take what has come in for these RTP sockets, as much as one batch holds."""
+        receiver = self._receiver
+        rows: list[int] = []
+        for port in ready:
+            start = len(rows)
+            taken = receiver.receive(port.rtp.fileno(), start, _PER_SOCKET)
+            if taken:
+                routes: dict[Hashable, int] = port.routes
+                rows += [routes.get(key, -1) for key in receiver.keys(start, start + taken)]
+        if rows:
+            self._count(np.array(rows, np.int64))
+
+    def _count(self, rows: NDArray[np.int64]) -> None:
+        receiver = self._receiver
+        end = rows.size
+        data = receiver.data[:end]
+        kinds = (data[:, 1] & 0x7F).astype(np.int64)
+        # Payload types 64 to 95 are RTCP that went to the wrong port (RFC 5761 §4).
+        good = (rows >= 0) & (receiver.lengths[:end] >= HEADER_OCTETS) & (data[:, 0] >> 6 == VERSION)
+        good &= (kinds < 64) | (kinds > 95)
+        which = np.flatnonzero(good)
+        self.strays += end - which.size
+        if not which.size:
+            return
+        arrival = receiver.arrival(end, rate=CLOCK_RATE, otherwise=self._wall())
+        head = data[which, :HEADER_OCTETS].astype(np.int64)
+        rows = rows[which]
+        events = kinds[which] == self._event_types[rows]
+        self._heard[rows] = self._now()
+        self._receptions.received(
+            rows,
+            head[:, 8] << 24 | head[:, 9] << 16 | head[:, 10] << 8 | head[:, 11],
+            head[:, 2] << 8 | head[:, 3],
+            head[:, 4] << 24 | head[:, 5] << 16 | head[:, 6] << 8 | head[:, 7],
+            arrival[which],
+            (~events).astype(np.int64),
+        )
+        for index in np.flatnonzero(events).tolist():
+            at = which[index]
+            self._event(int(rows[index]), data[at, : receiver.lengths[at]].tobytes())
+
+    def _event(self, row: int, data: bytes) -> None:
+        session = self._by_row[row]
+        if session is None:
+            return
+        try:
+            digit = session.detector.received(Packet.parse(data))
+        except RTPError:
+            self.strays += 1
+            return
+        if digit is not None:
+            self.events.append(["digit", session.id, digit])
+
+    def receive_control(self, port: Port) -> None:
+        """Take what has come in for a RTCP socket."""
+        for _ in range(_PER_SOCKET):
+            try:
+                data, source = port.rtcp.recvfrom(2048)
+            except OSError:
+                return
+            row = port.control_routes.get((source[0], source[1]), -1)
+            session = self._by_row[row] if row >= 0 else None
+            try:
+                reports = rtcp.parse(data)
+            except RTPError:
+                session = None
+            if session is None:
+                self.strays += 1
+                continue
+            for each in self._spoken_of(session, reports):
+                each.heard_report(reports, self._now(), self._wall())
+
+    def _spoken_of(self, session: Session, reports: list[rtcp.Report]) -> set[Session]:
+        """Return whom a datagram from this session's peer is for: others too, where peers share an address."""
+        sessions = set()
+        for report in reports:
+            if isinstance(report, rtcp.SenderReport | rtcp.ReceiverReport):
+                for block in report.reports:
+                    other = self._by_ssrc.get(block.ssrc)
+                    if other is not None and other.control_address == session.control_address:
+                        sessions.add(other)
+        return sessions or {session}
+
+    # what happens later
+
+    def _watch_silence(self, session: Session) -> None:
+        self._heard[session.row] = self._now()
+        if session.silence_timeout and not session.silence_watched:
+            session.silence_watched = True
+            self._call_at(self._now() + session.silence_timeout, lambda: self._check_silence(session))
+
+    def _check_silence(self, session: Session) -> None:
+        session.silence_watched = False
+        if session.closed or not session.silence_timeout:
+            return
+        now = self._now()
+        mine = session.port.routes.get(session.route) == session.row
+        if session.held_since is not None or not mine:
+            # A held peer may send nothing, and of a shared address we can't tell who sends.
+            self._heard[session.row] = now
+        due = float(self._heard[session.row]) + session.silence_timeout
+        if due <= now:
+            session.silence_timeout = 0.0
+            self.events.append(["silent", session.id])
+        else:
+            session.silence_watched = True
+            self._call_at(due, lambda: self._check_silence(session))
+
+    def _report(self, session: Session) -> None:
+        if not session.closed:
+            self._send_report(session)
+            self._call_at(self._now() + report_interval(), lambda: self._report(session))
+
+    def _send_report(self, session: Session, *, goodbye: bool = False) -> None:
+        if session.control_address is None:
+            return
+        figures = self._receptions.figures(session.row)
+        data = session.report(figures, self._now(), self._wall(), goodbye=goodbye)
+        # Nobody misses a report that could not be sent: the next is due in seconds.
+        with contextlib.suppress(OSError):
+            session.port.rtcp.sendto(data, session.control_address)
+
+    def _port(self, number: int, rtp: socket.socket, control: socket.socket) -> Port:
+        # A socket's streams are all due in the same slice, so that one system call sends them.
+        phase = self.phases[len(self.opened) % PHASES]
+        port = Port(number, rtp, control, phase.lane(rtp.fileno()))
+        self.opened.append(port)
+        return port
+
+    def shut(self) -> None:
+        """Close all sockets."""
+        for port in self.opened:
+            port.rtp.close()
+            port.rtcp.close()

@@ -1,0 +1,105 @@
+"""The UDP ports of the media: pairs of sockets, RTP on the even port and RTCP on the next (RFC 3550 §11).
+
+A call has a pair to itself as long as there are enough; the one that was free for the longest comes first, so
+that stray packets of an earlier call have died down. After that pairs are shared, the least used one first, and
+calls on one pair are told apart by whom the packets come from. Sockets are opened when first needed and
+then stay open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import socket
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+
+from calledind.net.mmsg import SO_TIMESTAMPNS
+from calledind.net.pace import Lane
+
+_EXPEDITED_FORWARDING = 46 << 2
+"The DSCP for voice (RFC 4594 §4.1), in the TOS octet."
+
+
+class NoPort(Exception):
+    """None of the ports can be opened."""
+
+
+@dataclass(slots=True, eq=False)
+class Port:
+    """A pair of sockets."""
+
+    number: int
+    "Of the RTP socket."
+    rtp: socket.socket = field(repr=False)
+    rtcp: socket.socket = field(repr=False)
+    lane: Lane = field(repr=False)
+    routes: dict[Hashable, int] = field(default_factory=dict, repr=False)
+    "Whom RTP comes from (see `mmsg.address_key`) -> the session's row."
+    control_routes: dict[tuple[str, int], int] = field(default_factory=dict, repr=False)
+    "Whom RTCP comes from -> the session's row."
+    sessions: int = 0
+
+
+class Ports:
+    """Gives out ports, each to as few sessions as possible."""
+
+    def __init__(self, bind: str, first: int, last: int, opened: Callable[[int, socket.socket, socket.socket], Port]):
+        self.bind = bind
+        self.family = socket.AF_INET6 if ipaddress.ip_address(bind).version == 6 else socket.AF_INET
+        self._opened = opened
+        self._unopened = OrderedDict.fromkeys(range(first + first % 2, last, 2))
+        self._by_sessions: list[OrderedDict[Port, None]] = [OrderedDict()]
+        "Open ports by how many sessions use them, each list with the one unused for the longest in front."
+
+    def take(self) -> Port:
+        """Return a port for one more session. Raises `NoPort`."""
+        while self._unopened:
+            number, _ = self._unopened.popitem(last=False)
+            with contextlib.suppress(OSError):  # somebody else's: never ours again
+                port = self._open(number)
+                self._move(port, 1)
+                return port
+        for ports in self._by_sessions:
+            if ports:
+                port, _ = ports.popitem(last=False)
+                self._move(port, port.sessions + 1)
+                return port
+        raise NoPort("no UDP port of the range can be opened; see rtp.bind and rtp.ports")
+
+    def give_back(self, port: Port) -> None:
+        """Let one session less use it."""
+        del self._by_sessions[port.sessions][port]
+        self._move(port, port.sessions - 1)
+
+    def _move(self, port: Port, sessions: int) -> None:
+        port.sessions = sessions
+        while len(self._by_sessions) <= sessions:
+            self._by_sessions.append(OrderedDict())
+        self._by_sessions[sessions][port] = None
+
+    def _open(self, number: int) -> Port:
+        rtp = self._socket(number)
+        try:
+            rtcp = self._socket(number + 1)
+        except OSError:
+            rtp.close()
+            raise
+        return self._opened(number, rtp, rtcp)
+
+    def _socket(self, number: int) -> socket.socket:
+        opened = socket.socket(self.family, socket.SOCK_DGRAM)
+        try:
+            opened.setblocking(False)
+            if self.family == socket.AF_INET6:
+                opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+                opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, _EXPEDITED_FORWARDING)
+            else:
+                opened.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, _EXPEDITED_FORWARDING)
+            opened.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+            opened.bind((self.bind, number))
+        except OSError:
+            opened.close()
+            raise
+        return opened

@@ -1,0 +1,179 @@
+"""The process that keeps the pace of the packets: `python -m calledind.net.media_process BIND FIRST LAST`.
+
+It takes commands on standard input and tells events on standard output, in the frames of
+`calledind.net.media_pipe`, and ends when standard input does. A session is a number that the daemon chose.
+
+    commands                                   events
+    ["open", session]                          ["opened", session, host, port] or ["refused", session, words]
+    ["play", session, {arguments}]             ["finished", session], ["digit", session, digit],
+                                               ["silent", session], ["lost", session, words]
+    ["redirect", session, rtp, rtcp, sends]
+    ["close", session]                         ["closed", session, {statistics}]
+    ["ping", number]                           ["pong", number, {figures}]
+                                               ["ready"] once, at the start
+
+The loop: sleep until the next slice is due, send its packets, then do in what is left of the 2 ms whatever
+else there is (received packets, timers, commands), a bounded piece at a time. While no stream is
+being sent it waits for its sockets instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import resource
+import select
+import signal
+import sys
+import time
+from collections import deque
+
+from calledind.net.media_engine import Engine
+from calledind.net.media_pipe import Item, Unpacker, pack
+from calledind.net.media_ports import Port
+from calledind.net.metronome import SLICE, Metronome
+
+_LONGEST_WAIT = 1.0
+"Seconds without a look at anything."
+_MOST_UNREAD = 16 * 1024 * 1024
+"Octets of events that the daemon has not read; then something is wrong with it."
+_NICENESS = -10
+_PR_SET_TIMERSLACK = 29
+
+
+class Daemon:
+    """The pipes to the daemon that started us."""
+
+    def __init__(self, commands: int, events: int) -> None:
+        self._commands = commands
+        self._events = events
+        os.set_blocking(commands, False)
+        os.set_blocking(events, False)
+        self._unpacker = Unpacker()
+        self._unsent = bytearray()
+        self.gone = False
+
+    def fileno(self) -> int:
+        return self._commands
+
+    def read(self) -> list[Item]:
+        """Return the commands that have come."""
+        try:
+            data = os.read(self._commands, 1 << 18)
+        except BlockingIOError:
+            return []
+        if not data:
+            self.gone = True
+        return self._unpacker.feed(data)
+
+    def tell(self, events: list[Item]) -> None:
+        """Send events, and what was left of earlier ones; never waits."""
+        if events:
+            self._unsent += pack(events)
+        if not self._unsent:
+            return
+        try:
+            del self._unsent[: os.write(self._events, self._unsent)]
+        except BlockingIOError:
+            self.gone = self.gone or len(self._unsent) > _MOST_UNREAD
+        except BrokenPipeError:
+            self.gone = True
+
+    @property
+    def behind(self) -> bool:
+        """Whether events wait for the pipe to have room."""
+        return bool(self._unsent)
+
+
+def run(engine: Engine, daemon: Daemon) -> None:
+    """Serve until the daemon is gone."""
+    poll = select.epoll()
+    poll.register(daemon.fileno(), select.EPOLLIN)
+    ports: dict[int, Port] = {}
+    controls: dict[int, Port] = {}
+    known = 0
+    commands: deque[Item] = deque()
+    metronome = Metronome(time.monotonic())
+    sending = False
+    while not daemon.gone:
+        wait = _pause(engine, metronome, sending, busy=bool(commands) or daemon.behind)
+        ready: list[Port] = []
+        for descriptor, _ in poll.poll(wait):
+            if descriptor in ports:
+                ready.append(ports[descriptor])
+            elif descriptor in controls:
+                engine.receive_control(controls[descriptor])
+            else:
+                commands += daemon.read()
+        if ready:
+            engine.receive(ready)
+        engine.run_timers()
+        while commands:
+            engine.command(commands.popleft())
+            if sending and metronome.wait(time.monotonic()) < SLICE / 8:
+                break
+        for port in engine.opened[known:]:
+            ports[port.rtp.fileno()] = port
+            controls[port.rtcp.fileno()] = port
+            poll.register(port.rtp.fileno(), select.EPOLLIN)
+            poll.register(port.rtcp.fileno(), select.EPOLLIN)
+        known = len(engine.opened)
+        daemon.tell(engine.events)
+        engine.events.clear()
+        began = engine.sending > 0
+        if began and not sending:
+            metronome.restart(time.monotonic())
+        sending = began
+    engine.close_all()
+
+
+def _pause(engine: Engine, metronome: Metronome, sending: bool, *, busy: bool) -> float:
+    """Sleep up to the next slice and send it, or return how long to wait for other things, in seconds."""
+    now = time.monotonic()
+    if sending:
+        wait = metronome.wait(now)
+        if wait > 0:
+            time.sleep(wait)
+            now = time.monotonic()
+        count = metronome.count
+        engine.slice(count, metronome.begin(now))
+        return 0.0
+    if busy:
+        return SLICE
+    timer = engine.next_timer()
+    return _LONGEST_WAIT if timer is None else min(max(timer - now, 0.0), _LONGEST_WAIT)
+
+
+def take_precedence() -> None:
+    """Ask the kernel to run us when we are due, as far as it lets us."""
+    with contextlib.suppress(OSError):
+        os.nice(_NICENESS)
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def main(arguments: list[str]) -> int:
+    """Run the process. Takes the address to bind and the first and last port."""
+    bind, first, last = arguments
+    # The daemon ends us by closing the pipe, after its calls; signals to the whole group are for the daemon.
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+    take_precedence()
+    began, wall = time.monotonic(), time.time()
+    engine = Engine(bind, int(first), int(last), now=time.monotonic, wall=lambda: wall + time.monotonic() - began)
+    daemon = Daemon(sys.stdin.fileno(), sys.stdout.fileno())
+    daemon.tell([["ready"]])
+    gc.freeze()
+    run(engine, daemon)
+    engine.shut()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,167 @@
+"""One call's media inside the media process: what is known of it beside the arrays."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import secrets
+import socket
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+from calledind.model import Address
+from calledind.net.media_audio import Audio
+from calledind.net.media_ports import Port
+from calledind.net.pace import Stream, Stretch
+from calledind.rtp import rtcp
+from calledind.rtp.dtmf import DigitDetector
+from calledind.rtp.packetizer import CLOCK_RATE, PACKET_OCTETS, PACKET_SECONDS
+from calledind.rtp.statistics import Figures
+
+REPORT_SECONDS = 5.0
+"Mean time between our RTCP reports (RFC 3550 §6.2)."
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """Opened by the daemon, perhaps playing."""
+
+    id: int
+    port: Port
+    row: int
+    "In the arrays of what is received."
+    ssrc: int
+    name: str = field(default_factory=lambda: secrets.token_urlsafe(12))
+    "CNAME, one for each call so that calls can't be linked (RFC 7022 §4.2)."
+    stream: Stream | None = None
+    audio: Audio | None = field(default=None, repr=False)
+    detector: DigitDetector = field(default_factory=DigitDetector, repr=False)
+    route: Hashable = None
+    control_address: tuple[str, int] | None = None
+    "Where our RTCP goes and the peer's comes from, as `socket.recvfrom` writes it."
+    silence_timeout: float = 0.0
+    "Seconds; 0 while nobody listens for silence."
+    silence_watched: bool = False
+    reporting: bool = False
+    held_since: float | None = None
+    "When the stream was paused."
+    timestamp_at: float = 0.0
+    "When the stream's figures were read last."
+    closed: bool = False
+    fraction_lost: float = 0.0
+    "Of our packets, as the peer says."
+    round_trip: float | None = None
+    peer_report: tuple[int, float] | None = None
+    "Middle of the NTP time in the peer's last sender report, and when that came."
+    reported: tuple[int, int] = (0, 0)
+    "Packets expected and received when our last report was made."
+
+    def hold(self, now: float) -> None:
+        """Stop sending; go on from there later."""
+        if self.held_since is None and self.stream is not None and self.stream.lane is not None:
+            self.stream.lane.phase.withdraw(self.stream)
+            self.held_since = now
+
+    def resume(self, now: float) -> None:
+        """Send again: the timestamps have gone on, the sequence numbers have not (RFC 3550 §5.1)."""
+        stream = self.stream
+        if self.held_since is None or stream is None or stream.stretch is None:
+            return
+        elapsed = round((now - self.held_since) / PACKET_SECONDS)
+        stream.timestamp = (stream.timestamp + elapsed * PACKET_OCTETS) & 0xFFFFFFFF
+        rest = stream.stretch
+        if rest.packets > 1:
+            later = Stretch(rest.payload + rest.step, rest.step, rest.packets - 1)
+            stream.stretches = itertools.chain((later,), stream.stretches)
+        stream.stretch = Stretch(rest.payload, rest.step, 1, marker=True)
+        self.held_since = None
+        self.port.lane.phase.place(self.port.lane, stream)
+
+    def report(self, figures: Figures, now: float, wall: float, *, goodbye: bool = False) -> bytes:
+        """Return a compound packet: what we sent, what we got, who we are.
+
+        `now`: monotonic seconds; `wall`: seconds since the epoch.
+        """
+        blocks = self._blocks(figures, now)
+        stream = self.stream
+        first: rtcp.Report
+        if stream is not None and stream.sent:
+            if stream.lane is not None:
+                stream.lane.phase.read(stream)
+            sent = stream.sent - stream.failed
+            first = rtcp.SenderReport(
+                self.ssrc, rtcp.ntp_time(wall), stream.timestamp, sent, sent * PACKET_OCTETS, blocks
+            )
+        else:
+            first = rtcp.ReceiverReport(self.ssrc, blocks)
+        reports: list[rtcp.Report] = [first, rtcp.SourceDescription.named(self.ssrc, self.name)]
+        if goodbye:
+            reports.append(rtcp.Goodbye((self.ssrc,)))
+        return rtcp.pack(reports)
+
+    def _blocks(self, figures: Figures, now: float) -> tuple[rtcp.ReportBlock, ...]:
+        if not figures.received:
+            return ()
+        expected, received = figures.received + figures.lost, figures.received
+        expected_now, received_now = expected - self.reported[0], received - self.reported[1]
+        self.reported = expected, received
+        fraction = max(expected_now - received_now, 0) / expected_now if expected_now > 0 else 0.0
+        last, came = self.peer_report or (0, now)
+        return (
+            rtcp.ReportBlock(
+                figures.ssrc,
+                fraction,
+                figures.lost,
+                figures.highest_sequence,
+                round(figures.jitter * CLOCK_RATE),
+                last,
+                round((now - came) * 65536),
+            ),
+        )
+
+    def heard_report(self, reports: list[rtcp.Report], now: float, wall: float) -> None:
+        """Take in what the peer says of our stream, and when it says so."""
+        ntp = rtcp.ntp_time(wall)
+        for report in reports:
+            if isinstance(report, rtcp.SenderReport):
+                self.peer_report = rtcp.middle(report.ntp), now
+            if isinstance(report, rtcp.SenderReport | rtcp.ReceiverReport):
+                for block in report.reports:
+                    if block.ssrc == self.ssrc:
+                        self.fraction_lost = block.fraction_lost
+                        took = rtcp.round_trip(block, ntp)
+                        self.round_trip = self.round_trip if took is None else took
+
+    def statistics(self, figures: Figures) -> dict[str, float | None]:
+        """Return the fields of `calledind.net.media.MediaStatistics`."""
+        sent = late = 0
+        if self.stream is not None:
+            if self.stream.lane is not None:
+                self.stream.lane.phase.read(self.stream)
+            sent, late = self.stream.sent - self.stream.failed, self.stream.late
+        return {
+            "packets_sent": sent,
+            "octets_sent": sent * PACKET_OCTETS,
+            "packets_late": late,
+            "packets_received": figures.received,
+            "packets_lost": figures.lost,
+            "jitter": figures.jitter,
+            "fraction_lost_by_peer": self.fraction_lost,
+            "round_trip": self.round_trip,
+        }
+
+
+def report_interval() -> float:
+    """Return the seconds to the next report, spread so that reports don't fall into step (RFC 3550 §6.3.1)."""
+    return REPORT_SECONDS * random.uniform(0.5, 1.5)  # noqa: S311
+
+
+def canonical(family: int, address: Address) -> tuple[str, int]:
+    """Return the address as `socket.recvfrom` writes it. Raises ValueError for one that can't be used."""
+    host, port = address
+    try:
+        if family == socket.AF_INET6 and "." in host and ":" not in host:
+            host = "::ffff:" + host
+        return socket.inet_ntop(family, socket.inet_pton(family, host)), port
+    except OSError:
+        raise ValueError("the address is not of the RTP sockets' kind") from None
