@@ -47,7 +47,7 @@ def _mu_law_octets(pcm: NDArray[np.int32]) -> NDArray[np.int32]:
     segment = _segment(value, 6)
     step = (value >> (segment + 1)) & 0x0F
     # All bits are sent inverted, and the sign bit is 1 for positive values.
-    octets = 0x7F - ((segment << 4) | step)
+    octets: NDArray[np.int32] = 0x7F - ((segment << 4) | step)
     return np.where(pcm < 0, octets, octets | 0x80)
 
 
@@ -56,7 +56,7 @@ def _a_law_octets(pcm: NDArray[np.int32]) -> NDArray[np.int32]:
     halvings = _segment(value, 5)
     # Segment 0 has the same steps as segment 1, without its leading bit.
     octets = np.where(value < 16, value, ((halvings + 1) << 4) + ((value >> halvings) & 0x0F))
-    return np.where(pcm < 0, octets, octets | 0x80) ^ 0x55
+    return np.where(pcm < 0, octets, octets | 0x80) ^ np.int32(0x55)
 
 
 def _table(encode: Callable[[NDArray[np.int32]], NDArray[np.int32]]) -> NDArray[np.uint8]:
