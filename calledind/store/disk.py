@@ -1,0 +1,346 @@
+"""The file of the embedded store: SQLite, one transaction for each group of changes.
+
+WAL with `synchronous=FULL`: COMMIT returns when the group is on stable storage, and a kill or a power cut at
+any moment leaves the file as it was after the last COMMIT that returned (or, at most, the next).
+
+A group is told to SQLite in one statement for each kind of change, its rows as one JSON array, however many
+there are. It isn't only faster: each statement gives up Python's lock and must win it back from a busy
+reactor, which may take milliseconds each time.
+
+All of this blocks, so it runs in threads: `Disk` in that of the writer, `Archive` in that of the reader.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from calledind.model import CallRecord, Outcome, PendingCallback, State
+from calledind.store.do_not_call import PAGE, NumberSet, encode
+from calledind.store.interface import FLOOD_SECONDS, StoreUnavailable
+from calledind.store.memory import Account, Change, Kind, Live, Loaded, Mark
+from calledind.store.rows import (
+    PENDING,
+    RECORDS,
+    dump,
+    to_answer,
+    to_attempt,
+    to_call,
+    to_outcome,
+    to_pending,
+    to_record,
+)
+
+SCHEMA = 1
+UNFINISHED = (State.ACCEPTED, State.DIALING, State.ANSWERED)
+
+Connect = Callable[[Path], sqlite3.Connection]
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the database in autocommit mode: transactions are begun and ended by statements of ours."""
+    return sqlite3.connect(path, isolation_level=None, timeout=5.0)
+
+
+def explain(error: BaseException | None, path: Path) -> str:
+    """Say what an operator can do about it."""
+    text = str(error)
+    if "full" in text or "No space" in text:
+        return f"the disk of {path} is full; make room, and calls are taken again by themselves"
+    if "not a database" in text or "malformed" in text:
+        return f"{path} is damaged ({text}); put back a copy of the folder, or move it away to begin anew"
+    if "readonly" in text or "Permission" in text or "unable to open" in text:
+        return f"{path} can't be opened for writing ({text}); check the owner and the rights of its folder"
+    return f"{path} can't be written ({type(error).__name__}: {text}); it is tried again every two seconds"
+
+
+ACCEPT = """INSERT INTO call (id, key_id, state, request)
+    SELECT row.value ->> 0, row.value ->> 1, 'accepted', row.value -> 2 FROM json_each(?) AS row"""
+BEGIN = """UPDATE call SET state = 'dialing', attempt = row.value -> 1 FROM json_each(?) AS row
+    WHERE call.id = row.value ->> 0"""
+ANSWER = """UPDATE call SET state = 'answered', answer = row.value -> 1 FROM json_each(?) AS row
+    WHERE call.id = row.value ->> 0"""
+SETTLE = """UPDATE call SET state = row.value ->> 1, outcome = row.value -> 2, charged = row.value ->> 3,
+    due_at = row.value ->> 4 FROM json_each(?) AS row WHERE call.id = row.value ->> 0"""
+CALLBACK = """UPDATE call SET state = row.value ->> 1, tries = row.value ->> 2, due_at = row.value ->> 3
+    FROM json_each(?) AS row WHERE call.id = row.value ->> 0"""
+BOOKS = """UPDATE api_key SET credits = credits + (row.value ->> 1), held = held + (row.value ->> 2),
+    charged = charged + (row.value ->> 3), added = added + (row.value ->> 4)
+    FROM json_each(?) AS row WHERE api_key.id = row.value ->> 0"""
+LIST = "INSERT OR IGNORE INTO do_not_call SELECT value FROM json_each(?)"
+UNLIST = "DELETE FROM do_not_call WHERE number IN (SELECT value FROM json_each(?))"
+ADD_KEY = "INSERT INTO api_key VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+DISABLE = "UPDATE api_key SET disabled = ? WHERE id = ?"
+KNOWN = "SELECT json_group_array(id) FROM call WHERE id IN (SELECT value FROM json_each(?))"
+CALLBACKS = """SELECT json_group_array(json_array(id, state, tries, due_at)) FROM call
+    WHERE id IN (SELECT value FROM json_each(?))"""
+
+
+class Disk:
+    """Writes. Everything raises `sqlite3.Error` or `OSError` as it comes, `open` also `StoreUnavailable`."""
+
+    def __init__(self, path: Path, connect: Connect = connect) -> None:
+        self._path = path
+        self._connect = connect
+        self._database: sqlite3.Connection | None = None
+        self._commits = 0
+
+    def open(self) -> Loaded:
+        """Make the file where there is none, check its schema, and read what memory needs."""
+        # SQLite gives its other files the rights of this one.
+        os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+        database = self._connection()
+        _check_schema(database, self._path)
+        self._commits = _commits(database)
+        accounts = {account.id: account for account in _accounts(database)}
+        return Loaded(
+            accounts=list(accounts.values()),
+            live=dict(_live(database, accounts)),
+            marks=_marks(database),
+            counts=_counts(database),
+            numbers=NumberSet(_chunks(database.execute("SELECT number FROM do_not_call ORDER BY number"))),
+        )
+
+    def write(self, changes: Sequence[Change]) -> None:
+        """Keep all of the changes, or raise and keep none."""
+        database = self._connection()
+        try:
+            database.execute("BEGIN IMMEDIATE")
+            _tell(database, changes)
+            database.execute("UPDATE commits SET number = number + 1")
+            database.execute("COMMIT")
+        except BaseException:
+            self._abandon()
+            if not self._arrived():
+                raise
+        self._commits += 1
+
+    def probe(self) -> None:
+        """Keep nothing new, but find out whether it could be kept.
+
+        This also writes over what a failed commit may have left in the log, before a restart could find it there.
+        """
+        self.write(())
+
+    def close(self) -> None:
+        if self._database is not None:
+            database, self._database = self._database, None
+            database.close()
+
+    def _connection(self) -> sqlite3.Connection:
+        if self._database is None:
+            database = self._connect(self._path)
+            try:
+                database.execute("PRAGMA journal_mode = WAL")
+                database.execute("PRAGMA synchronous = FULL")
+                database.execute("PRAGMA cache_size = -65536")
+                database.execute("PRAGMA journal_size_limit = 67108864")
+            except BaseException:
+                database.close()
+                raise
+            self._database = database
+        return self._database
+
+    def _abandon(self) -> None:
+        """Let go of a connection whose last words failed: file descriptors may have lost an error of theirs."""
+        if self._database is not None:
+            with suppress(sqlite3.Error):
+                self._database.execute("ROLLBACK")
+            with suppress(sqlite3.Error):
+                self.close()
+
+    def _arrived(self) -> bool:
+        """Whether a commit that failed is in the file all the same."""
+        try:
+            return _commits(self._connection()) == self._commits + 1
+        except (sqlite3.Error, OSError):
+            return False
+
+
+class Archive:
+    """Reads what memory doesn't hold, beside the writer and never waiting for it."""
+
+    def __init__(self, path: Path, connect: Connect = connect) -> None:
+        self._path = path
+        self._connect = connect
+        self._database: sqlite3.Connection | None = None
+
+    def find(self, call_id: str) -> CallRecord | None:
+        row = self._rows(RECORDS + "WHERE id = ?", call_id).fetchone()
+        return None if row is None else to_record(row)
+
+    def unfinished(self) -> list[CallRecord]:
+        query = RECORDS + "WHERE state IN (?, ?, ?) ORDER BY number"
+        return [to_record(row) for row in self._rows(query, *UNFINISHED)]
+
+    def pending_callbacks(self) -> list[PendingCallback]:
+        query = PENDING + "WHERE state = 'done' ORDER BY due_at, number"
+        return [to_pending(row) for row in self._rows(query)]
+
+    def was_settled(self, call_id: str, outcome: Outcome, charge: bool) -> bool:
+        """Whether the call ended just so."""
+        row = self._rows("SELECT outcome, charged FROM call WHERE id = ?", call_id).fetchone()
+        return row is not None and row[0] is not None and (to_outcome(row[0]), bool(row[1])) == (outcome, charge)
+
+    def is_known(self, call_id: str) -> bool:
+        return self._rows("SELECT 1 FROM call WHERE id = ?", call_id).fetchone() is not None
+
+    def close(self) -> None:
+        if self._database is not None:
+            database, self._database = self._database, None
+            database.close()
+
+    def _rows(self, query: str, *parameters: object) -> sqlite3.Cursor:
+        if self._database is None:
+            database = self._connect(self._path)
+            database.execute("PRAGMA query_only = ON")
+            self._database = database
+        return self._database.execute(query, parameters)
+
+
+def _tell(database: sqlite3.Connection, changes: Sequence[Change]) -> None:
+    by_kind: defaultdict[Kind, list[Change]] = defaultdict(list)
+    for change in changes:
+        by_kind[change.kind].append(change)
+    for change in by_kind[Kind.ADD_KEY]:
+        database.execute(ADD_KEY, change.row)
+    for change in by_kind[Kind.DISABLE]:
+        database.execute(DISABLE, change.row)
+    if accepted := by_kind[Kind.ACCEPT]:
+        _mark_repeated(database, accepted)
+        _execute(database, ACCEPT, (change.row for change in accepted if not change.repeated))
+    for kind, statement in ((Kind.BEGIN, BEGIN), (Kind.ANSWER, ANSWER), (Kind.SETTLE, SETTLE)):
+        # The last change of a call is the one that counts: a joined UPDATE would take any of several.
+        _execute(database, statement, {change.call_id: change.row for change in by_kind[kind]}.values())
+    if finished := by_kind[Kind.CALLBACK]:
+        _execute(database, CALLBACK, _decide_callbacks(database, finished))
+    _execute(database, BOOKS, _sums(changes))
+    for change in changes:
+        # In the order they came: a number may be listed and taken off again in one group.
+        if change.kind is Kind.LIST:
+            database.execute(LIST, (change.row,))
+        elif change.kind is Kind.UNLIST:
+            database.execute(UNLIST, (change.row,))
+
+
+def _execute(database: sqlite3.Connection, statement: str, rows: Iterable[str]) -> None:
+    """Run the statement once for all rows, each JSON text."""
+    text = ",".join(rows)
+    if text:
+        database.execute(statement, (f"[{text}]",))
+
+
+def _ids(changes: Iterable[Change]) -> str:
+    return dump([change.call_id for change in changes])
+
+
+def _mark_repeated(database: sqlite3.Connection, accepted: Sequence[Change]) -> None:
+    known = set(json.loads(database.execute(KNOWN, (_ids(accepted),)).fetchone()[0]))
+    for change in accepted:
+        change.repeated = change.call_id in known
+
+
+def _decide_callbacks(database: sqlite3.Connection, finished: Sequence[Change]) -> Iterable[str]:
+    """Compare and set in memory, in the order of the changes; return the rows that came out of it."""
+    found = json.loads(database.execute(CALLBACKS, (_ids(finished),)).fetchone()[0])
+    now = {call_id: (state, tries, due_at) for call_id, state, tries, due_at in found}
+    changed = {}
+    for change in finished:
+        before, after = now.get(change.call_id), change.row
+        change.repeated = before == tuple(after)
+        change.answer = change.repeated or (before is not None and before[0] == State.DONE and before[1] <= after[1])
+        if change.answer and not change.repeated:
+            now[change.call_id] = tuple(after)
+            changed[change.call_id] = dump((change.call_id, *after))
+    return changed.values()
+
+
+def _sums(changes: Iterable[Change]) -> Iterator[str]:
+    """Add up what the group does to each key."""
+    sums: dict[str, tuple[int, int, int, int]] = {}
+    for change in changes:
+        if change.books is not None and not change.repeated:
+            key_id, *figures = change.books
+            before = sums.get(key_id, (0, 0, 0, 0))
+            sums[key_id] = tuple(map(sum, zip(before, figures, strict=True)))  # type: ignore[assignment]
+    for key_id, total in sums.items():
+        yield dump((key_id, *total))
+
+
+# what is read when the store is opened
+
+
+def _check_schema(database: sqlite3.Connection, path: Path) -> None:
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    if version == SCHEMA:
+        return
+    if version > SCHEMA:
+        raise StoreUnavailable(
+            f"{path} was written by a newer calledin (schema {version}; this one knows {SCHEMA}): start that one"
+        )
+    if version != 0 or database.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()[0]:
+        raise StoreUnavailable(f"{path} is not a store of calledin (schema {version}): move it away to begin anew")
+    schema = files("calledind.store").joinpath("schema.sql").read_text(encoding="utf-8")
+    # One transaction, so that a kill leaves either nothing or a whole schema.
+    database.executescript(f"BEGIN IMMEDIATE; {schema}; PRAGMA user_version = {SCHEMA}; COMMIT;")
+
+
+def _commits(database: sqlite3.Connection) -> int:
+    number: int = database.execute("SELECT number FROM commits").fetchone()[0]
+    return number
+
+
+def _accounts(database: sqlite3.Connection) -> Iterator[Account]:
+    rows: Iterable[tuple[Any, ...]] = database.execute(
+        "SELECT id, name, digest, credits, held, charged, added, disabled, created_at FROM api_key"
+    )
+    for key_id, name, digest, credits, held, charged, added, disabled, created_at in rows:
+        yield Account(key_id, name, digest, credits, held, charged, added, bool(disabled), created_at)
+
+
+def _live(database: sqlite3.Connection, accounts: dict[str, Account]) -> Iterator[tuple[str, Live]]:
+    rows: Iterable[tuple[Any, ...]] = database.execute(
+        """SELECT id, key_id, state, attempt, answer, request ->> 'callback_url' IS NOT NULL FROM call
+        WHERE state IN (?, ?, ?) ORDER BY number""",
+        UNFINISHED,
+    )
+    for call_id, key_id, state, attempt, answer, has_callback in rows:
+        live = Live(accounts[key_id], bool(has_callback), State(state), to_attempt(attempt))
+        dialog, answered_at = to_answer(answer)
+        if dialog is not None and answered_at is not None:
+            live.answer = (dialog, answered_at)
+        yield call_id, live
+
+
+def _marks(database: sqlite3.Connection) -> list[Mark]:
+    """Find the flood marks of the last minute before the newest call."""
+    marks: list[Mark] = []
+    newest = None
+    for (text,) in database.execute("SELECT request FROM call ORDER BY number DESC"):
+        call = to_call(text)
+        newest = call.accepted_at if newest is None else max(newest, call.accepted_at)
+        # Calls are kept nearly in the order of their times; a minute more makes sure of it.
+        if call.accepted_at < newest - 2 * FLOOD_SECONDS:
+            break
+        marks.append((call.accepted_at, call.id, encode(call.country_code, call.phone_number)))
+    return sorted(marks)
+
+
+def _counts(database: sqlite3.Connection) -> Counter[State]:
+    (everything,) = database.execute("SELECT COUNT(*) FROM call").fetchone()
+    rows = database.execute("SELECT state, COUNT(*) FROM call WHERE state <> 'delivered' GROUP BY state")
+    counts = Counter({State(state): count for state, count in rows})
+    counts[State.DELIVERED] = everything - counts.total()
+    return counts
+
+
+def _chunks(rows: sqlite3.Cursor) -> Iterator[Iterable[int]]:
+    while chunk := rows.fetchmany(PAGE):
+        yield [number for (number,) in chunk]

@@ -1,0 +1,40 @@
+-- Schema 1 of the embedded store. Its number is kept as user_version, and checked whenever the store is opened.
+
+-- How many groups of changes were committed: tells, after a failed commit, whether it reached the disk.
+CREATE TABLE commits (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    number INTEGER NOT NULL
+);
+INSERT INTO commits VALUES (1, 0);
+
+CREATE TABLE api_key (
+    id TEXT NOT NULL PRIMARY KEY,
+    digest BLOB NOT NULL UNIQUE,
+    name TEXT NOT NULL,
+    credits INTEGER NOT NULL CHECK (credits >= 0),
+    held INTEGER NOT NULL CHECK (held >= 0),
+    charged INTEGER NOT NULL CHECK (charged >= 0),
+    added INTEGER NOT NULL,
+    disabled INTEGER NOT NULL,
+    created_at REAL NOT NULL,
+    CHECK (credits + held + charged = added)
+);
+
+CREATE TABLE call (
+    number INTEGER PRIMARY KEY, -- in the order of acceptance
+    id TEXT NOT NULL UNIQUE,
+    key_id TEXT NOT NULL,
+    state TEXT NOT NULL,
+    request TEXT NOT NULL, -- JSON of model.Call
+    attempt TEXT, -- JSON of model.Attempt
+    answer TEXT, -- JSON: {"dialog": ..., "answered_at": ...}
+    outcome TEXT, -- JSON of model.Outcome
+    charged INTEGER, -- of the settled call: 1 charged, 0 released
+    tries INTEGER NOT NULL DEFAULT 0, -- of the callback
+    due_at REAL -- of the callback's next try
+);
+-- All calls end as delivered or exhausted: what still lives is found without reading what has ended.
+CREATE INDEX call_alive ON call (state, due_at) WHERE state <> 'delivered';
+
+-- 10 ** 10 * int("1" + country_code) + int(phone_number): exact, and in the order of the two.
+CREATE TABLE do_not_call (number INTEGER PRIMARY KEY);
