@@ -115,10 +115,11 @@ class ServerTransaction:
         "Take the request's repeat, or the ACK that belongs to it."
         self._feed(ACK if request.method == "ACK" else REQUEST, request)
 
-    @property
-    def timers(self) -> int:
-        "How many timers run."
-        return len(self._timers)
+    def terminate(self) -> None:
+        "Give it up: nobody waits for an answer any more."
+        if self.state is not TERMINATED:
+            self.state = TERMINATED
+            self._end(None)
 
     def _feed(self, what: Input, news: object = None) -> None:
         self.state, action = self.table[self.state, what]

@@ -56,6 +56,8 @@ class Invitation:
     credentials: Credentials | None = None
     headers: tuple[tuple[str, str], ...] = ()
     "Extra ones, such as P-Asserted-Identity."
+    call_id: str = ""
+    "Call-ID, unique in space and time; empty: one is made up."
     renegotiate: Renegotiate | None = field(default=None, compare=False)
     "The peer's later offer -> our answer, None: 488. An empty one: return our offer."
 
@@ -96,7 +98,7 @@ class InviteSession:
     ) -> None:
         "`changed` hears when the session begins (True) and ends (False) to have an early dialog."
         self.invitation = invitation
-        self.call_id = secrets.token_hex(_OPAQUE)
+        self.call_id = invitation.call_id or secrets.token_hex(_OPAQUE)
         self.local_tag = new_tag()
         self._endpoint = endpoint
         self._changed = changed

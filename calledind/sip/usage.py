@@ -26,11 +26,10 @@ from calledind.sip.message import Request, Response, response_to
 from calledind.sip.server import RepeatedSuccess, ServerTransaction
 from calledind.sip.transactions import TransactionLayer, host_port, new_tag, response_address
 
-ALLOW: Final = "INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, INFO"
-KNOWN_METHODS: Final = frozenset(
-    ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "REGISTER", "INFO", "UPDATE")
-    + ("PRACK", "SUBSCRIBE", "NOTIFY", "PUBLISH", "MESSAGE", "REFER")
-)
+_SERVED: Final = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "UPDATE", "INFO")
+ALLOW: Final = ", ".join(_SERVED)
+_NOT_SERVED: Final = ("REGISTER", "PRACK", "SUBSCRIBE", "NOTIFY", "PUBLISH", "MESSAGE", "REFER")
+KNOWN_METHODS: Final = frozenset((*_SERVED, *_NOT_SERVED))
 "Others are answered with 501, those of these that we don't serve with 405 (§8.2.1)."
 
 DialogId = tuple[str, str, str]
@@ -81,6 +80,18 @@ class Endpoint:
         headers = [("Allow", ALLOW), ("Accept", SDP), ("Accept-Encoding", "identity"), ("Accept-Language", "en")]
         self.answer(request, source, 200, headers=headers)
 
+    def answer_outside(self, request: Request, source: Address) -> None:
+        """Answer a request outside of any dialog, other than INVITE and CANCEL."""
+        if request.to.tag is not None:
+            self.answer(request, source, 481)
+        elif request.method not in KNOWN_METHODS:
+            self.answer_other(request, source)
+        elif self.capable(request, source):
+            if request.method == "OPTIONS":
+                self.answer_options(request, source)
+            else:
+                self.answer_other(request, source)
+
     def answer_other(self, request: Request, source: Address) -> None:
         """Refuse a method that isn't served here."""
         if request.method in ("BYE", "CANCEL", "PRACK", "NOTIFY", "INFO", "UPDATE"):
@@ -128,13 +139,20 @@ class InviteUsage:
         self._contact_user = contact_user
         self._ack: tuple[bytes, Address] | None = None
         self._success: RepeatedSuccess | None = None
-        "The 2xx to a re-INVITE of the peer's, until its ACK has come."
+        "Our 2xx to an INVITE of the peer's, until its ACK has come."
         self._success_cseq = 0
+        self._success_acked: Callable[[Request], None] = lambda ack: None
         self._we_offered = False
         "That 2xx had an offer of ours: the answer comes with the ACK."
+        self._leave: Callable[[], None] | None = None
+        "Our BYE, which a callee may not send before the ACK (§15)."
         self._own_offer = False
         "A re-INVITE of ours has no final response yet."
         endpoint.usages[self.id] = self
+
+    @property
+    def is_over(self) -> bool:
+        return self.state is OVER
 
     @property
     def id(self) -> DialogId:
@@ -161,10 +179,15 @@ class InviteUsage:
 
     # the callee's side
 
-    def confirmed(self) -> None:
-        """The ACK to our 2xx has come."""
-        if self.state is UNCONFIRMED:
-            self.state = CONFIRMED
+    def await_ack(self, invite: Request, source: Address, success: bytes, acked: Callable[[Request], None]) -> None:
+        """Repeat the 2xx that an INVITE was just answered with until its ACK comes; without one, leave."""
+        target = response_address(invite.via, source)
+        layer = self._endpoint.layer
+        self._success_cseq = invite.cseq.number
+        self._success_acked = acked
+        self._success = RepeatedSuccess(
+            lambda: layer.try_transmit(success, target), self._never_acked, layer.timers, layer.intervals
+        )
 
     def reinvite(self, offer: bytes, answered: Callable[[int, bytes], None]) -> None:
         """Send an offer inside the dialog. `answered` hears the final status (408 where none came) and the SDP."""
@@ -207,7 +230,9 @@ class InviteUsage:
 
     def bye(self, reason: str | None = None) -> None:
         """Leave: BYE, with a Reason header (RFC 3326) where one is given. Again, or too late: nothing."""
-        if self.state in (UNCONFIRMED, CONFIRMED):
+        if self.state is UNCONFIRMED and self._success is not None:
+            self._leave = lambda: self.bye(reason)
+        elif self.state in (UNCONFIRMED, CONFIRMED):
             self.state = LEAVING
             self._stop_success()
             self._send_bye([("Reason", reason)] if reason else [], None)
@@ -295,14 +320,14 @@ class InviteUsage:
             self._endpoint.answer(request, source, 488)
             return
         self.dialog.refresh_target(request)
-        answered = self._endpoint.answer(request, source, 200, headers=self._described(source), body=description)
-        data, target = answered.last, response_address(request.via, source)
-        layer = self._endpoint.layer
         self._we_offered = not offer
-        self._success_cseq = request.cseq.number
-        self._success = RepeatedSuccess(
-            lambda: layer.try_transmit(data, target), self._never_acked, layer.timers, layer.intervals
-        )
+        answered = self._endpoint.answer(request, source, 200, headers=self._described(source), body=description)
+        self.await_ack(request, source, answered.last, self._reinvite_acked)
+
+    def _reinvite_acked(self, ack: Request) -> None:
+        if self._we_offered:
+            self._we_offered = False
+            self._late_answer(session_description(ack))
 
     def _updated(self, request: Request, source: Address) -> None:
         offer = session_description(request)
@@ -327,12 +352,14 @@ class InviteUsage:
         if self._success is None or ack.cseq.number != self._success_cseq:
             return  # of a transaction that is over
         self._stop_success()
-        if self._we_offered:
-            self._we_offered = False
-            self._late_answer(session_description(ack))
+        if self.state is UNCONFIRMED:
+            self.state = CONFIRMED
+        self._success_acked(ack)
+        if self._leave is not None:
+            self._leave()
 
     def _never_acked(self) -> None:
-        # The peer is gone, or thinks otherwise about what is agreed (§14.2).
+        # The peer is gone, or thinks otherwise about what is agreed (§13.3.1.4, §14.2).
         self._success = None
         self.bye()
 

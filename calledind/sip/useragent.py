@@ -18,7 +18,7 @@ from calledind.sip.recovery import DialogRecovery, InvitationRecovery, LateRespo
 from calledind.sip.session import Invitation, InviteSession
 from calledind.sip.timers import Intervals, Timers
 from calledind.sip.transactions import Send, Trace, TransactionLayer, host_port, new_branch, new_tag
-from calledind.sip.usage import ALLOW, KNOWN_METHODS, Endpoint
+from calledind.sip.usage import ALLOW, Endpoint
 
 __all__ = [
     "Answered",
@@ -148,14 +148,7 @@ class UserAgent:
         if request.method == "CANCEL":
             # What it could cancel was answered at once, so it changes nothing (§9.2).
             self._endpoint.answer(request, source, 200 if self._layer.cancelled(request) else 481)
-        elif request.to.tag is not None:
-            self._endpoint.answer(request, source, 481)
-        elif request.method not in KNOWN_METHODS:
-            self._endpoint.answer_other(request, source)
-        elif self._endpoint.capable(request, source):
-            if request.method == "OPTIONS":
-                self._endpoint.answer_options(request, source)
-            elif request.method == "INVITE":
-                self._endpoint.answer(request, source, 403, headers=[("Allow", ALLOW)])
-            else:
-                self._endpoint.answer_other(request, source)
+        elif request.method == "INVITE" and request.to.tag is None:
+            self._endpoint.answer(request, source, 403, headers=[("Allow", ALLOW)])
+        else:
+            self._endpoint.answer_outside(request, source)

@@ -1,0 +1,85 @@
+"""Two parties on a network in memory: our user agent, and a callee made of `Uas`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from calledind.model import Address
+from calledind.sip.events import Ended, Event, Refused, Unreachable
+from calledind.sip.uas import CalleeEvent, IncomingCall, Uas
+from calledind.sip.useragent import Invitation, InviteSession, UserAgent
+from tests.sip.network import Network
+
+US: Address = ("127.0.0.1", 5060)
+THEM: Address = ("127.0.0.2", 5060)
+OFFER = b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n"
+ANSWER = OFFER.replace(b"4000", b"6000")
+QUIET = 64 * 0.5 + 1
+"Seconds after which nothing may be left of a call that is over."
+
+
+def invitation(**changes: object) -> Invitation:
+    values: dict[str, object] = {
+        "target": THEM,
+        "request_uri": "sip:+12125550100@127.0.0.2",
+        "from_uri": "sip:0000000000@127.0.0.1",
+        "to_uri": "sip:+12125550100@127.0.0.2",
+        "offer": OFFER,
+    }
+    return Invitation(**{**values, **changes})  # type: ignore[arg-type]
+
+
+@dataclass
+class World:
+    """A caller, a callee, and all that they were told."""
+
+    play: Callable[[IncomingCall], None] = lambda call: None
+    "What the callee does with each INVITE."
+    network: Network = field(default_factory=Network)
+    events: list[Event] = field(default_factory=list)
+    heard: list[CalleeEvent] = field(default_factory=list)
+    calls: list[IncomingCall] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.clock = self.network.clock
+        self.agent = self.new_agent()
+        self.callee = Uas(
+            send=self.network.attach(THEM),
+            timers=self.clock,
+            local=lambda target: THEM,
+            user_agent="callee",
+            on_invite=self._invited,
+        )
+        self.network.listen(THEM, self.callee.datagram_received)
+
+    def new_agent(self) -> UserAgent:
+        "A user agent at our address, as after a restart."
+        agent = UserAgent(
+            send=self.network.attach(US),
+            timers=self.clock,
+            local=lambda target: US,
+            user_agent="calledin",
+            trusted=lambda ip: ip == THEM[0],
+        )
+        self.network.listen(US, agent.datagram_received)
+        return agent
+
+    def _invited(self, call: IncomingCall) -> None:
+        self.calls.append(call)
+        call.report = self.heard.append
+        self.play(call)
+
+    def call(self, **changes: object) -> InviteSession:
+        session = self.agent.prepare(invitation(**changes))
+        session.send(self.events.append)
+        return session
+
+    @property
+    def last_words(self) -> list[Event]:
+        return [event for event in self.events if isinstance(event, Refused | Unreachable | Ended)]
+
+    def stranger(self, address: Address = ("127.0.0.9", 5060)) -> tuple[Callable[[bytes, Address], None], list[bytes]]:
+        "Somebody else's `send`, and what they are sent."
+        received: list[bytes] = []
+        return self.network.attach(address, lambda data, source: received.append(data)), received
