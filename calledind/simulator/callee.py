@@ -36,7 +36,7 @@ class NoPort(Exception):
     """No pair of UDP ports is free for the callee."""
 
 
-class _Socket(DatagramProtocol):
+class UdpSocket(DatagramProtocol):
     """Hands datagrams up."""
 
     def __init__(self, received: Any) -> None:
@@ -64,8 +64,8 @@ class Callee:
         self._loss = loss
         self._random = random.Random(seed)  # noqa: S311 - the same packets are lost each time
         self._talks = talks
-        self._rtp = _Socket(self.rtp_received)
-        self._rtcp = _Socket(self.rtcp_received)
+        self._rtp = UdpSocket(self.rtp_received)
+        self._rtcp = UdpSocket(self.rtcp_received)
         self._ports: list[Any] = []
         self._agreed: Agreed | None = None
         self._ssrc = self._random.getrandbits(32)
@@ -104,7 +104,7 @@ class Callee:
             except CannotListenError:
                 pass
             rtp.stopListening()
-            self._rtp = _Socket(self.rtp_received)
+            self._rtp = UdpSocket(self.rtp_received)
         raise NoPort(f"no pair of UDP ports is free on {self._host}")
 
     def agree(self, agreed: Agreed) -> None:

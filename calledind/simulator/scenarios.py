@@ -72,7 +72,8 @@ class HangUp:
     "Seconds after the step before."
 
 
-Step = Respond | Challenge | Answer | Press | Hold | HangUp
+TimedStep = Respond | Answer | Press | Hold | HangUp
+Step = Challenge | TimedStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,7 @@ class Scenario:
     reason: Reason | None
     "What the callback says, None where it is empty; with a ring timeout of 33 seconds or more."
     script: tuple[Step, ...]
+    "Challenges come first."
     loss: float = 0.0
     "Share of the SIP and RTP packets, in both directions, that never arrive."
     deaf: bool = False
