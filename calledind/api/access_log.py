@@ -19,7 +19,8 @@ NUMBERS = ("phone_number", "caller_id")
 URLS = ("mp3", "callback_url")
 SECRETS = ("api_key", "secret")
 
-_SECRET_IN_PATH = re.compile(r"ck_\S+|\d{5,}")
+_SECRET_IN_PATH = re.compile(r"ck_\S+|\d{10,}|(?<![0-9A-Za-z])\d{5,}(?![0-9A-Za-z])")
+"Keys and numbers, but not the digits within the hexadecimal id of a call."
 
 
 def mask_number(text: str) -> str:
@@ -43,7 +44,7 @@ def mask_url(text: str, numbers: Sequence[str] = ()) -> str:
 
 
 def mask_path(path: bytes) -> str:
-    """Show a path that may have been mistyped: keys and long runs of digits are masked."""
+    """Show a path that may have been mistyped: keys and numbers are masked."""
     return _printable(_SECRET_IN_PATH.sub(HIDDEN, path.decode("latin-1")))
 
 

@@ -1,0 +1,187 @@
+"""The `calledin` command: what an operator does to a running daemon.
+
+Exit codes: 0 done, 1 refused or not found, 2 wrong usage, 3 no daemon can be reached.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import click
+
+import calledind
+from calledind.cli.client import Client, find_socket
+from calledind.cli.numbers import dnc
+from calledind.cli.output import json_option, moment, print_fields, print_json, print_table
+from calledind.settings import SettingsError, load
+
+
+@dataclass
+class Target:
+    """Which daemon is meant."""
+
+    socket: Path | None
+    config: Path | None
+
+    def client(self) -> Client:
+        if self.socket is not None:
+            return Client(self.socket)
+        if self.config is not None:
+            try:
+                return Client(load(self.config).admin_socket)
+            except SettingsError as error:
+                raise click.UsageError(f"{self.config} has errors:\n{error}") from None
+        return Client(find_socket())
+
+
+class _Commands(click.Group):
+    """Finds `demo` when it is asked for: it brings half of the daemon with it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        demo = ["demo"] if importlib.util.find_spec("calledind.cli.demo") else []
+        return sorted([*super().list_commands(ctx), *demo])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == "demo" and importlib.util.find_spec("calledind.cli.demo"):
+            command = importlib.import_module("calledind.cli.demo").demo
+            assert isinstance(command, click.Command)
+            return command
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--socket",
+    type=click.Path(path_type=Path),
+    envvar="CALLEDIN_SOCKET",
+    show_envvar=True,
+    help="The daemon's Unix socket. Default: ./calledin-data/admin.sock, else /var/lib/calledin/admin.sock.",
+)
+@click.option(
+    "--config", type=click.Path(path_type=Path, dir_okay=False), help="The daemon's settings, to find the socket by."
+)
+@click.version_option(calledind.__version__, prog_name="calledin")
+@click.pass_context
+def main(ctx: click.Context, socket: Path | None, config: Path | None) -> None:
+    """Keys, credits, the DoNotCall list and the state of a running calledin."""
+    ctx.obj = Target(socket, config)
+
+
+@main.command()
+@json_option
+@click.pass_obj
+def status(target: Target, as_json: bool) -> None:
+    """Show what the daemon is doing."""
+    answer = target.client().get("/status")
+    if as_json:
+        print_json(answer)
+    else:
+        print_fields(answer)
+
+
+@main.command()
+@click.argument("call_id", metavar="ID")
+@json_option
+@click.pass_obj
+def call(target: Target, call_id: str, as_json: bool) -> None:
+    """Show what became of a call."""
+    answer = target.client().get(f"/calls/{quote(call_id, safe='')}")
+    if as_json:
+        print_json(answer)
+    else:
+        print_fields(answer)
+
+
+@main.group()
+def keys() -> None:
+    """The api keys of customers."""
+
+
+@keys.command("add")
+@click.argument("name")
+@click.option("--credits", "amount", type=click.IntRange(0), default=0, help="Calls it may make to begin with.")
+@json_option
+@click.pass_obj
+def add_key(target: Target, name: str, amount: int, as_json: bool) -> None:
+    """Make a key. It is shown this one time: the daemon keeps only its hash."""
+    key = target.client().post("/keys", {"name": name, "credits": amount})
+    if as_json:
+        print_json(key)
+        return
+    print_fields({name: key[name] for name in ("id", "name", "credits", "api_key", "webhook_secret")})
+    click.echo("\nNote api_key and webhook_secret now; they are not shown again.")
+
+
+@keys.command("list")
+@json_option
+@click.pass_obj
+def list_keys(target: Target, as_json: bool) -> None:
+    """Show all keys, the oldest first."""
+    answer = target.client().get("/keys")
+    if as_json:
+        print_json(answer)
+        return
+    print_table(
+        ("id", "name", "credits", "held", "charged", "state", "made"),
+        (
+            (
+                key["id"],
+                key["name"],
+                key["credits"],
+                key["held"],
+                key["charged"],
+                "disabled" if key["disabled"] else "enabled",
+                moment(key["created_at"]),
+            )
+            for key in answer["keys"]
+        ),
+    )
+
+
+def _switch(target: Target, key_id: str, action: str, as_json: bool) -> None:
+    key = target.client().post(f"/keys/{quote(key_id, safe='')}/{action}")
+    if as_json:
+        print_json(key)
+    else:
+        click.echo(f"{key['id']} ({key['name']}) is {action}d")
+
+
+@keys.command()
+@click.argument("key_id", metavar="ID")
+@json_option
+@click.pass_obj
+def disable(target: Target, key_id: str, as_json: bool) -> None:
+    """Let a key make no more calls; its requests get code 5."""
+    _switch(target, key_id, "disable", as_json)
+
+
+@keys.command()
+@click.argument("key_id", metavar="ID")
+@json_option
+@click.pass_obj
+def enable(target: Target, key_id: str, as_json: bool) -> None:
+    """Let a disabled key make calls again."""
+    _switch(target, key_id, "enable", as_json)
+
+
+@main.command("credits", context_settings={"ignore_unknown_options": True})
+@click.argument("key_id", metavar="ID")
+@click.argument("amount", type=int, required=False)
+@json_option
+@click.pass_obj
+def add_credits(target: Target, key_id: str, amount: int | None, as_json: bool) -> None:
+    """Show a key's call credits, or add AMOUNT to them; a negative AMOUNT takes some."""
+    path = f"/keys/{quote(key_id, safe='')}"
+    client = target.client()
+    key = client.get(path) if amount is None else client.post(f"{path}/credits", {"amount": amount})
+    if as_json:
+        print_json(key)
+    else:
+        print_fields({name: key[name] for name in ("id", "name", "credits", "held", "charged")})
+
+
+main.add_command(dnc)
