@@ -11,7 +11,8 @@ import phonenumbers
 from phonenumbers import PhoneNumber, PhoneNumberType
 from twisted.internet.defer import Deferred
 
-from calledind.audio.library import AudioError, LibraryUnavailable, Prepared
+from calledind.audio.errors import AudioError, LibraryUnavailable
+from calledind.audio.library import Prepared
 from calledind.keyring import Keyring
 from calledind.model import BadRequest, Call, PlaybackRequest, ReturnCode, new_call_id
 from calledind.settings import Regions

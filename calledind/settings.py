@@ -7,15 +7,15 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import attrs
 import cattrs
 from attrs import Factory, field, frozen
-from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError, IterableValidationError
-from cattrs.gen import make_dict_structure_fn
 
 from calledind.model import Address
+
+Table = TypeVar("Table")
 
 
 class SettingsError(Exception):
@@ -39,53 +39,68 @@ def parse_address(text: str) -> Address:
         raise ValueError(f'"{text}": "{host}" is not an IP address; "0.0.0.0" and "[::]" mean all of them') from None
 
 
-def _check_address(_: object, __: object, value: str) -> None:
-    if value:
-        parse_address(value)
-
-
-def _check_addresses(_: object, __: object, values: tuple[str, ...]) -> None:
+def _check_addresses(values: tuple[str, ...]) -> None:
     for value in values:
         parse_address(value)
 
 
-def _check_networks(_: object, __: object, values: tuple[str, ...]) -> None:
+def _check_networks(values: tuple[str, ...]) -> None:
     for value in values:
-        ipaddress.ip_network(value)
+        try:
+            ipaddress.ip_network(value)
+        except ValueError:
+            raise ValueError(f'"{value}" must be a network, such as "127.0.0.0/8" or "fd00::/8"') from None
 
 
-def _positive(_: object, attribute: Any, value: float) -> None:
+def _check_ip(value: str) -> None:
+    try:
+        ipaddress.ip_address(value or "::")
+    except ValueError:
+        raise ValueError(f'"{value}" must be an IP address') from None
+
+
+def _check_positive(value: float) -> None:
     if value <= 0:
         raise ValueError(f"{value} must be more than 0")
 
 
-def _not_negative(_: object, attribute: Any, value: float) -> None:
+def _check_not_negative(value: float) -> None:
     if value < 0:
         raise ValueError(f"{value} must not be negative")
 
 
-def _check_digits(_: object, __: object, values: tuple[str, ...]) -> None:
+def _check_digits(values: tuple[str, ...]) -> None:
     for value in values:
         if not (value.isascii() and value.isdigit()):
             raise ValueError(f'"{value}" must be digits in quotes, such as "1" or "212"')
+
+
+CHECK = "check"
+"Key of a field's metadata: what raises ValueError for a value of the right type that is no good."
+_addresses = {CHECK: _check_addresses}
+_networks = {CHECK: _check_networks}
+_ip = {CHECK: _check_ip}
+_positive = {CHECK: _check_positive}
+_not_negative = {CHECK: _check_not_negative}
+_digits = {CHECK: _check_digits}
 
 
 @frozen
 class Http:
     """The playback API's listeners and the bounds of what they take."""
 
-    listen: tuple[str, ...] = field(default=("127.0.0.1:8080",), validator=_check_addresses)
+    listen: tuple[str, ...] = field(default=("127.0.0.1:8080",), metadata=_addresses)
     "Plain HTTP, each ADDRESS:PORT."
-    tls_listen: tuple[str, ...] = field(default=(), validator=_check_addresses)
+    tls_listen: tuple[str, ...] = field(default=(), metadata=_addresses)
     "HTTPS, each ADDRESS:PORT."
     certificate: Path | None = None
     "PEM, the chain from the leaf up. Without it a self-signed one is made under the data folder."
     private_key: Path | None = None
     "PEM."
-    max_connections: int = field(default=2000, validator=_positive)
-    max_connections_per_address: int = field(default=200, validator=_positive)
+    max_connections: int = field(default=2000, metadata=_positive)
+    max_connections_per_address: int = field(default=200, metadata=_positive)
     "Of one IPv4 address or one IPv6 /64."
-    max_requests_in_flight: int = field(default=512, validator=_positive)
+    max_requests_in_flight: int = field(default=512, metadata=_positive)
     "More are refused with 503."
 
 
@@ -93,45 +108,45 @@ class Http:
 class Audio:
     """Fetching, decoding and keeping MP3s."""
 
-    max_bytes: int = field(default=16 * 1024 * 1024, validator=_positive)
-    max_seconds: float = field(default=180.0, validator=_positive)
-    fetch_timeout: float = field(default=10.0, validator=_positive)
+    max_bytes: int = field(default=16 * 1024 * 1024, metadata=_positive)
+    max_seconds: float = field(default=180.0, metadata=_positive)
+    fetch_timeout: float = field(default=10.0, metadata=_positive)
     "Seconds for one MP3, redirects and all."
-    max_redirects: int = field(default=5, validator=_not_negative)
-    allow_networks: tuple[str, ...] = field(default=(), validator=_check_networks)
+    max_redirects: int = field(default=5, metadata=_not_negative)
+    allow_networks: tuple[str, ...] = field(default=(), metadata=_networks)
     'Private networks that MP3s and callbacks may be on, such as "127.0.0.0/8"; the internet always is.'
     allow_ports: tuple[int, ...] = (80, 443, 8080, 8443)
     "Ports that MP3s may be fetched from; an empty list allows all."
-    fresh_seconds: float = field(default=60.0, validator=_not_negative)
+    fresh_seconds: float = field(default=60.0, metadata=_not_negative)
     "How long a fetched MP3 is used again before its server is asked whether it changed, where it sets no max-age."
-    library_bytes: int = field(default=2 * 1024**3, validator=_positive)
+    library_bytes: int = field(default=2 * 1024**3, metadata=_positive)
     "Encoded audio kept on disk; oldest unused first out."
-    decoders: int = field(default=2, validator=_positive)
+    decoders: int = field(default=2, metadata=_positive)
     "Child processes that decode at the same time."
-    max_fetches: int = field(default=64, validator=_positive)
+    max_fetches: int = field(default=64, metadata=_positive)
     "At the same time."
-    max_fetches_per_host: int = field(default=8, validator=_positive)
+    max_fetches_per_host: int = field(default=8, metadata=_positive)
 
 
 @frozen
 class Calls:
     """The life of a call."""
 
-    ring_timeout: float = field(default=45.0, validator=_positive)
+    ring_timeout: float = field(default=45.0, metadata=_positive)
     "Seconds from the INVITE to our CANCEL."
-    queue_ttl: float = field(default=300.0, validator=_positive)
+    queue_ttl: float = field(default=300.0, metadata=_positive)
     "A call that waited longer is not dialled any more."
-    max_queued: int = field(default=100_000, validator=_positive)
+    max_queued: int = field(default=100_000, metadata=_positive)
     "More are refused with 503."
-    lead_in: float = field(default=0.4, validator=_not_negative)
+    lead_in: float = field(default=0.4, metadata=_not_negative)
     "Seconds of silence before the audio."
-    lead_out: float = field(default=0.4, validator=_not_negative)
+    lead_out: float = field(default=0.4, metadata=_not_negative)
     "Seconds of silence after the last word, before BYE."
     charge: Literal["answered", "accepted"] = "answered"
     "When a held credit is spent: only by an answer, or by every accepted call."
-    drain_timeout: float = field(default=240.0, validator=_not_negative)
+    drain_timeout: float = field(default=240.0, metadata=_not_negative)
     "Seconds that running calls have to finish after SIGTERM; then they are hung up."
-    media_timeout: float = field(default=0.0, validator=_not_negative)
+    media_timeout: float = field(default=0.0, metadata=_not_negative)
     "Seconds without a packet from the callee before the call is ended; 0 never."
 
 
@@ -139,7 +154,7 @@ class Calls:
 class Regions:
     """Which numbers may be called. Lists of area codes are per country code."""
 
-    countries: tuple[str, ...] = field(default=("1",), validator=_check_digits)
+    countries: tuple[str, ...] = field(default=("1",), metadata=_digits)
     north_america: tuple[str, ...] = ("US", "CA")
     "Regions of country code 1 that may be called (ISO 3166); the others are islands that cost like a satellite."
     premium: bool = False
@@ -154,12 +169,12 @@ class Regions:
 class Sip:
     """Our side of the signalling."""
 
-    bind: str = field(default="0.0.0.0:5060", validator=_check_address)
-    "UDP ADDRESS:PORT; port 0 takes any."
-    advertise: str = ""
+    bind: tuple[str, ...] = field(default=("0.0.0.0:5060",), metadata=_addresses)
+    'UDP, each ADDRESS:PORT. "[::]:5060" takes IPv4 and IPv6. Port 0 takes any.'
+    advertise: str = field(default="", metadata=_ip)
     "Public IP address to name in Via, Contact and SDP; empty: the one that packets to the trunk leave from."
     user_agent: str = "calledin"
-    t1: float = field(default=0.5, validator=_positive)
+    t1: float = field(default=0.5, metadata=_positive)
     "RFC 3261 T1, the round-trip estimate, in seconds."
 
 
@@ -167,11 +182,11 @@ class Sip:
 class Rtp:
     """Our side of the media."""
 
-    bind: str = "0.0.0.0"  # noqa: S104 - media comes from anywhere
+    bind: str = field(default="0.0.0.0", metadata=_ip)  # noqa: S104 - media comes from anywhere
     "IP address of the RTP sockets."
     ports: tuple[int, int] = (16384, 16639)
     "First and last UDP port; even ones carry RTP, the next odd one its RTCP."
-    processes: int = field(default=1, validator=_positive)
+    processes: int = field(default=1, metadata=_positive)
     "Processes that keep the packets' pace."
 
 
@@ -197,9 +212,9 @@ class Trunk:
     "Written before country code and number in the Request-URI."
     priority: int = 10
     "The lowest is asked first, where prefixes are equally long."
-    channels: int = field(default=100, validator=_positive)
+    channels: int = field(default=100, metadata=_positive)
     "Calls at the same time."
-    calls_per_second: float = field(default=10.0, validator=_positive)
+    calls_per_second: float = field(default=10.0, metadata=_positive)
     codecs: tuple[Literal["PCMU", "PCMA"], ...] = ("PCMU", "PCMA")
     reasons: Mapping[str, int] = Factory(dict)
     "SIP status -> reason of the callback (0, 1, 3, 5 or 8), where this carrier means something else by it."
@@ -217,10 +232,10 @@ class Simulator:
 class Callbacks:
     """Telling customers' servers."""
 
-    timeout: float = field(default=15.0, validator=_positive)
+    timeout: float = field(default=15.0, metadata=_positive)
     "Seconds for one try."
-    max_in_flight: int = field(default=64, validator=_positive)
-    max_in_flight_per_host: int = field(default=8, validator=_positive)
+    max_in_flight: int = field(default=64, metadata=_positive)
+    max_in_flight_per_host: int = field(default=8, metadata=_positive)
     allow_ports: tuple[int, ...] = ()
     "Ports that callbacks may go to; an empty list allows all."
 
@@ -260,19 +275,82 @@ class Settings:
 TABLES = (Http, Audio, Calls, Regions, Sip, Rtp, Trunk, Simulator, Callbacks, Admin, Settings)
 
 
-def _converter() -> cattrs.Converter:
-    converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
-    for table in TABLES:
-        converter.register_structure_hook(
-            table, make_dict_structure_fn(table, converter, _cattrs_forbid_extra_keys=True)
-        )
-    converter.register_structure_hook(int, _whole_number)
-    converter.register_structure_hook(float, _number)
-    converter.register_structure_hook(str, _string)
-    converter.register_structure_hook(bool, _boolean)
-    converter.register_structure_hook(Path, lambda value, _: Path(_string(value, str)))
-    converter.register_structure_hook_func(_is_string_list, _string_list)
-    return converter
+class _Reader:
+    """Turns tables into settings, and collects what is wrong instead of stopping at it."""
+
+    def __init__(self) -> None:
+        self.errors: list[str] = []
+        self._leaf = cattrs.Converter(detailed_validation=False)
+        self._leaf.register_structure_hook(int, _whole_number)
+        self._leaf.register_structure_hook(float, _number)
+        self._leaf.register_structure_hook(str, _string)
+        self._leaf.register_structure_hook(bool, _boolean)
+        self._leaf.register_structure_hook(Path, lambda value, _: Path(_string(value, str)))
+        self._leaf.register_structure_hook_func(_is_choice, _choice)
+        self._leaf.register_structure_hook_func(_is_list, self._list)
+
+    def table(self, kind: type[Table], table: object, path: str) -> Table | None:
+        """Return None when it can't be made; why is in `errors` then."""
+        if not isinstance(table, Mapping):
+            self.errors.append(f"{path}: must be a table, [{path}] with name = value below it")
+            return None
+        before = len(self.errors)
+        fields: dict[str, attrs.Attribute[Any]] = attrs.fields_dict(attrs.resolve_types(kind))  # type: ignore
+        values: dict[str, Any] = {}
+        for name in sorted(table.keys() - fields.keys()):
+            self.errors.append(
+                f"{_join(path, name)}: there is no such setting; known here: {', '.join(sorted(fields))}"
+            )
+        for name, field_ in fields.items():
+            if name in table:
+                values[name] = self._value(field_, table[name], _join(path, name))
+            elif field_.default is attrs.NOTHING:
+                self.errors.append(f"{_join(path, name)}: is required")
+        return kind(**values) if len(self.errors) == before else None
+
+    def _value(self, field_: attrs.Attribute[Any], value: object, path: str) -> Any:
+        kind: Any = field_.type
+        if attrs.has(kind):
+            return self.table(kind, value, path)
+        if kind == tuple[Trunk, ...]:
+            if not isinstance(value, list):
+                self.errors.append(f"{path}: must be a list of tables, [[{path}]] above each")
+                return ()
+            return tuple(self.table(Trunk, each, f"{path}[{index}]") for index, each in enumerate(value))
+        try:
+            result = self._leaf.structure(value, kind)
+            if CHECK in field_.metadata:
+                field_.metadata[CHECK](result)
+        except (ValueError, TypeError, AttributeError) as error:
+            self.errors.append(f"{path}: {error}")
+            return None
+        return result
+
+    def _list(self, value: object, kind: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{value!r} must be a list in square brackets")
+        kinds = get_args(kind)
+        if kinds[-1] is not Ellipsis and len(value) != len(kinds):
+            raise ValueError(f"{value!r} must have {len(kinds)} values")
+        return tuple(self._leaf.structure(item, kinds[0]) for item in value)
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _is_choice(kind: object) -> bool:
+    return get_origin(kind) is Literal
+
+
+def _choice(value: object, kind: Any) -> object:
+    if value not in get_args(kind):
+        raise ValueError(f"{value!r} must be one of {', '.join(map(repr, get_args(kind)))}")
+    return value
+
+
+def _is_list(kind: object) -> bool:
+    return get_origin(kind) is tuple
 
 
 def _whole_number(value: object, _: object) -> int:
@@ -289,7 +367,7 @@ def _number(value: object, _: object) -> float:
 
 def _string(value: object, _: object) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"{value!r} must be text in quotes")
+        raise ValueError(f'{value!r} must be text in quotes, such as "{value}"')
     return value
 
 
@@ -297,40 +375,6 @@ def _boolean(value: object, _: object) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"{value!r} must be true or false")
     return value
-
-
-def _is_string_list(kind: object) -> bool:
-    return kind == tuple[str, ...]
-
-
-def _string_list(value: object, _: object) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
-        raise ValueError(f'{value!r} must be a list of texts, such as ["1", "44"]')
-    return tuple(value)
-
-
-def _explain(error: BaseException, path: str) -> Iterator[str]:
-    """Give a line for each leaf of cattrs' tree of errors."""
-    if isinstance(error, ClassValidationError):
-        with_notes, without = error.group_exceptions()
-        for inner, note in with_notes:
-            yield from _explain(inner, f"{path}.{note.name}" if path else note.name)
-        for inner in without:
-            yield from _explain(inner, path)
-    elif isinstance(error, IterableValidationError):
-        with_indexes, others = error.group_exceptions()
-        for inner, index_note in with_indexes:
-            yield from _explain(inner, f"{path}[{index_note.index}]")
-        for inner in others:
-            yield from _explain(inner, path)
-    elif isinstance(error, ForbiddenExtraKeysError):
-        known = ", ".join(sorted(attribute.name for attribute in attrs.fields(error.cl)))
-        for name in sorted(error.extra_fields):
-            yield f"{path + '.' if path else ''}{name}: there is no such setting; known here: {known}"
-    elif isinstance(error, KeyError):
-        yield f"{path + '.' if path else ''}{error.args[0]}: is required"
-    else:
-        yield f"{path or 'settings'}: {error}"
 
 
 def _consistency(settings: Settings) -> Iterator[str]:
@@ -362,19 +406,15 @@ def _consistency(settings: Settings) -> Iterator[str]:
     first, last = settings.rtp.ports
     if not (1024 <= first < last <= 65535):
         yield f"rtp.ports: [{first}, {last}] must be two ports from 1024 to 65535, the first below the last"
-    if settings.sip.advertise:
-        try:
-            ipaddress.ip_address(settings.sip.advertise)
-        except ValueError:
-            yield f'sip.advertise: "{settings.sip.advertise}" must be an IP address, or "" to find it'
-    try:
-        ipaddress.ip_address(settings.rtp.bind)
-    except ValueError:
-        yield f'rtp.bind: "{settings.rtp.bind}" must be an IP address'
 
 
-def load(path: Path, *, environment: Mapping[str, str] = os.environ) -> Settings:
-    """Read the settings file. Raises `SettingsError` with all that is wrong."""
+def load(
+    path: Path, *, changes: Mapping[str, Any] | None = None, environment: Mapping[str, str] = os.environ
+) -> Settings:
+    """Read the settings file, put `changes` (tables and values, as in the file) over it.
+
+    Raises `SettingsError` with all that is wrong.
+    """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -383,6 +423,8 @@ def load(path: Path, *, environment: Mapping[str, str] = os.environ) -> Settings
         raise SettingsError([f"{path}: is not UTF-8 text"]) from None
     except tomllib.TOMLDecodeError as error:
         raise SettingsError([f"{path}: is not TOML: {error}"]) from None
+    for name, change in (changes or {}).items():
+        table[name] = {**table.get(name, {}), **change} if isinstance(change, dict) else change
     return structure(table, environment=environment)
 
 
@@ -391,11 +433,9 @@ def structure(table: Mapping[str, Any], *, environment: Mapping[str, str] = os.e
     table = dict(table)
     if "data" not in table and environment.get("STATE_DIRECTORY"):
         table["data"] = environment["STATE_DIRECTORY"].split(":")[0]
-    try:
-        settings = _converter().structure(table, Settings)
-    except ClassValidationError as error:
-        raise SettingsError(sorted(_explain(error, ""))) from None
-    errors = list(_consistency(settings))
-    if errors:
+    reader = _Reader()
+    settings = reader.table(Settings, table, "")
+    errors = reader.errors if settings is None else list(_consistency(settings))
+    if settings is None or errors:
         raise SettingsError(errors)
     return settings

@@ -41,12 +41,14 @@ from calledind.sip.useragent import (
     Event,
     Invitation,
     InviteSession,
+    LateAnswer,
     Progress,
     Refused,
     Unreachable,
 )
 from calledind.store.interface import Store, StoreUnavailable
 
+ANY_HOST = "0.0.0.0"  # noqa: S104 - agreeing looks at the offer's formats and port alone
 SLACK = 30.0
 "Seconds after which audio that should have ended is taken for lost."
 DEFAULT_CALLER = "0000000000"
@@ -230,6 +232,8 @@ class CallAttempt:
             from_uri=f"sip:{caller}@{_bracketed(domain)}",
             to_uri=callee,
             offer=bytes(self._offer(host, media.local[1])),
+            # So that a carrier's log and ours can be laid side by side.
+            call_id=f"{call.id}-{self.number}",
             credentials=Credentials(trunk.username, trunk.password) if trunk.username else None,
             renegotiate=lambda offer: self._renegotiate(offer, host, media),
         )
@@ -281,16 +285,30 @@ class CallAttempt:
                 self._on(_Input.UNREACHABLE, event)
             case Ended():
                 self._on(_Input.PEER_GONE, event)
+            case LateAnswer():
+                self._take_late_answer(event)
 
     def _read_answer(self, event: Answered) -> None:
         assert self._media is not None
-        host = "0.0.0.0"  # noqa: S104 - agreeing looks at the offer's formats and port alone
         try:
-            self._agreed = sdp.agree(self._offer(host, self._media.local[1]), sdp.SessionDescription.parse(event.sdp))
+            self._agreed = sdp.agree(
+                self._offer(ANY_HOST, self._media.local[1]), sdp.SessionDescription.parse(event.sdp)
+            )
         except sdp.SDPError as error:
             self._on(_Input.UNUSABLE, str(error))
         else:
             self._on(_Input.ANSWERED, event)
+
+    def _take_late_answer(self, event: LateAnswer) -> None:
+        """The peer answered the offer that we made at its asking, in its ACK."""
+        if self._media is None or self._agreed is None:
+            return
+        try:
+            agreed = sdp.agree(self._offer(ANY_HOST, self._media.local[1]), sdp.SessionDescription.parse(event.sdp))
+        except sdp.SDPError as error:
+            self.log.info("call {call}: the peer's late answer is left out: {error}", call=self.call.id, error=error)
+            return
+        self._media.redirect(agreed.remote, agreed.remote_rtcp, agreed.sends)
 
     def _media_reported(self, event: MediaEvent) -> None:
         match event:
@@ -479,7 +497,7 @@ class CallAttempt:
 
     def _close_media(self) -> None:
         if self._media is not None:
-            self._media.close().addErrback(lambda _: None)
+            self._media.close().addErrback(self._broken)
             self._media = None
 
     def _broken(self, failure: Failure) -> None:

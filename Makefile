@@ -1,0 +1,40 @@
+# make run: the demo, one complete call. make test: every check there is.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: run test lint format bench debian clean
+
+run: $(READY)
+	@$(BIN)/calledin demo
+
+test: debian $(READY) lint
+	$(BIN)/coverage run -m twisted.trial --temp-directory=$(VENV)/trial tests
+	$(BIN)/coverage report --fail-under=90 --skip-covered --sort=cover | tail -40
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY)
+	$(BIN)/python -m tests.benchmarks
+
+# The other ends of the interop tests; where they can't be installed, those tests say what they skip.
+debian:
+	@tests/debian-packages
+
+$(READY): setup.py Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "calledin needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage*

@@ -1,0 +1,81 @@
+"""The last SIP messages of the last calls, in memory, for who wants to look."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from calledind.model import Address
+
+MOST_CALLS = 200
+MOST_MESSAGES = 100
+"Of one call."
+
+
+@dataclass(frozen=True, slots=True)
+class TracedMessage:
+    """One datagram."""
+
+    time: float
+    "Seconds since the epoch."
+    direction: str
+    '"sent" or "received".'
+    other: Address
+    data: bytes
+
+
+class SipTrace:
+    """Keeps messages by the call id that begins their Call-ID."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._calls: OrderedDict[str, list[TracedMessage]] = OrderedDict()
+
+    def take(self, direction: str, other: Address, data: bytes) -> None:
+        """Take a datagram that was sent or received."""
+        call_id = _call_id(data)
+        if call_id is None:
+            return
+        messages = self._calls.get(call_id)
+        if messages is None:
+            if direction == "received":
+                return  # not of a call of ours
+            messages = self._calls[call_id] = []
+            if len(self._calls) > MOST_CALLS:
+                self._calls.popitem(last=False)
+        if len(messages) < MOST_MESSAGES:
+            messages.append(TracedMessage(self._now(), direction, other, data))
+
+    def show(self, call_id: str) -> list[dict[str, object]] | None:
+        """Return a call's messages, JSON-able; None when none are kept."""
+        messages = self._calls.get(call_id)
+        if messages is None:
+            return None
+        return [
+            {
+                "time": message.time,
+                "direction": message.direction,
+                "source": "calledin" if message.direction == "sent" else _host_port(message.other),
+                "target": _host_port(message.other) if message.direction == "sent" else "calledin",
+                "text": message.data.decode("utf-8", "replace"),
+            }
+            for message in messages
+        ]
+
+
+def _call_id(data: bytes) -> str | None:
+    """Find the call id in a Call-ID of ours, "<call id>-<attempt>", without parsing the message."""
+    start = data.find(b"\r\nCall-ID:")
+    if start < 0:
+        start = data.find(b"\r\ni:")
+    if start < 0:
+        return None
+    value = data[data.index(b":", start) + 1 : data.find(b"\r\n", start + 2)].strip()
+    call_id, dash, _ = value.partition(b"-")
+    return call_id.decode("latin-1") if dash and len(call_id) == 32 else None
+
+
+def _host_port(address: Address) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
