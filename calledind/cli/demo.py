@@ -23,6 +23,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from calledind.cli.client import NotReachable, Refused
 from calledind.cli.demo_daemon import Daemon, DaemonFailed, free_port
 from calledind.cli.demo_web import Callback, CustomerServer
 from calledind.cli.ladder import Ladder, Message
@@ -93,11 +94,11 @@ class Demo:
         self._ladder = Ladder(right="callee", width=console.width, ascii_only=_ascii_only(console))
 
     def make_key(self) -> None:
-        """Ask the administrator's socket for an api key with credits. Raises DaemonFailed."""
-        self._key = self._daemon.admin("POST", "/keys", {"name": "demo", "credits": 100})
+        """Ask the administrator's socket for an api key with credits. Raises NotReachable."""
+        self._key = self._daemon.admin.post("/keys", {"name": "demo", "credits": 100})
 
     def call(self, number: str) -> Run:
-        """Make one call and show all of it. Raises DaemonFailed where the daemon fails, not where the call does."""
+        """Make one call and show all of it. Raises NotReachable where the daemon fails, not where the call does."""
         run = Run(expected=self._scenario(number))
         self._request(run, number)
         if run.code == "0":
@@ -111,8 +112,8 @@ class Demo:
 
     def scenarios(self) -> Sequence[Mapping[str, Any]]:
         try:
-            rows = self._daemon.admin("GET", "/scenarios")
-        except DaemonFailed:
+            rows = self._daemon.admin.get("/scenarios")
+        except Refused:
             return []
         return rows if isinstance(rows, list) else []
 
@@ -172,11 +173,9 @@ class Demo:
 
     def _new_messages(self, run: Run) -> bool:
         try:
-            entries = self._daemon.admin("GET", f"/trace/{run.call_id}")
-        except DaemonFailed:
-            if not run.messages:
-                return False  # nothing has been sent yet
-            raise
+            entries = self._daemon.admin.get(f"/trace/{run.call_id}")
+        except Refused:
+            return False  # nothing has been sent yet
         fresh = [Message.read(entry) for entry in (entries or [])[len(run.messages) :]]
         for message in fresh:
             self._console.print(self._ladder.message(message))
@@ -187,7 +186,7 @@ class Demo:
 
     def _recorded(self, run: Run, number: str) -> bool:
         if run.recording is None and _was_answered(run.messages):
-            rows = self._daemon.admin("GET", "/recordings") or []
+            rows = self._daemon.admin.get("/recordings") or []
             mine = [row for row in rows if str(row.get("number", "")).endswith(number) and row.get("packets")]
             run.recording = mine[-1] if mine else None
         return run.recording is not None or not _was_answered(run.messages)
@@ -357,8 +356,9 @@ def demo(once: bool, port: int, number: str, mp3: Path | None, keep: Path | None
         if not once:
             show.invite()
             show.stay()
-    except DaemonFailed as error:
+    except (DaemonFailed, NotReachable, Refused) as error:
         console.print(Text(str(error), "red"), soft_wrap=True)
+        console.print(Text(daemon.log_tail(), "dim"), soft_wrap=True)
     except KeyboardInterrupt:
         console.print()
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import signal
 import socket
@@ -12,7 +11,8 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+
+from calledind.cli.client import Client
 
 START_SECONDS = 20.0
 "How long the daemon may take until it is ready."
@@ -22,20 +22,7 @@ TWISTD = "from twisted.scripts.twistd import run; run()"
 
 
 class DaemonFailed(Exception):
-    """The daemon does not do what the demo needs; the message says what happened and shows the end of its log."""
-
-
-class _AdminConnection(http.client.HTTPConnection):
-    """HTTP over the administrator's Unix socket."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("admin", timeout=10)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
+    """The daemon can't be started; the message says what happened."""
 
 
 class Daemon:
@@ -64,9 +51,9 @@ class Daemon:
         deadline = time.monotonic() + START_SECONDS
         while not self._ready():
             if self._process.poll() is not None:
-                raise DaemonFailed(f"the daemon ended with {self._process.returncode}:\n{self.log_tail()}")
+                raise DaemonFailed(f"the daemon ended with {self._process.returncode}; the end of its log:")
             if time.monotonic() > deadline:
-                raise DaemonFailed(f"the daemon is not ready after {START_SECONDS:.0f} s:\n{self.log_tail()}")
+                raise DaemonFailed(f"the daemon is not ready after {START_SECONDS:.0f} s; the end of its log:")
             time.sleep(0.05)
 
     def _ready(self) -> bool:
@@ -86,21 +73,10 @@ class Daemon:
         finally:
             connection.close()
 
-    def admin(self, method: str, path: str, body: object = None) -> Any:
-        """Ask the administrator's face. Returns the JSON. Raises DaemonFailed."""
-        connection = _AdminConnection(self.socket)
-        content = None if body is None else json.dumps(body).encode()
-        try:
-            connection.request(method, path, body=content, headers={"Content-Type": "application/json"})
-            response = connection.getresponse()
-            status, text = response.status, response.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise DaemonFailed(f"the daemon does not answer on its socket: {error}\n{self.log_tail()}") from error
-        finally:
-            connection.close()
-        if status >= 300:
-            raise DaemonFailed(f"{method} {path} was answered with {status}: {text.decode('latin-1')[:200]}")
-        return json.loads(text or b"null")
+    @property
+    def admin(self) -> Client:
+        """The administrator's face."""
+        return Client(self.socket)
 
     def log_tail(self, lines: int = 15) -> str:
         try:
