@@ -17,7 +17,7 @@ from calledind.sip.message import Request, response_to
 from calledind.sip.server import InviteServerTransaction
 from calledind.sip.timers import Intervals, Timers, TimerSet
 from calledind.sip.transactions import Send, Trace, TransactionLayer, new_tag
-from calledind.sip.usage import ALLOW, Endpoint, Headers, InviteUsage, Renegotiate
+from calledind.sip.usage import ALLOW, Endpoint, Headers, InviteUsage, Renegotiate, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +79,15 @@ class IncomingCall:
     def stay_silent(self) -> None:
         """Don't even send 100, which otherwise leaves after 0.2 s, and forget the call when its caller must have."""
         self._transaction.stay_silent()
-        self._timers.start("silence", self._endpoint.layer.intervals.timeout, self._drop)
+        self._timers.start("silence", self._endpoint.layer.intervals.timeout, self.drop)
 
-    def _drop(self) -> None:
-        self._transaction.terminate()
-        self._end("never answered")
+    def drop(self) -> None:
+        """Forget a call that has no final response yet, as a callee would that lost its power."""
+        if not self._refused and not self._legs:
+            self._refused = True
+            self._timers.stop_all()
+            self._transaction.terminate()
+            self._end("never answered")
 
     def respond(
         self,
@@ -124,6 +128,11 @@ class IncomingCall:
                 lambda ack: self.report(Acked(session_description(ack), tag)),
             )
         return True
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether it was answered, acknowledged, and isn't over."""
+        return any(leg.state is State.CONFIRMED for leg in self._legs.values())
 
     def bye(self, reason: str | None = None, to_tag: str | None = None) -> None:
         """Hang up what was answered; the BYE waits for the ACK where that hasn't come (§15)."""

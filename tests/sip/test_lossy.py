@@ -1,0 +1,205 @@
+"""Every flow, with each of its messages lost, repeated or late in turn, and on networks that are bad throughout.
+
+Whatever happens on the way, a call has exactly one last word, an answered one was reported at most once, and when
+all is over neither side keeps a transaction, a dialog or a timer.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from calledind.sip.auth import Credentials
+from calledind.sip.events import Answered, Ended, Event, Refused, Unreachable
+from calledind.sip.uas import Gone, IncomingCall
+from calledind.sip.useragent import InviteSession
+from tests.sip.network import DELAY, Datagram
+from tests.sip.parties import ANSWER, World, invitation
+
+END_AT_LAST = 60.0
+"When the owner hangs up in any case, in seconds: the audio is over."
+LONGEST = END_AT_LAST + 3 * 33.0
+"When nothing may be left, in seconds: a CANCEL, a BYE and a lingering transaction after that."
+CHALLENGE = ("WWW-Authenticate", 'Digest realm="r", nonce="n", algorithm=MD5, qop="auth"')
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A call's script."""
+
+    play: Callable[[World, IncomingCall], None]
+    "The callee's part."
+    ends: float | None = None
+    "When the owner calls `end`."
+    acknowledges_after: float = 0.0
+    expected: type[Event] = Ended
+    "The last word where nothing is lost."
+
+
+def later(world: World, seconds: float, what: Callable[[], object]) -> None:
+    world.clock.callLater(seconds, what)
+
+
+def answers(world: World, call: IncomingCall) -> None:
+    call.renegotiate = lambda offer: ANSWER
+    later(world, 0.1, lambda: call.respond(180))
+    later(world, 0.5, lambda: call.respond(200, sdp=ANSWER))
+
+
+def answers_and_leaves(world: World, call: IncomingCall) -> None:
+    answers(world, call)
+    later(world, 5, call.bye)
+
+
+def refuses(world: World, call: IncomingCall) -> None:
+    later(world, 0.3, lambda: call.respond(486))
+
+
+def rings(world: World, call: IncomingCall) -> None:
+    later(world, 0.1, lambda: call.respond(180))
+
+
+def challenges(world: World, call: IncomingCall) -> None:
+    if call.request.get("Authorization") is None:
+        call.respond(401, headers=[CHALLENGE])
+    else:
+        answers(world, call)
+
+
+def forks(world: World, call: IncomingCall) -> None:
+    later(world, 0.1, lambda: call.respond(180, to_tag="a"))
+    later(world, 0.2, lambda: call.respond(183, sdp=ANSWER, to_tag="b"))
+    later(world, 0.5, lambda: call.respond(200, sdp=ANSWER, to_tag="a"))
+    later(world, 0.52, lambda: call.respond(200, sdp=ANSWER, to_tag="b"))
+
+
+def holds(world: World, call: IncomingCall) -> None:
+    answers(world, call)
+
+    def hold() -> None:
+        if call.is_answered:
+            call.reinvite(ANSWER, lambda status, sdp: None)
+
+    later(world, 3, hold)
+
+
+def is_silent(world: World, call: IncomingCall) -> None:
+    call.stay_silent()
+
+
+FLOWS = {
+    "we leave": Flow(answers, ends=5),
+    "they leave": Flow(answers_and_leaves),
+    "both leave": Flow(answers_and_leaves, ends=5.55),
+    "refused": Flow(refuses, expected=Refused),
+    "challenged": Flow(challenges, ends=5),
+    "cancelled": Flow(rings, ends=2, expected=Refused),
+    "cancelled at once": Flow(rings, ends=0, expected=Refused),
+    "cancelled as it is answered": Flow(answers, ends=0.515),
+    "left before the ACK": Flow(answers, ends=1, acknowledges_after=3),
+    "acknowledged late": Flow(answers, ends=5, acknowledges_after=2),
+    "fork": Flow(forks, ends=5),
+    "hold": Flow(holds, ends=8),
+    "silence": Flow(is_silent, expected=Unreachable),
+}
+
+
+def perform(flow: Flow, rule: Callable[[Datagram], list[float]]) -> World:
+    "Play a flow to its end on a network of this kind."
+    world = World()
+    world.play = lambda call: flow.play(world, call)
+    world.network.rule = rule
+    sessions: list[InviteSession] = []
+
+    def report(event: Event) -> None:
+        world.events.append(event)
+        if isinstance(event, Answered):
+            later(world, flow.acknowledges_after, sessions[0].acknowledge)
+
+    sessions.append(
+        world.agent.prepare(invitation(credentials=Credentials("me", "secret"), renegotiate=lambda offer: ANSWER))
+    )
+    sessions[0].send(report)
+    if flow.ends is not None:
+        later(world, flow.ends, sessions[0].end)
+    later(world, END_AT_LAST, sessions[0].end)
+    later(world, END_AT_LAST, lambda: [give_up(call) for call in world.calls])
+    world.network.pass_time(LONGEST)
+    return world
+
+
+def give_up(call: IncomingCall) -> None:
+    "What a callee does who was never told that the call is over."
+    call.drop()
+    for tag in (call.tag, "a", "b"):
+        call.bye(to_tag=tag)
+
+
+def only(number: int, delays: list[float]) -> Callable[[Datagram], list[float]]:
+    "Do this to one datagram, and nothing to the others."
+    return lambda datagram: delays if datagram.number == number else [DELAY]
+
+
+class LossyTests(SynchronousTestCase):
+    def check(self, world: World, what: str) -> None:
+        what = f"{what}\n{world.network.ladder()}\n{world.events}\n{world.heard}"
+        self.assertEqual(len(world.last_words), 1, what)
+        self.assertIs(world.events[-1], world.last_words[0], what)
+        self.assertLessEqual(sum(isinstance(event, Answered) for event in world.events), 1, what)
+        self.assertEqual((len(world.agent), len(world.callee)), (0, 0), what)
+        self.assertEqual(world.clock.getDelayedCalls(), [], what)
+        self.assertEqual(sum(isinstance(event, Gone) for event in world.heard), len(world.calls), what)
+
+    def test_each_message_in_turn(self) -> None:
+        """Each message of each flow is lost, repeated, late by 0.7 s and by 6 s, and lost with all that follow."""
+        ways = {"lost": [], "repeated": [DELAY, DELAY * 2], "late": [0.7], "very late": [6.0], "again": [DELAY, 3.0]}
+        for name, flow in FLOWS.items():
+            straight = perform(flow, lambda datagram: [DELAY])
+            self.check(straight, name)
+            self.assertIsInstance(straight.last_words[0], flow.expected, name)
+            count = len(straight.network.sent)
+            for number in range(count):
+                for way, delays in ways.items():
+                    self.check(perform(flow, only(number, delays)), f"{name}: message {number} {way}")
+                dead = perform(flow, lambda d, number=number: [DELAY] if d.number < number else [])  # type: ignore[misc]
+                self.check(dead, f"{name}: dead from message {number}")
+
+    def test_one_way_only(self) -> None:
+        """Each flow, dead from each message on in one direction alone."""
+        for name, flow in FLOWS.items():
+            count = len(perform(flow, lambda datagram: [DELAY]).network.sent)
+            for number in range(count):
+                for host in ("127.0.0.1", "127.0.0.2"):
+
+                    def rule(datagram: Datagram, number: int = number, host: str = host) -> list[float]:
+                        return [] if datagram.number >= number and datagram.source[0] == host else [DELAY]
+
+                    self.check(perform(flow, rule), f"{name}: from message {number} on {host} isn't heard")
+
+    def test_bad_networks(self) -> None:
+        """Each flow on networks that lose, repeat and reorder a third of everything."""
+        for name, flow in FLOWS.items():
+            for seed in range(25):
+                chance = random.Random(f"{name} {seed}")
+
+                def rule(datagram: Datagram, chance: random.Random = chance) -> list[float]:
+                    kind = chance.random()
+                    if kind < 0.2:
+                        return []
+                    if kind < 0.3:
+                        return [DELAY, chance.uniform(0, 2)]
+                    return [chance.uniform(0, 1)] if kind < 0.4 else [DELAY]
+
+                self.check(perform(flow, rule), f"{name}: seed {seed}")
+
+    def test_a_lost_message_changes_nothing(self) -> None:
+        """Where one message is lost, the last word is what it is without the loss: that is what repeats are for."""
+        for name in ("we leave", "they leave", "refused", "challenged", "cancelled", "fork", "hold"):
+            flow = FLOWS[name]
+            straight = perform(flow, lambda datagram: [DELAY])
+            for number in range(len(straight.network.sent)):
+                world = perform(flow, only(number, []))
+                self.assertEqual(world.last_words, straight.last_words, f"{name} {number}\n{world.network.ladder()}")
