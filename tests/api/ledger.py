@@ -1,0 +1,87 @@
+"""A store that keeps nothing, for the operator's requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred, fail, succeed
+
+from calledind.model import CallRecord, Key
+from calledind.store.interface import Number, StoreUnavailable, Totals
+
+if TYPE_CHECKING:
+    from calledind.store.interface import Store
+
+
+class Ledger:
+    """Keys, credits and the DoNotCall list in memory. `full`: refuse changes as a full disk does."""
+
+    def __init__(self) -> None:
+        self.by_digest: dict[bytes, Key] = {}
+        self.numbers: set[Number] = set()
+        self.calls: dict[str, CallRecord] = {}
+        self.full = False
+        self.breaks_after: int | None = None
+        "Numbers given by `do_not_call` before it fails."
+
+    @property
+    def as_store(self) -> Store:
+        return self  # type: ignore[return-value]
+
+    def healthy(self) -> bool:
+        return not self.full
+
+    def add_key(self, key: Key, digest: bytes) -> Deferred[None]:
+        if self.full:
+            return fail(StoreUnavailable("no space left on device"))
+        self.by_digest[digest] = key
+        return succeed(None)
+
+    def keys(self) -> Deferred[Sequence[Key]]:
+        return succeed(list(self.by_digest.values()))
+
+    def set_disabled(self, key_id: str, disabled: bool) -> Deferred[bool]:
+        for digest, key in self.by_digest.items():
+            if key.id == key_id:
+                self.by_digest[digest] = replace(key, disabled=disabled)
+                return succeed(True)
+        return succeed(False)
+
+    def add_credits(self, key_id: str, amount: int, now: float) -> Deferred[Key]:
+        for digest, key in self.by_digest.items():
+            if key.id == key_id:
+                if key.credits + amount < 0:
+                    return fail(ValueError(f"only {key.credits} credits are left"))
+                self.by_digest[digest] = replace(key, credits=key.credits + amount)
+                return succeed(self.by_digest[digest])
+        return fail(KeyError(key_id))
+
+    def add_do_not_call(self, numbers: Iterable[Number]) -> Deferred[int]:
+        if self.full:
+            return fail(StoreUnavailable("no space left on device"))
+        before = len(self.numbers)
+        self.numbers.update(numbers)
+        return succeed(len(self.numbers) - before)
+
+    def remove_do_not_call(self, numbers: Iterable[Number]) -> Deferred[int]:
+        before = len(self.numbers)
+        self.numbers.difference_update(numbers)
+        return succeed(before - len(self.numbers))
+
+    def do_not_call(self) -> Iterator[Number]:
+        for place, number in enumerate(sorted(self.numbers)):
+            if place == self.breaks_after:
+                raise OSError("broken")
+            yield number
+
+    def find_call(self, call_id: str) -> Deferred[CallRecord | None]:
+        return succeed(self.calls.get(call_id))
+
+    def totals(self) -> Deferred[Totals]:
+        keys = self.by_digest.values()
+        spare, held, charged = (
+            sum(part) for part in ([k.credits for k in keys], [k.held for k in keys], [k.charged for k in keys])
+        )
+        return succeed(Totals(spare + held + charged, spare, held, charged, {"accepted": 0}, len(self.numbers)))
