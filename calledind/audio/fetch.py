@@ -261,23 +261,28 @@ def _redirect(url: Url, headers: Headers) -> Url:
 def _validity(headers: Headers) -> dict[str, Any]:
     directives = _cache_control(headers)
     return {
-        "etag": _text(headers, "ETag"),
-        "last_modified": _text(headers, "Last-Modified"),
+        "etag": _text(headers, b"ETag"),
+        "last_modified": _text(headers, b"Last-Modified"),
         "fresh_for": _fresh_for(headers, directives),
         "no_store": "no-store" in directives,
     }
 
 
-def _text(headers: Headers, name: str) -> str | None:
+def _values(headers: Headers, name: bytes) -> list[str]:
+    """Return a header's values, whatever octets are in them; one empty value where there are none."""
+    return [value.decode("latin-1") for value in headers.getRawHeaders(name, [b""])]
+
+
+def _text(headers: Headers, name: bytes) -> str | None:
     """Return a header's first value where it can be sent back as it is."""
-    value = headers.getRawHeaders(name, [""])[0]
+    value = _values(headers, name)[0]
     return value if 0 < len(value) <= 1024 and value.isascii() and value.isprintable() else None
 
 
 def _cache_control(headers: Headers) -> dict[str, str]:
     """Return the directives of Cache-Control (RFC 9111 §5.2), the first of each name."""
     directives: dict[str, str] = {}
-    for directive in ",".join(headers.getRawHeaders("Cache-Control", [])).split(","):
+    for directive in ",".join(_values(headers, b"Cache-Control")).split(","):
         name, _, value = directive.partition("=")
         directives.setdefault(name.strip().lower(), value.strip().strip('"'))
     return directives
@@ -287,16 +292,15 @@ def _fresh_for(headers: Headers, directives: Mapping[str, str]) -> float | None:
     """Return for how many seconds from now the answer is fresh (RFC 9111 §4.2), None if the server does not say."""
     if "no-store" in directives or "no-cache" in directives:
         return 0.0
-    age = _seconds(headers.getRawHeaders("Age", [""])[0]) or 0.0
+    age = _seconds(_values(headers, b"Age")[0]) or 0.0
     for name in ("s-maxage", "max-age"):
         if name in directives:
             # A value that is no number is stale (RFC 9111 §4.2.1).
             return max(0.0, (_seconds(directives[name]) or 0.0) - age)
-    expires = headers.getRawHeaders("Expires", [])
-    if not expires:
+    if not headers.hasHeader(b"Expires"):
         return None
     try:
-        lifetime = _date(expires[0]) - _date(headers.getRawHeaders("Date", [""])[0])
+        lifetime = _date(_values(headers, b"Expires")[0]) - _date(_values(headers, b"Date")[0])
     except (ValueError, OverflowError):
         return 0.0
     return min(LONGEST_FRESH, max(0.0, lifetime - age))

@@ -96,6 +96,8 @@ class Url:
 def _host(host: str) -> str:
     """Return a URL's host in the one form that is looked up, connected to and named in certificates."""
     if ":" in host:
+        if "%" in host:
+            raise UrlError("the URL's host names an interface")
         try:
             return str(ipaddress.IPv6Address(host))
         except ValueError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
@@ -60,6 +60,8 @@ class Conversation(Protocol):
 
     def connectionMade(self) -> None:
         self.server.open += 1
+        if self.server.greeting:
+            self.write(self.server.greeting)
 
     def dataReceived(self, data: bytes) -> None:
         self.received += data
@@ -81,6 +83,10 @@ class Conversation(Protocol):
         assert self.transport is not None
         self.transport.loseConnection()
 
+    def abort(self) -> None:
+        transport: Any = self.transport
+        transport.abortConnection()
+
 
 class ScriptedServer(Factory[Conversation]):
     """Listens on a free port of 127.0.0.1; `pages` has the answer for each path."""
@@ -91,6 +97,8 @@ class ScriptedServer(Factory[Conversation]):
         self.pages: dict[str, Answer] = {}
         self.default: Answer = page(b"no such page", status="404 Not Found")
         self.conversations: list[Conversation] = []
+        self.greeting = b""
+        "Said to whoever connects."
         self.open = 0
         if tls is None:
             self._port = reactor.listenTCP(0, self, interface=interface)
@@ -106,10 +114,10 @@ class ScriptedServer(Factory[Conversation]):
 
     async def stop(self) -> None:
         """Close the port, and fire when the last connection is gone."""
-        await self._port.stopListening()
+        await maybeDeferred(self._port.stopListening)
         for conversation in self.conversations:
-            if conversation.transport is not None:
-                conversation.transport.abortConnection()  # type: ignore[attr-defined]
+            if not conversation.lost.called:
+                conversation.abort()
                 await conversation.lost
 
 
