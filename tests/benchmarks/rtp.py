@@ -1,0 +1,183 @@
+"""How evenly the media process paces many calls, and what a packet costs: `python -m tests.benchmarks.rtp [calls]`.
+
+Prints one table row: calls, seconds, packets lost on the way, the gap between two packets of a call (median,
+99th percentile, longest; by the kernel's clock of the receiving side), and processor time per packet of the
+media process as a ratio to a plain loop of Python's `sendto` that packs each header, measured in the same run.
+"""
+
+from __future__ import annotations
+
+import resource
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calledind.net import mmsg
+from calledind.net.media_pipe import Unpacker, pack
+from calledind.rtp.packetizer import PACKET_OCTETS
+
+FIRST_PORT = 21000
+RECEIVERS = 8
+_SO_RCVBUFFORCE = 33
+"Beyond the system's limit; for root."
+RATE = 1_000_000
+"Of the arrival times: microseconds."
+
+
+class Sink:
+    """Sockets that take what is sent, with the time at which the kernel got it."""
+
+    def __init__(self) -> None:
+        self.sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(RECEIVERS)]
+        for each in self.sockets:
+            try:
+                each.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 16 << 20)
+            except PermissionError:
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 << 20)
+            each.setsockopt(socket.SOL_SOCKET, mmsg.SO_TIMESTAMPNS, 1)
+            each.setblocking(False)
+            each.bind(("127.0.0.1", 0))
+        self.addresses = [each.getsockname() for each in self.sockets]
+        self._receiver = mmsg.Receiver(socket.AF_INET, 1024, 64)
+        self.kept: list[tuple[NDArray[np.int64], ...]] = []
+
+    def drain(self) -> int:
+        """Keep stream and arrival of what has come; return how many packets."""
+        total = 0
+        for each in self.sockets:
+            while taken := self._receiver.receive(each.fileno(), 0, 1024):
+                total += taken
+                head = self._receiver.data[:taken, 2:12].astype(np.int64)
+                ssrc = head[:, 6] << 24 | head[:, 7] << 16 | head[:, 8] << 8 | head[:, 9]
+                self.kept.append((ssrc, self._receiver.arrival(taken, rate=RATE, otherwise=0.0)))
+        return total
+
+    def gaps(self) -> NDArray[np.float64]:
+        """Return all gaps between packets of the same stream, in ms."""
+        ssrc = np.concatenate([kept[0] for kept in self.kept])
+        arrival = np.concatenate([kept[1] for kept in self.kept])
+        order = np.lexsort((arrival, ssrc))
+        same = np.diff(ssrc[order]) == 0
+        gaps: NDArray[np.float64] = np.diff(arrival[order])[same] / 1000.0
+        return gaps
+
+
+def plain_loop(sink: Sink, packets: int) -> float:
+    """Return the processor seconds of one packet sent by a plain Python loop."""
+    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    payload = bytes(PACKET_OCTETS)
+    header = struct.Struct("!BBHII")
+    took = 0.0
+    for start in range(0, packets, 2000):
+        began = time.process_time()
+        for number in range(start, start + 2000):
+            packed = header.pack(0x80, 0, number & 0xFFFF, number * PACKET_OCTETS & 0xFFFFFFFF, 1)
+            sender.sendto(packed + payload, sink.addresses[number % RECEIVERS])
+        took += time.process_time() - began
+        sink.drain()
+    sink.kept.clear()
+    sender.close()
+    return took / packets
+
+
+class Process:
+    """A media process, spoken to without the daemon."""
+
+    def __init__(self, last_port: int) -> None:
+        self._unpacker = Unpacker()
+        self._events: list[list[object]] = []
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "calledind.net.media_process", "127.0.0.1", str(FIRST_PORT), str(last_port)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self.wait_for("ready", 1)
+
+    def tell(self, commands: list[list[object]]) -> None:
+        assert self._process.stdin
+        self._process.stdin.write(pack(commands))
+        self._process.stdin.flush()
+
+    def wait_for(self, verb: str, count: int) -> list[list[object]]:
+        """Read until so many events of the kind have come; return them."""
+        assert self._process.stdout
+        while True:
+            found = [event for event in self._events if event[0] == verb]
+            if len(found) >= count:
+                return found
+            data = self._process.stdout.read1(1 << 16)  # type: ignore[attr-defined]
+            if not data:
+                raise RuntimeError("the media process has ended")
+            self._events += self._unpacker.feed(data)
+
+    def processor_seconds(self) -> float:
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / 100.0
+
+    def end(self) -> None:
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def main(argv: list[str]) -> int:
+    """Run with `argv[0]` calls (200) for `argv[1]` seconds (5), over `argv[2]` pairs of ports (128)."""
+    calls, seconds, pairs = (int(given) for given in [*argv, *("200", "5", "128")[len(argv) :]])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    sink = Sink()
+    plain = plain_loop(sink, 40_000)
+    with tempfile.NamedTemporaryFile() as audio:
+        audio.write(bytes(range(256)) * (seconds * 8000 // 256 + 1))
+        audio.truncate(seconds * 8000)
+        audio.flush()
+        process = Process(FIRST_PORT + 2 * pairs - 1)
+        numbers = list(range(1, calls + 1))
+        process.tell([["open", number] for number in numbers])
+        process.wait_for("opened", calls)
+        before = process.processor_seconds()
+        for number in numbers:
+            remote = sink.addresses[number % RECEIVERS]
+            arguments = {
+                "audio": audio.name,
+                "codec": "PCMU",
+                "payload_type": 0,
+                "remote": remote,
+                "remote_rtcp": (remote[0], 9),
+                "telephone_event": None,
+                "lead_in": 0.0,
+                "lead_out": 0.0,
+                "silence_timeout": 0.0,
+            }
+            process.tell([["play", number, arguments]])
+        got = 0
+        end = time.monotonic() + seconds + 0.5
+        while time.monotonic() < end:
+            got += sink.drain()
+            time.sleep(0.02)
+        process.wait_for("finished", calls)
+        cost = process.processor_seconds() - before
+        process.tell([["close", number] for number in numbers])
+        closed = process.wait_for("closed", calls)
+        process.end()
+    got += sink.drain()
+    sent = sum(event[2]["packets_sent"] for event in closed)  # type: ignore[index]
+    late = sum(event[2]["packets_late"] for event in closed)  # type: ignore[index]
+    gaps = sink.gaps()
+    print("| calls | seconds | sent | lost | late | gap p50 | p99 | longest | CPU per packet | to plain sendto |")
+    print(
+        f"| {calls} | {seconds} | {sent} | {calls * seconds * 50 - got} | {late} | {np.percentile(gaps, 50):.2f} ms"
+        f" | {np.percentile(gaps, 99):.2f} ms | {gaps.max():.2f} ms | {cost / sent * 1e6:.1f} µs"
+        f" | {cost / sent / plain:.2f} |"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
