@@ -64,9 +64,10 @@ def make_context(certificate: Path, private_key: Path) -> SSL.Context:
     context.set_alpn_select_callback(_choose_protocol)
     # An encrypted key would have OpenSSL ask for its passphrase at the terminal.
     context.set_passwd_cb(lambda *_: b"")
+    # The key first: after a certificate of another key it would be called damaged.
     for path, use in (
-        (certificate, context.use_certificate_chain_file),
         (private_key, context.use_privatekey_file),
+        (certificate, context.use_certificate_chain_file),
     ):
         try:
             use(os.fsencode(path))

@@ -283,7 +283,7 @@ class SocketTests(TestCase):
         self.site = admin_site(admin, reactor=reactor)
 
     def listen(self) -> Deferred[None]:
-        port = listen(reactor, self.path, self.site)
+        port = listen(reactor, self.path, self.site)  # type: ignore[arg-type]
         self.addCleanup(port.stopListening)
         return succeed(None)
 

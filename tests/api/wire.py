@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IAddress, IHalfCloseableDescriptor
+from twisted.internet.interfaces import IAddress, IHalfCloseableDescriptor, IReactorTime
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
@@ -82,6 +82,7 @@ class Served:
         max_in_flight: int = 512,
         max_connections: int = 2000,
         max_connections_per_address: int = 200,
+        clock: IReactorTime | None = None,
     ) -> None:
         self.clock = Clock()
         self.asked: list[Arguments] = []
@@ -94,7 +95,7 @@ class Served:
         root.putChild(b"readyz", Ready(lambda: self.obstacle))
         self.site = Site(
             root,
-            reactor=self.clock,
+            reactor=clock or self.clock,
             max_connections=max_connections,
             max_connections_per_address=max_connections_per_address,
         )
