@@ -43,7 +43,7 @@ class UriTests(SynchronousTestCase):
         for text in (
             "sip:example.com",
             "sips:+12125550100@[2001:db8::1]:5061;user=phone",
-            "sip:1_unusual.URI~(to-be!sure)&isn't+it$/crazy?,/;;*@example.com",
+            "sip:all_of.user~(as-it!may)&be's+=$/there?,/;;*@example.com",
             "sip:user;par=u%40example.net@example.com",
             "sip:null-%00-null@example.com",
             "sip:user:@example.com",
@@ -66,7 +66,7 @@ class UriTests(SynchronousTestCase):
 
     def test_other_schemes_are_refused_with_416(self) -> None:
         """Another scheme is not a broken request, but one that isn't supported."""
-        for text in ("http://example.com/", "nobodyKnowsThisScheme:totallyopaquecontent", "isbn:2983792873"):
+        for text in ("http://example.com/", "unheard-of:opaque", "isbn:2983792873"):
             error = self.assertRaises(ParseError, Uri.parse, text)
             self.assertEqual(error.status, 416)
 
