@@ -126,16 +126,14 @@ class Decoder:
         self._next()
 
     def answered(self, process: _DecodeProcess, answer: dict[str, Any]) -> None:
+        # Read before the job is taken: what can't be read must not lose it.
+        result = _result(answer)
         job = self._running.pop(answer["id"], None) if process is self._process else None
         if job is None:
             return
-        if "duration" in answer:
-            self._finish(job, float(answer["duration"]))
-        elif answer["error"] in (ReturnCode.MP3_UNUSABLE, ReturnCode.MP3_TOO_LONG):
-            self._finish(job, AudioError(ReturnCode(answer["error"]), str(answer["words"])))
-        else:
-            self.log.error("An MP3 could not be decoded here: {words}", words=answer["words"])
-            self._finish(job, LibraryUnavailable(str(answer["words"])))
+        if isinstance(result, LibraryUnavailable):
+            self.log.error("An MP3 could not be decoded here: {words}", words=str(result))
+        self._finish(job, result)
         self._next()
 
     def ended(self, process: _DecodeProcess, how: str) -> None:
@@ -216,6 +214,16 @@ class Decoder:
         if job.deadline is not None and job.deadline.active():
             job.deadline.cancel()
         job.deadline = None
+
+
+def _result(answer: dict[str, Any]) -> float | Exception:
+    """Read an answer of the process. Raises KeyError, TypeError or ValueError when it is none."""
+    if "duration" in answer:
+        return float(answer["duration"])
+    code, words = answer["error"], str(answer["words"])
+    if code in (ReturnCode.MP3_UNUSABLE, ReturnCode.MP3_TOO_LONG):
+        return AudioError(ReturnCode(code), words)
+    return LibraryUnavailable(words)
 
 
 class _DecodeProcess(ProcessProtocol):
