@@ -30,6 +30,8 @@ from calledind.store.rows import (
     PENDING,
     RECORDS,
     dump,
+    from_answer,
+    from_attempt,
     to_answer,
     to_attempt,
     to_call,
@@ -78,6 +80,8 @@ LIST = "INSERT OR IGNORE INTO do_not_call SELECT value FROM json_each(?)"
 UNLIST = "DELETE FROM do_not_call WHERE number IN (SELECT value FROM json_each(?))"
 ADD_KEY = "INSERT INTO api_key VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 DISABLE = "UPDATE api_key SET disabled = ? WHERE id = ?"
+RESTORE = """UPDATE call SET state = ?, attempt = ?, answer = ?, outcome = NULL, charged = NULL, due_at = NULL
+    WHERE id = ?"""
 KNOWN = "SELECT json_group_array(id) FROM call WHERE id IN (SELECT value FROM json_each(?))"
 CALLBACKS = """SELECT json_group_array(json_array(id, state, tries, due_at)) FROM call
     WHERE id IN (SELECT value FROM json_each(?))"""
@@ -91,6 +95,9 @@ class Disk:
         self._connect = connect
         self._database: sqlite3.Connection | None = None
         self._commits = 0
+        "Of the file, the last time it was certain."
+        self._doubtful: Sequence[Change] = ()
+        "Of a commit that failed, when not even this could be found out: whether it reached the file."
 
     def open(self) -> Loaded:
         """Make the file where there is none, check its schema, and read what memory needs."""
@@ -119,15 +126,32 @@ class Disk:
         except BaseException:
             self._abandon()
             if not self._arrived():
+                self._doubtful = changes
                 raise
         self._commits += 1
 
     def probe(self) -> None:
-        """Keep nothing new, but find out whether it could be kept.
+        """Find out whether changes could be kept again, after `write` has failed.
 
-        This also writes over what a failed commit may have left in the log, before a restart could find it there.
+        When the failed group turns out to have reached the file, it is taken back there, as it was in memory:
+        its askers were told that nothing happened. When not, this commit takes its place in the log, where a
+        restart might have found it.
         """
-        self.write(())
+        database = self._connection()
+        arrived = _commits(database) - self._commits
+        if arrived == 0:
+            self._doubtful = ()
+        try:
+            database.execute("BEGIN IMMEDIATE")
+            if arrived == 1:
+                _take_back(database, self._doubtful)
+            database.execute("UPDATE commits SET number = number + 1")
+            database.execute("COMMIT")
+        except BaseException:
+            self._abandon()
+            raise
+        self._commits += arrived + 1
+        self._doubtful = ()
 
     def close(self) -> None:
         if self._database is not None:
@@ -157,7 +181,7 @@ class Disk:
                 self.close()
 
     def _arrived(self) -> bool:
-        """Whether a commit that failed is in the file all the same."""
+        """Whether a commit that failed is in the file all the same; False also where the file can't be read."""
         try:
             return _commits(self._connection()) == self._commits + 1
         except (sqlite3.Error, OSError):
@@ -257,13 +281,14 @@ def _decide_callbacks(database: sqlite3.Connection, finished: Sequence[Change]) 
         change.repeated = before == tuple(after)
         change.answer = change.repeated or (before is not None and before[0] == State.DONE and before[1] <= after[1])
         if change.answer and not change.repeated:
+            change.before = before
             now[change.call_id] = tuple(after)
             changed[change.call_id] = dump((change.call_id, *after))
     return changed.values()
 
 
-def _sums(changes: Iterable[Change]) -> Iterator[str]:
-    """Add up what the group does to each key."""
+def _sums(changes: Iterable[Change], sign: int = 1) -> Iterator[str]:
+    """Add up what the group does to each key, times `sign`."""
     sums: dict[str, tuple[int, int, int, int]] = {}
     for change in changes:
         if change.books is not None and not change.repeated:
@@ -271,7 +296,32 @@ def _sums(changes: Iterable[Change]) -> Iterator[str]:
             before = sums.get(key_id, (0, 0, 0, 0))
             sums[key_id] = tuple(map(sum, zip(before, figures, strict=True)))  # type: ignore[assignment]
     for key_id, total in sums.items():
-        yield dump((key_id, *total))
+        yield dump((key_id, *(sign * figure for figure in total)))
+
+
+def _take_back(database: sqlite3.Connection, changes: Sequence[Change]) -> None:
+    """Make the file what it was before a group that reached it; memory has taken the group back already."""
+    _execute(database, BOOKS, _sums(changes, -1))
+    for change in reversed(changes):
+        if change.live is not None:
+            live = change.live
+            attempt = None if live.attempt is None else dump(from_attempt(live.attempt))
+            answer = None if live.answer is None else dump(from_answer(*live.answer))
+            database.execute(RESTORE, (live.state, attempt, answer, change.call_id))
+        elif change.kind is Kind.ACCEPT and not change.repeated:
+            database.execute("DELETE FROM call WHERE id = ?", (change.call_id,))
+        elif change.kind is Kind.CALLBACK and change.before is not None:
+            database.execute(
+                "UPDATE call SET state = ?, tries = ?, due_at = ? WHERE id = ?", (*change.before, change.call_id)
+            )
+        elif change.kind is Kind.ADD_KEY:
+            database.execute("DELETE FROM api_key WHERE id = ?", (change.row[0],))
+        elif change.kind is Kind.DISABLE:
+            database.execute(DISABLE, (not change.row[0], change.row[1]))
+        elif change.kind is Kind.LIST:
+            database.execute(UNLIST, (change.row,))
+        elif change.kind is Kind.UNLIST:
+            database.execute(LIST, (change.row,))
 
 
 # what is read when the store is opened

@@ -21,7 +21,7 @@ from typing import Any
 from calledind.model import Attempt, Call, Key, Outcome, ReturnCode, State
 from calledind.store.do_not_call import NumberSet, decode, encode
 from calledind.store.interface import FLOOD_SECONDS, Number, Totals
-from calledind.store.rows import dump, from_attempt, from_call, from_outcome
+from calledind.store.rows import dump, from_answer, from_attempt, from_call, from_outcome
 
 MOST_CREDITS = 2**53
 "Well inside the integers of SQLite and of JSON readers."
@@ -71,6 +71,8 @@ class Change:
     changed nothing."""
     live: Live | None = None
     "The call that BEGIN, ANSWER and SETTLE change."
+    before: Any = None
+    "Set by the disk for a CALLBACK: state, tries and due_at of the row until then."
 
     @property
     def is_nothing(self) -> bool:
@@ -150,6 +152,7 @@ class Memory:
     def add_key(self, key: Key, digest: bytes) -> Change:
         if key.id in self.accounts or digest in self._by_digest:
             raise ValueError("there is such a key already")
+        key.name.encode()  # what isn't text raises here, not when it is too late for the others of its group
         added = key.credits + key.held + key.charged
         if min(key.credits, key.held, key.charged) < 0 or added > MOST_CREDITS:
             raise ValueError(f"credits must be from 0 to {MOST_CREDITS}")
@@ -329,7 +332,7 @@ class Memory:
         if live is None or live.state is not State.DIALING:
             repeated = live is not None and live.state is State.ANSWERED and live.answer == (dialog, now)
             return Change(Kind.NOTHING, repeated)
-        row = dump((call_id, {"dialog": dialog, "answered_at": now}))
+        row = dump((call_id, from_answer(dialog, now)))
         live.answer = (dialog, now)
         self._move(live, State.ANSWERED)
 

@@ -29,6 +29,10 @@ def from_attempt(attempt: Attempt) -> dict[str, Any]:
     return {name: getattr(attempt, name) for name in ATTEMPT_FIELDS}
 
 
+def from_answer(dialog: str, answered_at: float) -> dict[str, Any]:
+    return {"dialog": dialog, "answered_at": answered_at}
+
+
 def from_outcome(outcome: Outcome) -> dict[str, Any]:
     ending = {name: getattr(outcome.ending, name) for name in ENDING_FIELDS}
     return {"answered": outcome.answered, "reason": outcome.reason, "ending": ending}

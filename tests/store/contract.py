@@ -1,3 +1,5 @@
+# Trial's assertions are not annotated.
+# mypy: allow-untyped-calls
 """What every store must do, whatever it is made of.
 
 A store's own test module has a class of five lines: `StoreContract`, trial's `TestCase`, and `make_store`.
@@ -8,9 +10,9 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 
 from calledind.model import (
     Attempt,
@@ -461,18 +463,17 @@ class StoreContract(TestCase):
     async def test_settle_while_the_acceptance_is_on_its_way(self) -> None:
         """A call may be dialled and settled before its acceptance has been answered: both count, in order."""
         store = await self.with_key()
-        answers = await gatherResults(
-            [
-                store.accept(make_call()),
-                store.begin_dialing("call1", make_attempt()),
-                store.begin_dialing("call1", make_attempt(2)),
-                store.record_answer("call1", DIALOG, NOW),
-                store.settle("call1", BUSY, charge=True),
-                store.settle("call1", BUSY, charge=True),
-                store.callback_postponed("call1", 1, NOW + 9),
-                store.callback_delivered("call1", 2, NOW + 9),
-            ]
-        )
+        changes: list[Deferred[Any]] = [
+            store.accept(make_call()),
+            store.begin_dialing("call1", make_attempt()),
+            store.begin_dialing("call1", make_attempt(2)),
+            store.record_answer("call1", DIALOG, NOW),
+            store.settle("call1", BUSY, charge=True),
+            store.settle("call1", BUSY, charge=True),
+            store.callback_postponed("call1", 1, NOW + 9),
+            store.callback_delivered("call1", 2, NOW + 9),
+        ]
+        answers = await gatherResults(changes)
         self.assertEqual(answers, [ReturnCode.ACCEPTED, *[True] * 7])
         self.assertEqual(await self.figures(store), (2, 0, 1))
         store = await self.reopened(store)

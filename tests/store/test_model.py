@@ -1,0 +1,310 @@
+"""The embedded store against a plain model, with a disk that fails and restarts between."""
+
+# Trial's assertions are not annotated.
+# mypy: allow-untyped-calls
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from calledind.model import ReturnCode, State
+from calledind.store.interface import StoreUnavailable
+from tests.store.contract import ANSWERED, BUSY, DIALOG, NOW, make_attempt, make_call, make_key
+from tests.store.fakes import Bench
+
+KEYS = st.sampled_from(["key_1", "key_2", "key_3"])
+CALLS = st.sampled_from([f"call{index}" for index in range(6)])
+NUMBERS = st.sampled_from([("1", f"212555010{index}") for index in range(3)])
+UNAVAILABLE = "unavailable"
+
+
+class Model:
+    """What a store does, said in the plainest way: each method changes the model and returns the right answer."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, Counter[str]] = {}
+        self.disabled: set[str] = set()
+        self.listed: set[tuple[str, str]] = set()
+        self.marks: dict[tuple[str, str], float] = {}
+        self.calls: dict[str, dict[str, Any]] = {}
+
+    def add_key(self, key_id: str) -> Any:
+        if key_id in self.keys:
+            return ValueError
+        self.keys[key_id] = Counter(credits=2, added=2)
+        return None
+
+    def set_disabled(self, key_id: str, disabled: bool) -> Any:
+        (self.disabled.add if disabled else self.disabled.discard)(key_id)
+        return key_id in self.keys
+
+    def add_credits(self, key_id: str, amount: int) -> Any:
+        if key_id not in self.keys:
+            return KeyError
+        if self.keys[key_id]["credits"] + amount < 0:
+            return ValueError
+        self.keys[key_id].update(credits=amount, added=amount)
+        return self.keys[key_id]["credits"]
+
+    def list_number(self, number: tuple[str, str]) -> Any:
+        before = len(self.listed)
+        self.listed.add(number)
+        return len(self.listed) - before
+
+    def unlist_number(self, number: tuple[str, str]) -> Any:
+        before = len(self.listed)
+        self.listed.discard(number)
+        return before - len(self.listed)
+
+    def accept(self, call_id: str, key_id: str, number: tuple[str, str], at: float, callback: bool) -> Any:
+        if call_id in self.calls:
+            return ReturnCode.ACCEPTED
+        if key_id not in self.keys:
+            return ReturnCode.INVALID_KEY
+        if key_id in self.disabled:
+            return ReturnCode.KEY_DISABLED
+        if number in self.listed:
+            return ReturnCode.DO_NOT_CALL
+        if at - self.marks.get(number, 0) < 60:
+            return ReturnCode.FLOOD
+        if not self.keys[key_id]["credits"]:
+            return ReturnCode.NO_CREDITS
+        self.keys[key_id].update(credits=-1, held=1)
+        self.marks[number] = at
+        self.calls[call_id] = {"key": key_id, "state": State.ACCEPTED, "attempt": 0, "callback": callback, "tries": 0}
+        return ReturnCode.ACCEPTED
+
+    def begin_dialing(self, call_id: str, number: int) -> Any:
+        call = self.calls.get(call_id)
+        if call is None or call["state"] not in (State.ACCEPTED, State.DIALING):
+            return False
+        if number == call["attempt"]:
+            return True
+        if number != call["attempt"] + 1:
+            return False
+        call.update(state=State.DIALING, attempt=number)
+        return True
+
+    def record_answer(self, call_id: str) -> Any:
+        call = self.calls.get(call_id)
+        if call is None or call["state"] not in (State.DIALING, State.ANSWERED):
+            return False
+        call["state"] = State.ANSWERED
+        return True
+
+    def settle(self, call_id: str, charge: bool) -> Any:
+        call = self.calls.get(call_id)
+        if call is None:
+            return False
+        if "charge" in call:
+            return call["charge"] == charge
+        call.update(state=State.DONE if call["callback"] else State.DELIVERED, charge=charge)
+        self.keys[call["key"]].update(held=-1, charged=int(charge), credits=int(not charge))
+        return True
+
+    def finish_callback(self, call_id: str, state: State, tries: int) -> Any:
+        call = self.calls.get(call_id)
+        if call is None:
+            return False
+        if call["state"] == State.DONE and call["tries"] <= tries:
+            call.update(state=state, tries=tries, finished=True)
+            return True
+        return call["state"] == state and call["tries"] == tries and call.get("finished", False)
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Asks the store and the model the same, while the writer is held or not, and the disk fails or not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.mkdtemp()
+        self.bench = Bench(Path(self.folder) / "store")
+        self.bench.store.open()
+        self.model = Model()
+        self.time = NOW
+        self.asked: list[tuple[bool, Callable[[], Any], list[Any]]] = []
+
+    def ask(self, answer: Deferred[Any], expected: Callable[[], Any]) -> None:
+        """Note the store's answer, when it comes, beside the way to the model's."""
+        told: list[Any] = []
+        quiet = not self.bench.writer.jobs
+        self.asked.append((quiet, expected, told))
+
+        def failed(failure: Failure) -> None:
+            told.append(UNAVAILABLE if failure.check(StoreUnavailable) else failure.type)
+
+        answer.addCallbacks(told.append, failed)
+
+    def settle_accounts(self) -> None:
+        """With everything answered, the model, asked what was kept in the same order, answers the same."""
+        for quiet, expected, told in self.asked:
+            assert len(told) == 1, "exactly one answer"
+            if told[0] == UNAVAILABLE:
+                continue
+            # While changes were on their way, a refusal may have been on account of one that failed later.
+            refused = isinstance(told[0], ReturnCode) and told[0] is not ReturnCode.ACCEPTED
+            if (refused or told[0] in (ValueError, KeyError)) and not quiet:
+                continue
+            answer = expected()
+            assert told[0] == answer, f"told {told[0]!r}, right is {answer!r}"
+        self.asked.clear()
+        totals: list[Any] = []
+        self.bench.store.totals().addCallback(totals.append)
+        figures = sum(self.model.keys.values(), Counter[str]())
+        states = Counter(call["state"].value for call in self.model.calls.values())
+        assert (totals[0].credits, totals[0].held, totals[0].charged, totals[0].added) == (
+            figures["credits"],
+            figures["held"],
+            figures["charged"],
+            figures["added"],
+        )
+        assert +Counter(totals[0].calls) == states
+        assert list(self.bench.store.do_not_call()) == sorted(self.model.listed)
+
+    @initialize()
+    def first_key(self) -> None:
+        self.ask(self.bench.store.add_key(make_key(credits=2), b"key_1"), lambda: self.model.add_key("key_1"))
+
+    @rule(key_id=KEYS)
+    def add_key(self, key_id: str) -> None:
+        self.ask(
+            self.bench.store.add_key(make_key(key_id, credits=2), key_id.encode()), lambda: self.model.add_key(key_id)
+        )
+
+    @rule(key_id=KEYS, disabled=st.booleans())
+    def set_disabled(self, key_id: str, disabled: bool) -> None:
+        self.ask(
+            self.bench.store.set_disabled(key_id, disabled),
+            lambda: self.model.set_disabled(key_id, disabled) if key_id in self.model.keys else False,
+        )
+
+    @rule(key_id=KEYS, amount=st.integers(-2, 4))
+    def add_credits(self, key_id: str, amount: int) -> None:
+        answer: Deferred[Any] = self.bench.store.add_credits(key_id, amount, self.time)
+        self.ask(answer.addCallback(lambda key: key.credits), lambda: self.model.add_credits(key_id, amount))
+
+    @rule(number=NUMBERS)
+    def list_number(self, number: tuple[str, str]) -> None:
+        self.ask(self.bench.store.add_do_not_call([number]), lambda: self.model.list_number(number))
+
+    @rule(number=NUMBERS)
+    def unlist_number(self, number: tuple[str, str]) -> None:
+        self.ask(self.bench.store.remove_do_not_call([number]), lambda: self.model.unlist_number(number))
+
+    @rule(call_id=CALLS, key_id=KEYS, number=NUMBERS, later=st.sampled_from([0, 30, 61]), callback=st.booleans())
+    def accept(self, call_id: str, key_id: str, number: tuple[str, str], later: int, callback: bool) -> None:
+        self.time += later
+        at, url = self.time, "http://example.com/" if callback else None
+        call = make_call(call_id, key_id=key_id, number=number, at=at, callback_url=url)
+        self.ask(self.bench.store.accept(call), lambda: self.model.accept(call_id, key_id, number, at, callback))
+
+    @rule(call_id=CALLS, number=st.integers(1, 2))
+    def begin_dialing(self, call_id: str, number: int) -> None:
+        self.ask(
+            self.bench.store.begin_dialing(call_id, make_attempt(number)),
+            lambda: self.model.begin_dialing(call_id, number),
+        )
+
+    @rule(call_id=CALLS)
+    def record_answer(self, call_id: str) -> None:
+        self.ask(self.bench.store.record_answer(call_id, DIALOG, NOW), lambda: self.model.record_answer(call_id))
+
+    @rule(call_id=CALLS, charge=st.booleans())
+    def settle(self, call_id: str, charge: bool) -> None:
+        self.ask(
+            self.bench.store.settle(call_id, ANSWERED if charge else BUSY, charge=charge),
+            lambda: self.model.settle(call_id, charge),
+        )
+
+    @rule(call_id=CALLS, tries=st.integers(1, 3), state=st.sampled_from([State.DONE, State.DELIVERED, State.EXHAUSTED]))
+    def finish_callback(self, call_id: str, tries: int, state: State) -> None:
+        store = self.bench.store
+        if state is State.DONE:
+            answer = store.callback_postponed(call_id, tries, NOW + 100 * tries)
+        elif state is State.DELIVERED:
+            answer = store.callback_delivered(call_id, tries, NOW)
+        else:
+            answer = store.callback_exhausted(call_id, tries, NOW)
+        self.ask(answer, lambda: self.model.finish_callback(call_id, state, tries))
+
+    @rule()
+    def hold(self) -> None:
+        self.bench.writer.held = True
+
+    @rule()
+    def step(self) -> None:
+        if self.bench.writer.jobs:
+            self.bench.writer.step()
+
+    @rule(when=st.sampled_from(["at_begin", "at_commit", "after_commit"]), connects=st.booleans())
+    def fail(self, when: str, connects: bool) -> None:
+        setattr(self.bench.faults, when, sqlite3.OperationalError("disk I/O error"))
+        if not connects:
+            self.bench.faults.at_connect = sqlite3.OperationalError("unable to open database file")
+
+    @rule()
+    def mend(self) -> None:
+        self.bench.faults.mend()
+        self.bench.clock.advance(2)
+
+    @rule()
+    def release(self) -> None:
+        self.bench.writer.release()
+        self.settle_accounts()
+
+    @rule()
+    def restart(self) -> None:
+        self.bench.writer.release()
+        self.bench.faults.mend()
+        self.bench.clock.advance(2)
+        self.settle_accounts()
+        self.bench.store.close()
+        self.bench.reopen()
+        opened: list[Any] = []
+        self.bench.store.open().addBoth(opened.append)
+        assert opened == [None]
+        self.settle_accounts()
+        self.check_calls()
+
+    def check_calls(self) -> None:
+        for call_id, call in self.model.calls.items():
+            found: list[Any] = []
+            self.bench.store.find_call(call_id).addCallback(found.append)
+            assert found[0].state is call["state"]
+            assert (found[0].attempt.number if found[0].attempt else 0) == call["attempt"]
+
+    @invariant()
+    def credits_add_up(self) -> None:
+        """Whatever is on its way: credits + held + charged = added, and each unfinished call holds one."""
+        totals: list[Any] = []
+        self.bench.store.totals().addCallback(totals.append)
+        figures = totals[0]
+        assert figures.credits + figures.held + figures.charged == figures.added
+        assert figures.held == sum(figures.calls[state] for state in ("accepted", "dialing", "answered"))
+        assert min(figures.credits, figures.held, figures.charged) >= 0
+
+    def teardown(self) -> None:
+        self.restart()
+        self.bench.store.close()
+        rmtree(self.folder)
+
+
+class ModelTests(SynchronousTestCase):
+    def test_store_is_the_model(self) -> None:
+        """Whatever is asked in whatever order, and however the disk fails, store and model agree."""
+        run_state_machine_as_test(
+            StoreMachine,
+            settings=settings(deadline=None, derandomize=True, max_examples=60, stateful_step_count=40),
+        )
