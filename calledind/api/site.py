@@ -106,6 +106,12 @@ class Request(server.Request):
 
     def _understand(self) -> tuple[int, str] | None:
         """Take the request apart; returns the status and words of a refusal."""
+        try:
+            self.path, query = split_target(self.uri)
+        except BadTarget as error:
+            return 400, str(error)
+        if query:
+            self.args = parse_query(query)
         if self.method not in self.site.methods:
             self.setHeader(b"allow", b", ".join(self.site.methods))
             return 405, f"only {b' and '.join(self.site.methods).decode()} are taken here"
@@ -114,13 +120,18 @@ class Request(server.Request):
         hosts = self.requestHeaders.getRawHeaders(b"host", ())
         if len(hosts) > 1 or (not hosts and self.clientproto == b"HTTP/1.1"):
             return 400, "exactly one Host header is needed"
-        try:
-            self.path, query = split_target(self.uri)
-        except BadTarget as error:
-            return 400, str(error)
-        if query:
-            self.args = parse_query(query)
         return None
+
+    def render(self, resrc: IResource) -> None:
+        """Ask the resource for the response, or to write it itself."""
+        body = resrc.render(self)
+        if body is not server.NOT_DONE_YET:
+            self.write(body)
+            self.finish()
+
+    def __repr__(self) -> str:
+        """Whoever logs a request logs no query."""
+        return f"<{self.method.decode('latin-1')[:20]} {mask_path(self.path or b'-')}>"
 
     def processingFailed(self, reason: Failure) -> Failure:
         """Answer 500 with an incident's id in place of a traceback."""

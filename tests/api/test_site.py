@@ -331,6 +331,16 @@ class AccessLogTests(SynchronousTestCase):
             self.assertNotIn("\n", line)
         self.assertEqual(len(self.lines), 2)
 
+    def test_head(self) -> None:
+        """A HEAD request is logged like any other, by nobody else and in no other form."""
+        self.served.connect().send(b"HEAD /healthz?api_key=ck_SECRET HTTP/1.1\r\nHost: a\r\n\r\n")
+        self.assertEqual(self.lines, ['192.0.2.1 "HEAD /healthz?api_key=*** HTTP/1.1" 200 0'])
+
+    def test_refused_method(self) -> None:
+        """What was refused is named."""
+        self.served.connect().send(b"POST /api/playback?x=1 HTTP/1.1\r\nHost: a\r\n\r\n")
+        self.assertEqual(self.lines, ['192.0.2.1 "POST /api/playback?(1 unknown) HTTP/1.1" 405 33'])
+
     def test_refusals(self) -> None:
         """What is not even a request has a line too, with nothing of what was sent."""
         self.served.connect().send(b"api_key=ck_SECRET\r\n")
