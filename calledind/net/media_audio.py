@@ -54,7 +54,9 @@ class AudioFiles:
         return len(self._files)
 
     def open(self, path: str, codec: str) -> Audio:
-        """Return the file's audio. Raises OSError when it can't be read, KeyError for a codec that is not ours."""
+        """Return the file's audio. Raises OSError when it can't be read, ValueError for a codec that is not ours."""
+        if codec not in _silences:
+            raise ValueError(f"the codec {codec} is none of {', '.join(_silences)}")
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             status = os.fstat(descriptor)

@@ -81,6 +81,7 @@ class Engine:
         self.latest = max(self.latest, lateness)
         phase = self.phases[count % PHASES]
         if phase.streams:
+            phase.sent_at = self._now()
             phase.send(late=lateness > LATE)
 
     def next_timer(self) -> float | None:
@@ -126,7 +127,7 @@ class Engine:
         """Let what can't be done end this session only."""
         try:
             do()
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError) as error:
             self.events.append(["lost", session.id, f"{type(error).__name__}: {error}"])
 
     def _open(self, number: int) -> None:

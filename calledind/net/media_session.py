@@ -45,8 +45,6 @@ class Session:
     reporting: bool = False
     held_since: float | None = None
     "When the stream was paused."
-    timestamp_at: float = 0.0
-    "When the stream's figures were read last."
     closed: bool = False
     fraction_lost: float = 0.0
     "Of our packets, as the peer says."
@@ -83,21 +81,27 @@ class Session:
         `now`: monotonic seconds; `wall`: seconds since the epoch.
         """
         blocks = self._blocks(figures, now)
-        stream = self.stream
+        stream = self._up_to_date()
         first: rtcp.Report
         if stream is not None and stream.sent:
-            if stream.lane is not None:
-                stream.lane.phase.read(stream)
             sent = stream.sent - stream.failed
-            first = rtcp.SenderReport(
-                self.ssrc, rtcp.ntp_time(wall), stream.timestamp, sent, sent * PACKET_OCTETS, blocks
-            )
+            timestamp = stream.timestamp
+            if stream.lane is not None:
+                # Of this instant, not of the next packet, so that both clocks of the report say the same (§6.4.1).
+                timestamp += round((now - stream.lane.phase.sent_at) * CLOCK_RATE) - PACKET_OCTETS
+            first = rtcp.SenderReport(self.ssrc, rtcp.ntp_time(wall), timestamp, sent, sent * PACKET_OCTETS, blocks)
         else:
             first = rtcp.ReceiverReport(self.ssrc, blocks)
         reports: list[rtcp.Report] = [first, rtcp.SourceDescription.named(self.ssrc, self.name)]
         if goodbye:
             reports.append(rtcp.Goodbye((self.ssrc,)))
         return rtcp.pack(reports)
+
+    def _up_to_date(self) -> Stream | None:
+        """Return the stream with its figures as they are now."""
+        if self.stream is not None and self.stream.lane is not None:
+            self.stream.lane.phase.read(self.stream)
+        return self.stream
 
     def _blocks(self, figures: Figures, now: float) -> tuple[rtcp.ReportBlock, ...]:
         if not figures.received:
@@ -135,10 +139,9 @@ class Session:
     def statistics(self, figures: Figures) -> dict[str, float | None]:
         """Return the fields of `calledind.net.media.MediaStatistics`."""
         sent = late = 0
-        if self.stream is not None:
-            if self.stream.lane is not None:
-                self.stream.lane.phase.read(self.stream)
-            sent, late = self.stream.sent - self.stream.failed, self.stream.late
+        stream = self._up_to_date()
+        if stream is not None:
+            sent, late = stream.sent - stream.failed, stream.late
         return {
             "packets_sent": sent,
             "octets_sent": sent * PACKET_OCTETS,

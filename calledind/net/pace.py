@@ -97,6 +97,8 @@ class Phase:
         self._lanes: list[Lane] = []
         self._busy: dict[Lane, None] = {}
         self.streams = 0
+        self.sent_at = 0.0
+        "When its packets were sent last, in monotonic seconds; the owner's note."
         self._allocate(1, 1)
 
     def lane(self, descriptor: int) -> Lane:
