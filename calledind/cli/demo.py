@@ -33,8 +33,8 @@ LONGEST_CALL = 75.0
 "Seconds after which the demo gives up: ring timeout, audio and all."
 SETTLE_SECONDS = 2.5
 "How long the last messages, the recording and the callback may take after the call has ended."
-GOOD_CORRELATION = 0.95
-"A lower one is not the same speech."
+GOOD_CORRELATION = 0.98
+"A lower one is not the same speech, played well. G.711 and the cut at 4,000 Hz leave about 0.999."
 MP3_NAME = "speech.mp3"
 REASONS = {"": "answered", "0": "failed", "1": "hung up", "3": "ring timeout", "5": "busy", "8": "congestion"}
 NEXT_NUMBER = "2125550107"
@@ -68,7 +68,7 @@ class Run:
         answered = self.expected is None or self.expected["answered"] == 1
         if answered and self.recording is None:
             yield "the callee recorded nothing"
-        elif answered and self.comparison is not None and self.comparison.correlation < GOOD_CORRELATION:
+        elif self.comparison is not None and self.comparison.correlation < self._good_enough():
             yield f"the callee heard something else: correlation {self.comparison.correlation:.3f}"
         if self.callback is None:
             yield "no callback came"
@@ -80,6 +80,10 @@ class Run:
             got = self.callback.parameters.get("answered"), self.callback.parameters.get("reason")
             if wanted != got:
                 yield f"the callback says answered, reason = {got}, expected {wanted}"
+
+    def _good_enough(self) -> float:
+        # Where packets are lost on the way, as one of the scenarios has it, it can't be as good.
+        return 0.5 if self.recording is not None and self.recording.get("lost") else GOOD_CORRELATION
 
 
 class Demo:
@@ -187,7 +191,7 @@ class Demo:
     def _recorded(self, run: Run, number: str) -> bool:
         if run.recording is None and _was_answered(run.messages):
             rows = self._daemon.admin.get("/recordings") or []
-            mine = [row for row in rows if str(row.get("number", "")).endswith(number) and row.get("packets")]
+            mine = [row for row in rows if row.get("file") and str(row.get("number", "")).endswith(number)]
             run.recording = mine[-1] if mine else None
         return run.recording is not None or not _was_answered(run.messages)
 

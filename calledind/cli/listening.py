@@ -6,6 +6,7 @@ that the daemon uses: a mistake there would show here as a low correlation.
 
 from __future__ import annotations
 
+import math
 import wave
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,14 +59,18 @@ def read_mp3(path: Path) -> Samples:
 
 def _at_rate(samples: Samples, rate: int) -> Samples:
     """Resample from `rate` to 8,000 Hz by keeping the spectrum's lower part."""
-    wanted = round(len(samples) * SAMPLE_RATE / rate)
+    # Silence is added until the length is a whole number of samples at both rates: else time would be stretched.
+    block = rate // math.gcd(rate, SAMPLE_RATE)
+    length = round(len(samples) * SAMPLE_RATE / rate)
+    samples = np.concatenate([samples, np.zeros(-len(samples) % block)])
+    wanted = len(samples) * SAMPLE_RATE // rate
     if not wanted:
         return np.zeros(0)
     spectrum = np.fft.rfft(samples)
     kept = np.zeros(wanted // 2 + 1, dtype=complex)
     bins = min(len(kept), len(spectrum))
     kept[:bins] = spectrum[:bins]
-    return np.fft.irfft(kept, wanted) * (wanted / len(samples))
+    return np.fft.irfft(kept, wanted)[:length] * (wanted / len(samples))
 
 
 def read_wav(path: Path) -> Samples:
