@@ -89,7 +89,8 @@ def import_numbers(ctx: click.Context, file: IO[bytes], country_code: str, rejec
     client = ctx.obj.client()
     path = "/dnc/import" + (f"?country_code={country_code}" if country_code else "")
     sums = {"lines": 0, "added": 0, "already_there": 0, "rejected": 0}
-    wrong = _Rejects(rejects or Path(("stdin" if file.name == "<stdin>" else os.fspath(file.name)) + ".rejected"))
+    name = getattr(file, "name", "<stdin>")
+    wrong = _Rejects(rejects or Path(("stdin" if name == "<stdin>" else os.fspath(name)) + ".rejected"))
     with wrong:
         for lines in _shown(_slices(file), file, quiet=as_json):
             answer = client.send(path, b"".join(lines))
