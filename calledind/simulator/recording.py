@@ -190,12 +190,16 @@ class Shelf:
         if path.exists():
             path = self._folder / f"{name}-{next(self._number)}.wav"
         part = path.with_suffix(".part")
-        with wave.open(str(part), "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(SAMPLE_RATE)
-            file.writeframes(recording.pcm().astype("<i2").tobytes())
-        os.replace(part, path)
+        try:
+            with part.open("wb") as raw, wave.open(raw, "wb") as file:
+                file.setnchannels(1)
+                file.setsampwidth(2)
+                file.setframerate(SAMPLE_RATE)
+                file.writeframes(recording.pcm().astype("<i2").tobytes())
+            os.replace(part, path)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
         self._files.append(path)
         self._prune()
         return path

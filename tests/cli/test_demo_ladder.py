@@ -1,3 +1,4 @@
+# mypy: allow-untyped-calls
 """The ladder of a call's messages."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# mypy: allow-untyped-calls
 """How a recording is compared with its source."""
 
 from __future__ import annotations

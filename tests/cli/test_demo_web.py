@@ -1,3 +1,4 @@
+# mypy: allow-untyped-calls
 """The customer's server of the demo."""
 
 from __future__ import annotations

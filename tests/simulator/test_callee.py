@@ -1,3 +1,4 @@
+# mypy: allow-untyped-calls
 """The media of one callee, over a fake reactor's sockets."""
 
 from __future__ import annotations

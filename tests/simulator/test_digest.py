@@ -1,3 +1,4 @@
+# mypy: allow-untyped-calls
 """The carrier's challenges, answered by the daemon's own client."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# mypy: allow-untyped-calls
 """What the callee's recording holds, packet by packet."""
 
 from __future__ import annotations
