@@ -454,9 +454,10 @@ def _first_address(lines: list[tuple[str, str]]) -> str | None:
     for kind, value in lines:
         if kind == "c":
             fields = value.split()
-            if len(fields) != 3 or fields[0].upper() != "IN" or fields[1].upper() not in ("IP4", "IP6"):
+            address = fields[2].partition("/")[0] if len(fields) == 3 else ""
+            if not address or fields[0].upper() != "IN" or fields[1].upper() not in ("IP4", "IP6"):
                 raise SDPError("a c= line is not of the internet")
-            return fields[2].partition("/")[0]
+            return address
     return None
 
 

@@ -100,6 +100,7 @@ class ReadingTests(SynchronousTestCase):
             FULL.replace(b" 8 96 101", b""),
             FULL.replace(b"c=IN IP6", b"c=ATM NSAP"),
             FULL.replace(b"c=IN IP6 2001:db8::9", b"c=IN IP6"),
+            FULL.replace(b"c=IN IP6 2001:db8::9", b"c=IN IP6 /127"),
             FULL + b"a=x\r\n" * sdp.MOST_LINES,
             FULL + b"a=" + b"x" * sdp.LONGEST,
         ):
