@@ -208,7 +208,7 @@ class CallAttempt:
         except StoreUnavailable as error:
             self._on(_Input.NOT_READY, _Obstacle(str(error)))
             return
-        if committed and self._media is None:
+        if committed and self._media is not media:
             detail = "the process that sends the audio was lost"
             self._on(_Input.NOT_READY, _Obstacle(detail, self._end(Cause.MEDIA_FAILED, EndedBy.US, detail=detail)))
         elif committed:
@@ -358,7 +358,7 @@ class CallAttempt:
         self._wait(whole + SLACK, _Input.MEDIA_LOST, "the audio did not end in time")
         self._media.play(
             audio=self._around.audio_path(self.call.audio, agreed.codec),
-            codec=agreed.codec,
+            codec="PCMA" if agreed.codec == "PCMA" else "PCMU",
             payload_type=agreed.payload_type,
             remote=agreed.remote,
             remote_rtcp=agreed.remote_rtcp,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import socket
 import subprocess
 import tempfile
@@ -114,9 +116,9 @@ class SippTests(SynchronousTestCase):
         self.folder = Path(self.world.enter_context(tempfile.TemporaryDirectory()))
         self.web = self.world.enter_context(web_server({"/speech.mp3": SPEECH.read_bytes()}))
 
-    def start(self, scenario: str, *arguments: str, calls: int = 1, **changes: str) -> tuple[Daemon, Sipp]:
+    def start(self, scenario: str, *arguments: str, calls: int = 1, trunk: str = "") -> tuple[Daemon, Sipp]:
         carrier = self.world.enter_context(sipp(self.folder / "sipp", scenario, *arguments, calls=calls))
-        daemon = Daemon(self.folder / "daemon", settings(carrier.port, **changes))
+        daemon = Daemon(self.folder / "daemon", settings(carrier.port, trunk=trunk))
         daemon.start()
         self.world.callback(self.stop, daemon)
         self.key = daemon.admin("POST", "/keys", {"name": "test", "credits": 100})["api_key"]
@@ -148,9 +150,11 @@ class SippTests(SynchronousTestCase):
     def outcome(self, told: Told) -> tuple[str, str]:
         return told.query["answered"], told.query["reason"]
 
-    def expect(self, scenario: str, answered: str, reason: str, *arguments: str, **changes: str) -> tuple[Daemon, Sipp]:
+    def expect(
+        self, scenario: str, answered: str, reason: str, *arguments: str, trunk: str = ""
+    ) -> tuple[Daemon, Sipp]:
         """Call; the customer is told this outcome, and SIPp saw what its scenario says."""
-        daemon, carrier = self.start(scenario, *arguments, **changes)
+        daemon, carrier = self.start(scenario, *arguments, trunk=trunk)
         told = self.call(daemon)
         self.assertEqual(self.outcome(told), (answered, reason))
         self.assertEqual(carrier.wait(), 0, carrier.explain())
@@ -270,8 +274,34 @@ class SippTests(SynchronousTestCase):
         self.challenged("401 Unauthorized", "WWW-Authenticate")
 
     def test_digest_407(self) -> None:
-        """A challenge of a proxy's (407) is answered with the right digest."""
-        self.challenged("407 Proxy Authentication Required", "Proxy-Authenticate")
+        """A challenge of a proxy's (407), which SIPp does not check, is answered with the digest of RFC 2617."""
+        challenge = 'Proxy-Authenticate: Digest realm="carrier", nonce="abcdef", qop="auth", algorithm=MD5\n'
+        _, carrier = self.expect(
+            sc.scenario(
+                sc.receive("INVITE"),
+                sc.send("407 Proxy Authentication Required", more=challenge, retrans=500),
+                sc.receive("ACK"),
+                sc.receive("INVITE"),
+                sc.OK,
+                sc.receive("ACK"),
+                sc.GOODBYE,
+            ),
+            "1",
+            "",
+            "-key",
+            "rtp",
+            "40000",
+            trunk='username = "alice"\npassword = "wonder land"\n',
+        )
+        (line,) = {line for line in carrier.messages().splitlines() if line.startswith("Proxy-Authorization:")} - {
+            line for line in carrier.messages().splitlines() if "nc=00000001" not in line
+        }
+        said = dict(re.findall(r'(\w+)="?([^",]+)"?', line))
+        secret, uri = (
+            hashlib.md5(text.encode()).hexdigest() for text in ("alice:carrier:wonder land", f"INVITE:{said['uri']}")
+        )
+        whole = f"{secret}:abcdef:00000001:{said['cnonce']}:auth:{uri}"
+        self.assertEqual(said["response"], hashlib.md5(whole.encode()).hexdigest())
 
     def challenged(self, status: str, header: str) -> None:
         challenge = (
