@@ -136,21 +136,18 @@ class Message:
     @property
     def via(self) -> Via:
         """The topmost Via: of a request the one who sent it, of a response ourselves."""
-        parsed = self._parsed.get("via")
-        if parsed is None:
-            values = self.all("Via")
-            if not values:
-                raise ParseError("Via is missing")
-            parsed = self._parsed["via"] = Via.parse(split_list(values[0])[0] if "," in values[0] else values[0])
-        return parsed
+        return self.vias[0]
 
     @property
     def vias(self) -> tuple[Via, ...]:
         """All of the way back, the topmost first; at least one."""
-        vias = tuple(Via.parse(value) for value in self.values("Via"))
-        if not vias:
-            raise ParseError("Via is missing")
-        return vias
+        parsed: tuple[Via, ...] | None = self._parsed.get("Via")
+        if parsed is None:
+            parsed = tuple(Via.parse(value) for value in self.values("Via"))
+            if not parsed:
+                raise ParseError("Via is missing")
+            self._parsed["Via"] = parsed
+        return parsed
 
     @property
     def from_(self) -> NameAddr:
@@ -298,8 +295,10 @@ class Request(Message):
         """Return the same request with its source noted in the topmost Via (§18.2.1). Raises `ParseError`."""
         stamped = str(self.via.with_source(source))
         headers = list(self.headers)
-        index = next(index for index, (name, _) in enumerate(headers) if name == "Via")
-        headers[index] = ("Via", ", ".join([stamped, *split_list(headers[index][1])[1:]]))
+        for index, (name, value) in enumerate(headers):
+            if name == "Via" and (elements := split_list(value)):
+                headers[index] = ("Via", ", ".join([stamped, *elements[1:]]))
+                break
         request = Request(self.method, self.uri, headers, self.body)
         request.encoding = self.encoding
         return request

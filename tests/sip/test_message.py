@@ -86,6 +86,8 @@ class RequestTests(SynchronousTestCase):
             ],
         )
         self.assertEqual((noted.body, noted.get("CSeq")), (b"v=0\r\n", "7 INVITE"))
+        noted = with_headers("v: ,", "v: SIP/2.0/UDP h").received_from(("192.0.2.9", 4000))
+        self.assertEqual(noted.all("Via"), [",", "SIP/2.0/UDP h;received=192.0.2.9"])
 
     def test_max_forwards_may_be_missing(self) -> None:
         """Requests of the days before RFC 3261 have none."""
@@ -293,6 +295,7 @@ class RefusalTests(SynchronousTestCase):
             self.assertRaises(ParseError, parse(INVITE.replace(good, bad)).check)
         self.assertRaises(ParseError, with_headers("f: sip:a@b", "t: sip:a@b", "i: x", "CSeq: 1 OPTIONS").check)
         self.assertRaises(ParseError, lambda: with_headers().via)
+        self.assertRaises(ParseError, lambda: with_headers("v: ,,").via)
         self.assertRaises(ParseError, parse(b"SIP/2.0 200 OK\r\n\r\n").check)
 
 

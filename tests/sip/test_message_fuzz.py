@@ -82,7 +82,13 @@ PIECES = (
 
 
 def mutate(chance: random.Random, data: bytes) -> bytes:
-    """Return the octets with one to six things done to them."""
+    """Return the octets with one to six things done to them, or with one header of nothing sensible."""
+    if chance.random() < 0.2:
+        lines = data.split(b"\r\n")
+        at = chance.randrange(len(lines))
+        junk = b"".join(chance.choice(PIECES[5:]) for _ in range(chance.randint(0, 4)))
+        lines[at] = lines[at].partition(b":")[0] + b":" + junk
+        return b"\r\n".join(lines)
     for _ in range(chance.randint(1, 6)):
         at = chance.randrange(len(data) + 1)
         to = min(len(data), at + chance.choice((1, 1, 2, 8, 60)))
