@@ -289,8 +289,12 @@ class _AnyAddress:
         left = list(self._addresses)
         trying: list[Deferred[IProtocol]] = []
         next_one: Any = None
+        over = False
 
         def stop() -> None:
+            nonlocal over
+            # Giving up an attempt makes it fail, which must not count as a reason to try the next.
+            over = True
             if next_one is not None and next_one.active():
                 next_one.cancel()
             for attempt in trying[:]:
@@ -315,7 +319,7 @@ class _AnyAddress:
 
         def failed(failure: Failure, attempt: Deferred[IProtocol]) -> None:
             trying.remove(attempt)
-            if result.called:
+            if over:
                 return
             if left:
                 if next_one.active():

@@ -11,14 +11,15 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.error import CannotListenError
 from twisted.internet.task import Clock, deferLater
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SkipTest, TestCase
 
 from calledind.audio.fetch import Fetched, Fetcher, FetchError, NotModified
 from calledind.net.agent import GuardedAgent
 from calledind.net.guard import Guard
 from calledind.settings import Audio
-from tests.net.web import Answer, Conversation, ScriptedServer, TableResolver, page, says, silence
+from tests.net.web import Answer, Conversation, ScriptedServer, TableResolver, certificate_for, page, says, silence
 
 NAMES = {"sounds.test": ["127.0.0.1"], "other.test": ["127.0.0.1"], "inside.test": ["10.0.0.1"]}
 BODY = b"\xff\xfb" + bytes(range(256)) * 40
@@ -119,6 +120,19 @@ class GoodServers(FetchTestCase):
         url = self.serve(page(BODY)).replace("http://", "http://us%40er:pass@")
         await self.fetcher.fetch(url, into=self.into)
         self.assertEqual(self.server.conversations[0].header("Authorization"), "Basic dXNAZXI6cGFzcw==")
+
+    async def test_ipv6_literal(self) -> None:
+        """A URL with an IPv6 address in it is fetched from there."""
+        try:
+            server = ScriptedServer(reactor, interface="::1")
+        except CannotListenError:
+            raise SkipTest("no IPv6 on this machine") from None
+        self.addCleanup(lambda: Deferred.fromCoroutine(server.stop()))
+        server.pages["/a"] = page(BODY)
+        agent = GuardedAgent(reactor, Guard(["::1/128"]), TableResolver({}))
+        await Fetcher(self.clock, agent, Audio()).fetch(f"http://[::1]:{server.port}/a", into=self.into)
+        self.assertEqual(self.into.read_bytes(), BODY)
+        self.assertEqual(server.conversations[0].header("Host"), f"[::1]:{server.port}")
 
 
 class BadServers(FetchTestCase):
@@ -260,6 +274,22 @@ class Redirects(FetchTestCase):
         await self.fetcher.fetch(me, into=self.into)
         self.assertEqual(self.server.conversations[-1].request_line, "GET /b HTTP/1.1")
         self.assertIsNone(self.server.conversations[-1].header("Authorization"))
+
+    async def test_from_https_to_http(self) -> None:
+        """A redirect from https to http is followed where the guard lets it, without the credentials."""
+        options, trusted = certificate_for("sounds.test")
+        secure = ScriptedServer(reactor, tls=options)
+        self.addCleanup(lambda: Deferred.fromCoroutine(secure.stop()))
+        agent = GuardedAgent(reactor, Guard(["127.0.0.0/8"]), TableResolver(NAMES), trust_root=trusted)
+        self.fetcher = Fetcher(self.clock, agent, Audio())
+        there = f"https://me:secret@sounds.test:{secure.port}/a"
+        secure.pages["/a"] = page(b"", f"Location: {self.serve(page(BODY))}", status="302 Found")
+        await self.fetcher.fetch(there, into=self.into)
+        self.assertIsNotNone(secure.conversations[0].header("Authorization"))
+        self.assertIsNone(self.server.conversations[0].header("Authorization"))
+        self.into.unlink()
+        secure.pages["/a"] = page(b"", "Location: http://inside.test/", status="302 Found")
+        await self.refused(there, "not on the internet")
 
     async def test_one_deadline(self) -> None:
         """The deadline is for all hops together."""

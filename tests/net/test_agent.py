@@ -4,24 +4,32 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Sequence
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from twisted.internet import reactor, ssl
+from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.trial.unittest import TestCase
+from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.client import readBody
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 from zope.interface.verify import verifyObject
 
-from calledind.net.agent import LARGEST_HEADERS, GuardedAgent, RequestError, _interleaved, drop
+from calledind.net.agent import (
+    ATTEMPT_DELAY,
+    LARGEST_HEADERS,
+    GuardedAgent,
+    RequestError,
+    _AnyAddress,
+    _interleaved,
+    drop,
+)
 from calledind.net.guard import Guard
-from tests.net.web import Conversation, ScriptedServer, TableResolver, page, says
+from tests.net.web import Conversation, ScriptedServer, TableResolver, certificate_for, page, says
 
 NAMES = {
     "good.test": ["127.0.0.1"],
@@ -199,30 +207,6 @@ class Ending(AgentTestCase):
         self.assertEqual(self.server.open, 0)
 
 
-def certificate_for(*names: str) -> tuple[Any, Any]:
-    """Make a self-signed certificate; gives the server's options and the certificate to trust."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
-    start = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(start)
-        .not_valid_after(start + datetime.timedelta(days=36500))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = certificate.public_bytes(serialization.Encoding.PEM)
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return ssl.PrivateCertificate.loadPEM(pem + private).options(), ssl.Certificate.loadPEM(pem)
-
-
 class Tls(AgentTestCase):
     async def test_verified(self) -> None:
         """A server with a trusted certificate for the URL's name is asked."""
@@ -252,3 +236,53 @@ class Tls(AgentTestCase):
         """A server that does not speak TLS where it should is told in words."""
         self.server.greeting = b"HTTP/1.1 400 Bad Request\r\n\r\n"
         await self.refused(f"https://good.test:{self.server.port}/", "TLS")
+
+
+class Racing(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.reactor = MemoryReactorClock()
+        endpoint = _AnyAddress(self.reactor, ["1.1.1.1", "2.2.2.2", "3.3.3.3"], 80, 5.0)
+        self.connecting = endpoint.connect(Factory.forProtocol(Protocol))
+
+    def tried(self) -> list[str]:
+        return [client[0] for client in self.reactor.tcpClients]
+
+    def gone(self) -> list[str]:
+        """Return the addresses that are not tried any more."""
+        return [connector.getDestination().host for connector in self.reactor.connectors if connector.stoppedConnecting]
+
+    def test_head_start(self) -> None:
+        """An address that is silent has a head start, then the next is tried beside it."""
+        self.assertEqual(self.tried(), ["1.1.1.1"])
+        self.reactor.advance(ATTEMPT_DELAY)
+        self.assertEqual(self.tried(), ["1.1.1.1", "2.2.2.2"])
+        self.reactor.advance(ATTEMPT_DELAY)
+        self.assertEqual(self.tried(), ["1.1.1.1", "2.2.2.2", "3.3.3.3"])
+
+    def test_refusal(self) -> None:
+        """When an address refuses, the next is tried at once, and the last refusal is the answer."""
+        for number in range(3):
+            self.assertNoResult(self.connecting)
+            client = self.reactor.tcpClients[number]
+            client[2].clientConnectionFailed(self.reactor.connectors[number], Failure(ConnectionRefusedError()))
+        self.failureResultOf(self.connecting, ConnectionRefusedError)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_first_wins(self) -> None:
+        """The first that connects is the one; the others are not waited for."""
+        self.reactor.advance(ATTEMPT_DELAY)
+        protocol: Any = self.reactor.tcpClients[1][2].buildProtocol(None)
+        protocol.makeConnection(None)
+        self.successResultOf(self.connecting)
+        self.assertEqual(self.gone(), ["1.1.1.1"])
+        self.reactor.advance(60)
+        self.assertEqual(self.tried(), ["1.1.1.1", "2.2.2.2"])
+
+    def test_cancelled(self) -> None:
+        """Cancelling gives up all that are tried, and tries no more."""
+        self.reactor.advance(ATTEMPT_DELAY)
+        self.connecting.cancel()
+        self.failureResultOf(self.connecting)
+        self.assertEqual(self.gone(), ["1.1.1.1", "2.2.2.2"])
+        self.reactor.advance(60)
+        self.assertEqual(len(self.tried()), 2)
