@@ -74,7 +74,7 @@ class MediaChild:
         self._unread = 0
         self._heard_at = 0.0
         self._started_at = 0.0
-        self._first: list[Deferred[None]] = []
+        self._waiting_for_ready: list[Deferred[None]] = []
         self._ended: list[Deferred[None]] = []
 
     @property
@@ -92,11 +92,18 @@ class MediaChild:
 
         Even then it is started again, after a back-off, until `stop`.
         """
-        started: Deferred[None] = Deferred()
-        self._first.append(started)
         self._stopping = False
         self._spawn()
-        return started
+        return self.when_ready()
+
+    def when_ready(self) -> Deferred[None]:
+        """Return a Deferred that fires when the process is ready, and fails with RuntimeError when it ends before."""
+        ready: Deferred[None] = Deferred()
+        if self.running:
+            ready.callback(None)
+        else:
+            self._waiting_for_ready.append(ready)
+        return ready
 
     def stop(self) -> Deferred[None]:
         """End the process, by force after three seconds; fires when it has ended."""
@@ -184,7 +191,7 @@ class MediaChild:
                     self.figures = figures
                 case ["ready"]:
                     self.running = not self._stopping
-                    waiting, self._first = self._first, []
+                    waiting, self._waiting_for_ready = self._waiting_for_ready, []
                     for each in waiting:
                         each.callback(None)
                 case _:
@@ -212,11 +219,11 @@ class MediaChild:
             )
             self._waiting = self._reactor.callLater(self._back_off, self._spawn)
             self._back_off = min(2 * self._back_off, LONGEST_BACK_OFF)
+        waiting, self._waiting_for_ready = self._waiting_for_ready, []
+        ended, self._ended = self._ended, []
         self._lost(words)
-        waiting, self._first = self._first, []
         for each in waiting:
             each.errback(RuntimeError(f"the media process {words}"))
-        ended, self._ended = self._ended, []
         for each in ended:
             each.callback(None)
 
