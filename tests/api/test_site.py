@@ -159,6 +159,11 @@ class BoundsTests(SynchronousTestCase):
         self.assertEqual(Response(self.client.taken()).status, 408)
         self.assertTrue(self.client.wire.closed)
 
+    def test_silence(self) -> None:
+        """A client that says nothing is closed as soon, without words."""
+        self.served.clock.advance(HEAD_SECONDS)
+        self.assertEqual((self.client.taken(), self.client.wire.closed), (b"", True))
+
     def test_refused_is_aborted(self) -> None:
         """A refused client that does not close is cut off after a moment, or when it has sent enough."""
         self.client.send(b"nonsense\r\n")
