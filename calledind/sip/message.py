@@ -295,10 +295,9 @@ class Request(Message):
         """Return the same request with its source noted in the topmost Via (§18.2.1). Raises `ParseError`."""
         stamped = str(self.via.with_source(source))
         headers = list(self.headers)
-        for index, (name, value) in enumerate(headers):
-            if name == "Via" and (elements := split_list(value)):
-                headers[index] = ("Via", ", ".join([stamped, *elements[1:]]))
-                break
+        lines = ((index, split_list(value)) for index, (name, value) in enumerate(headers) if name == "Via")
+        topmost, elements = next((index, elements) for index, elements in lines if elements)
+        headers[topmost] = ("Via", ", ".join([stamped, *elements[1:]]))
         request = Request(self.method, self.uri, headers, self.body)
         request.encoding = self.encoding
         return request
