@@ -25,7 +25,7 @@ class SocketTests(TestCase):
         self.address = "127.0.0.1", port.getHost().port  # type: ignore[attr-defined]
         self.url = f"http://127.0.0.1:{self.address[1]}/api/playback"
 
-    async def tearDown(self) -> None:
+    async def tearDown(self) -> None:  # type: ignore[override]
         while self.served.site.connections:
             await deferLater(reactor, 0)
 
