@@ -15,7 +15,7 @@ import json
 import os
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ from calledind.settings import Audio
 COMMAND = (sys.executable, "-m", "calledind.audio.decode_process")
 _JOB_SECONDS = 15.0
 "Longer than the process gives its child: when this passes, it is the process that hangs."
+_WAIT_SECONDS = 20.0
+"For a turn. Who asked has waited for the fetch already, and may as well ask again."
 _START_SECONDS = 30.0
 _MOST_TRIES = 2
 _MOST_WAITING = 256
@@ -108,6 +110,7 @@ class Decoder:
         self._ids += 1
         job = _Job(self._ids, mp3, pcmu, pcma)
         self._waiting.append(job)
+        self._set_deadline(job, _WAIT_SECONDS, self._waited)
         self._next()
         return job.done
 
@@ -155,9 +158,9 @@ class Decoder:
             started, self._started = self._started, None
             started.errback(LibraryUnavailable(f"the decoding process can't start: {how}"))
         for job in jobs:
-            self._cancel_deadline(job)
             if job.tries < _MOST_TRIES:
                 self._waiting.appendleft(job)
+                self._set_deadline(job, _WAIT_SECONDS, self._waited)
             else:
                 self._finish(job, unusable("its decoder ended, twice"))
 
@@ -182,7 +185,7 @@ class Decoder:
             job = self._waiting.popleft()
             job.tries += 1
             self._running[job.id] = job
-            job.deadline = self._reactor.callLater(_JOB_SECONDS, self._hangs, job)
+            self._set_deadline(job, _JOB_SECONDS, self._hangs)
             process.send(
                 {
                     "id": job.id,
@@ -193,9 +196,12 @@ class Decoder:
                 }
             )
 
+    def _waited(self, job: _Job) -> None:
+        self._waiting.remove(job)
+        self._finish(job, LibraryUnavailable("too many MP3s wait to be decoded; try again in a moment"))
+
     def _hangs(self, job: _Job) -> None:
         """Kill the process, which fails or repeats all that it had."""
-        job.deadline = None
         self._running.pop(job.id, None)
         if self._process is not None:
             self._process.kill()
@@ -208,6 +214,10 @@ class Decoder:
             job.done.errback(result)
         else:
             job.done.callback(result)
+
+    def _set_deadline(self, job: _Job, seconds: float, late: Callable[[_Job], None]) -> None:
+        self._cancel_deadline(job)
+        job.deadline = self._reactor.callLater(seconds, late, job)
 
     @staticmethod
     def _cancel_deadline(job: _Job) -> None:

@@ -89,6 +89,7 @@ class Server:
                     self._begin(json.loads(line))
         for pid in self._children:
             os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
     def _patience(self) -> float | None:
         if not self._children:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -41,7 +43,7 @@ def read_mp3(data, max_seconds):
         {child}
     return honest(data, max_seconds)
 decode_process.read_mp3 = read_mp3
-decode_process._WALL_SECONDS = 0.2
+decode_process._WALL_SECONDS = 0.5
 decode_process._CPU_SECONDS = 1
 decode_process.main()
 """
@@ -173,6 +175,29 @@ class DecodingTests(TestCase):
         self.assertIs(decoder._process, process)
 
 
+class OrphanTests(SynchronousTestCase):
+    def test_daemon_that_is_gone(self) -> None:
+        """When the daemon is gone, its pipe closes, and the process ends, with a child in the middle of a job."""
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        (folder / "a.mp3").write_bytes(silence(1.0))
+        names = {codec: str(folder / codec) for codec in ("PCMU", "PCMA")}
+        job = json.dumps({"id": 1, "mp3": str(folder / "a.mp3"), **names, "max_seconds": 180})
+        busy = misbehaving("os.write(1, b'%d\\n' % os.getpid()); time.sleep(60)")
+        with subprocess.Popen(busy, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdout.readline()
+            process.stdin.write(job.encode() + b"\n")
+            process.stdin.flush()
+            child = int(process.stdout.readline())
+            process.stdin.close()
+            # The child has the same pipe: its end is seen when that is.
+            self.assertEqual(process.stdout.read(), b"")
+            self.assertEqual(process.wait(10), 0)
+        self.assertRaises(ProcessLookupError, os.kill, child, 0)
+
+
 class FakeProcess:
     """A process that says what the test says."""
 
@@ -270,6 +295,16 @@ class SupervisionTests(SynchronousTestCase):
         second = self.decode()
         self.next_process().say(b'{"id": 2, "duration": 1.0}')
         self.assertEqual(self.successResultOf(second), 1.0)
+
+    def test_waiting_too_long(self) -> None:
+        """Who gets no turn within twenty seconds is told to come again."""
+        self.clock.processes[0].end()
+        self.clock.refuses = True
+        job = self.decode()
+        self.clock.pump([1.0] * 19)
+        self.assertNoResult(job)
+        self.clock.advance(1)
+        self.failureResultOf(job, LibraryUnavailable)
 
     def test_process_that_never_gets_ready(self) -> None:
         """A process that says nothing at its start is replaced."""

@@ -11,12 +11,15 @@ import zlib
 from io import BytesIO
 
 import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from calledind.audio.encode import mu_law
 from calledind.audio.errors import AudioError
 from calledind.audio.pcm import Resampler, read_mp3
+from calledind.audio.tags import audio_span
 from calledind.model import ReturnCode
 from tests.audio.mp3 import NAMES, SAMPLES, ape_footer, id3v2, sample, silence, speech
 
@@ -104,6 +107,22 @@ class ResamplerTests(SynchronousTestCase):
         self.assertGreater(int(resampler.finish()[400]), 32000)
 
 
+PIECES = [
+    b"TAG" + bytes(125),
+    b"TAG",
+    b"ID3\x04\0\0\0\0\0\x05abcde",
+    b"ID3\x04\0\x10\x7f\x7f\x7f\x7f",
+    ape_footer(32, has_header=False),
+    ape_footer(0, has_header=True),
+    ape_footer(0xFFFFFFFF, has_header=True),
+    b"000000LYRICS200",
+    b"999999LYRICS200",
+    b"00\xb2\xb300LYRICS200",
+    b"\xff\xfb\x90\xc4",
+    b"",
+]
+
+
 class TagTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.bare = sample("44100-joint-vbr.mp3")
@@ -140,6 +159,14 @@ class TagTests(SynchronousTestCase):
     def test_length_beyond_the_end(self) -> None:
         """A tag that claims more than the file has leaves nothing to play."""
         self.assertEqual(refusal(id3v2(bytes(100))[:50] + b""), ReturnCode.MP3_UNUSABLE)
+
+    @given(st.lists(st.sampled_from(PIECES), max_size=8).map(b"".join), st.integers(0, 40))
+    @settings(deadline=None, derandomize=True)
+    def test_any_octets(self, data: bytes, cut: int) -> None:
+        """Whatever is there, cut anywhere, the span lies within it."""
+        data = data[: max(len(data) - cut, 0)]
+        start, end = audio_span(data)
+        self.assertTrue(0 <= start <= end <= len(data))
 
     def test_lying_footer(self) -> None:
         """A footer that claims more than the file has is not believed."""
