@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from calledind.model import Address
@@ -17,6 +18,7 @@ from calledind.sip.dialog import Dialog
 from calledind.sip.message import Request, Response
 from calledind.sip.session import cancellation
 from calledind.sip.timers import TimerSet
+from calledind.sip.transactions import host_port
 from calledind.sip.usage import Endpoint, InviteUsage
 
 LateResponses = dict[str, Callable[[Response], None]]
@@ -34,31 +36,33 @@ class InvitationRecovery:
         try:
             kept = json.loads(snapshot)
             self._target: Address = (str(kept["target"][0]), int(kept["target"][1]))
+            self._local: Address = (str(kept["local"][0]), int(kept["local"][1]))
             self._invites = {
-                f"{kept['branch']}.{number}": _invite(kept, number) for number in range(1, int(kept["tries"]) + 1)
+                f"{kept['branch']}.{number}": _invite(kept, self._local, number)
+                for number in range(1, int(kept["tries"]) + 1)
             }
         except (KeyError, TypeError, IndexError, AttributeError) as error:
             raise ValueError(f"not an invitation: {error}") from None
         self._endpoint = endpoint
         self._late = late
         self._finished = finished
-        self._usages: dict[str, InviteUsage] = {}
-        self._waiting = dict(self._invites)
+        self._usages: dict[tuple[str, str], InviteUsage] = {}
+        "Branch and To tag -> whoever picked up."
+        self._waiting = set(self._invites)
         self._timers = TimerSet(endpoint.layer.timers)
 
     def start(self) -> None:
         layer = self._endpoint.layer
-        self._timers.start("timeout", layer.intervals.timeout, self._give_up)
+        self._timers.start("timeout", layer.intervals.timeout, self._stop_listening)
         for branch, invite in self._invites.items():
-            self._late[branch] = lambda response, branch=branch: self._heard(branch, response)  # type: ignore[misc]
-            layer.request(
-                cancellation(invite, [("Reason", REASON)]),
-                self._target,
-                lambda news, branch=branch: self._cancelled(branch, news),  # type: ignore[misc]
-            )
+            self._late[branch] = partial(self._heard, branch)
+            cancel = cancellation(invite, [("Reason", REASON)])
+            layer.request(cancel, self._target, partial(self._cancelled, branch))
 
     def _cancelled(self, branch: str, news: Response | TransactionFailure) -> None:
-        if isinstance(news, Response) and news.status >= 300:
+        if self._is_leaving(branch):
+            pass  # somebody had picked up: what counts is the BYE
+        elif isinstance(news, Response) and news.status >= 300:
             # It isn't ringing there. Had it been answered, its 2xx would come again within T2; one may be lost.
             self._timers.start(branch, 2 * self._endpoint.layer.intervals.t2, lambda: self._done(branch))
         elif isinstance(news, TransactionFailure):
@@ -71,35 +75,34 @@ class InvitationRecovery:
             layer.try_transmit(bytes(acknowledgement(invite, response)), self._target)
             self._done(branch)
         elif response.status >= 200:
-            tag = response.to.tag or ""
-            if tag in self._usages:
-                self._usages[tag].success_repeated()
+            leg = branch, response.to.tag or ""
+            if leg in self._usages:
+                self._usages[leg].success_repeated()
                 return
             self._timers.stop(branch)
             dialog = Dialog.of_caller(invite, response, self._target)
-            usage = InviteUsage(self._endpoint, dialog, ended=lambda by, q850, detail: self._done(branch))
-            self._usages[tag] = usage
-            self._waiting.setdefault(branch, invite)
+            usage = InviteUsage(self._endpoint, dialog, self._local, ended=lambda by, q850, detail: self._done(branch))
+            self._usages[leg] = usage
             usage.acknowledge()
             usage.bye(REASON)
 
     def _done(self, branch: str) -> None:
-        self._waiting.pop(branch, None)
+        self._waiting.discard(branch)
         if not self._waiting:
-            self._end()
+            finished, self._finished = self._finished, lambda: None
+            finished()
 
-    def _give_up(self) -> None:
-        busy = [usage for usage in self._usages.values() if usage.id in self._endpoint.usages]
-        if not busy:
-            self._end()
-
-    def _end(self) -> None:
-        self._timers.stop_all()
+    def _stop_listening(self) -> None:
+        # Until now, repeats were acknowledged. What is still open is a BYE, which ends by itself.
         for branch in self._invites:
             self._late.pop(branch, None)
-        self._waiting.clear()
-        finished, self._finished = self._finished, lambda: None
-        finished()
+        self._timers.stop_all()
+        for branch in tuple(self._waiting):
+            if not self._is_leaving(branch):
+                self._done(branch)
+
+    def _is_leaving(self, branch: str) -> bool:
+        return any(leg[0] == branch and not usage.is_over for leg, usage in self._usages.items())
 
 
 class DialogRecovery:
@@ -120,6 +123,7 @@ class DialogRecovery:
         self._usage = InviteUsage(
             endpoint,
             self._dialog,
+            endpoint.local(self._dialog.peer),
             ended=lambda by, q850, detail: self._end(),
             authenticator=Authenticator(credentials) if credentials else None,
         )
@@ -138,10 +142,10 @@ class DialogRecovery:
         self._finished()
 
 
-def _invite(kept: dict[str, object], number: int) -> Request:
+def _invite(kept: dict[str, object], local: Address, number: int) -> Request:
     "As much of the INVITE as CANCEL and ACK have of it."
     headers = [
-        ("Via", f"SIP/2.0/UDP {kept['sent_by']};branch={kept['branch']}.{number};rport"),
+        ("Via", f"SIP/2.0/UDP {host_port(local)};branch={kept['branch']}.{number};rport"),
         ("From", str(kept["from"])),
         ("To", str(kept["to"])),
         ("Call-ID", str(kept["call_id"])),

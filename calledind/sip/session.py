@@ -38,7 +38,7 @@ from calledind.sip.message import Request, Response
 from calledind.sip.timers import TimerSet
 from calledind.sip.transactions import host_port, new_branch, new_tag
 from calledind.sip.uri import Uri
-from calledind.sip.usage import ALLOW, Endpoint, InviteUsage, Renegotiate
+from calledind.sip.usage import ALLOW, Endpoint, InviteUsage, Renegotiate, contact
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,12 @@ class InviteSession:
         self._endpoint = endpoint
         self._changed = changed
         self._state = PREPARED
-        self._local = endpoint.local(invitation.target)
+        self._no_way: TransactionFailure | None = None
+        try:
+            self._local = endpoint.local(invitation.target)
+        except OSError as error:
+            self._local = ("0.0.0.0", 0)  # noqa: S104 - stands in an id that is never sent
+            self._no_way = TransactionFailure("transport", str(error))
         self._branch = new_branch()
         self._tries = 0
         self._authenticator = Authenticator(invitation.credentials) if invitation.credentials else None
@@ -132,7 +137,7 @@ class InviteSession:
             {
                 "target": self.invitation.target,
                 "uri": self.invitation.request_uri,
-                "sent_by": host_port(self._local),
+                "local": self._local,
                 "from": self._from,
                 "to": self._to,
                 "call_id": self.call_id,
@@ -212,7 +217,11 @@ class InviteSession:
 
     def _call(self, news: object) -> None:
         self._changed(self, True)
-        self._invite([])
+        if self._no_way is None:
+            self._invite([])
+        else:
+            self._state = CALLING
+            self._timers.start("no way", 0, lambda: self._feed(FAILED, self._no_way))
 
     def _invite(self, credentials: list[tuple[str, str]]) -> None:
         self._state = CALLING
@@ -225,7 +234,7 @@ class InviteSession:
             ("To", self._to),
             ("Call-ID", self.call_id),
             ("CSeq", f"{self._tries} INVITE"),
-            self._endpoint.contact(invitation.target, self._contact_user),
+            contact(self._local, self._contact_user),
             ("Allow", ALLOW),
             *credentials,
             ("User-Agent", self._endpoint.product),
@@ -266,6 +275,7 @@ class InviteSession:
         self._usage = InviteUsage(
             self._endpoint,
             Dialog.of_caller(self._request, response, self.invitation.target),
+            self._local,
             ended=lambda by, q850, detail: self._over(Ended(by, q850, detail)),
             renegotiate=self.invitation.renegotiate,
             late_answer=lambda sdp: self._report(LateAnswer(sdp)),
@@ -292,7 +302,7 @@ class InviteSession:
             return
         dialog = Dialog.of_caller(request, response, self.invitation.target)
         stray = InviteUsage(
-            self._endpoint, dialog, ended=lambda by, q850, detail: None, authenticator=self._authenticator
+            self._endpoint, dialog, self._local, ended=lambda by, q850, detail: None, authenticator=self._authenticator
         )
         self._strays[tag] = stray
         stray.acknowledge(_credentials(request))

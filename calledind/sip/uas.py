@@ -17,7 +17,7 @@ from calledind.sip.message import Request, response_to
 from calledind.sip.server import InviteServerTransaction
 from calledind.sip.timers import Intervals, Timers, TimerSet
 from calledind.sip.transactions import Send, Trace, TransactionLayer, new_tag
-from calledind.sip.usage import ALLOW, Endpoint, Headers, InviteUsage, Renegotiate, State
+from calledind.sip.usage import ALLOW, Endpoint, Headers, InviteUsage, Renegotiate, State, contact
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,7 @@ class IncomingCall:
         self.renegotiate: Renegotiate | None = None
         "Answers the caller's re-INVITE or UPDATE; None: 488."
         self._endpoint = endpoint
+        self._local = endpoint.local(source)
         self._over = over
         self._early: set[str] = set()
         self._legs: dict[str, InviteUsage] = {}
@@ -108,7 +109,7 @@ class IncomingCall:
         self._timers.stop_all()
         own = [*headers, ("Server", self._endpoint.product)]
         if 100 < status < 300:
-            own = [self._endpoint.contact(self.source), ("Allow", ALLOW), *_record_route(self.request), *own]
+            own = [contact(self._local), ("Allow", ALLOW), *_record_route(self.request), *own]
         if sdp:
             own.append(("Content-Type", SDP))
         response = response_to(self.request, status, phrase, tag if status > 100 else None, own, sdp)
@@ -168,6 +169,7 @@ class IncomingCall:
         self._legs[tag] = InviteUsage(
             self._endpoint,
             dialog,
+            self._local,
             ended=ended,
             renegotiate=lambda offer: self.renegotiate(offer) if self.renegotiate else None,
         )
@@ -228,19 +230,16 @@ class Uas:
     def _received(self, request: Request, source: Address) -> None:
         tag = request.to.tag
         caller = request.call_id, request.from_.tag
-        if tag is not None:
-            usage = self._endpoint.usages.get((request.call_id, tag, request.from_.tag or ""))
-            if usage is not None:
-                usage.receive(request, source)
-                return
         call = self._calls.get(caller)
-        if request.method == "ACK":
-            return
+        usage = self._endpoint.usages.get((request.call_id, tag or "", request.from_.tag or ""))
         if request.method == "CANCEL":
-            known = self._layer.cancelled(request) is not None
-            self._endpoint.answer(request, source, 200 if known else 481)
+            known = self._endpoint.answer_cancel(request, source, call.tag if call else "")
             if known and call is not None and call.request.cseq.number == request.cseq.number:
                 call.cancel()
+        elif usage is not None:
+            usage.receive(request, source)
+        elif request.method == "ACK":
+            pass  # never answered (§17)
         elif request.method == "BYE" and call is not None and tag is not None and call.has_early(tag):
             self._endpoint.answer(request, source, 200)
             call.cancel()

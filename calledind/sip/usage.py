@@ -23,7 +23,7 @@ from calledind.sip.body import SDP, session_description
 from calledind.sip.client import TransactionFailure
 from calledind.sip.dialog import Dialog
 from calledind.sip.message import Request, Response, response_to
-from calledind.sip.server import RepeatedSuccess, ServerTransaction
+from calledind.sip.server import RepeatedSuccess, Report, ServerTransaction
 from calledind.sip.transactions import TransactionLayer, host_port, new_tag, response_address
 
 _SERVED: Final = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "UPDATE", "INFO")
@@ -50,9 +50,6 @@ class Endpoint:
     "For User-Agent and Server."
     usages: dict[DialogId, InviteUsage] = field(default_factory=dict)
 
-    def contact(self, target: Address, user: str = "calledin") -> tuple[str, str]:
-        return "Contact", f"<sip:{user}@{host_port(self.local(target))}>"
-
     def answer(
         self,
         request: Request,
@@ -61,11 +58,14 @@ class Endpoint:
         phrase: str | None = None,
         headers: Headers = (),
         body: bytes = b"",
+        *,
+        to_tag: str = "",
+        report: Report | None = None,
     ) -> ServerTransaction:
         """Answer a request at once; the transaction keeps the answer for its repeats."""
-        transaction = self.layer.serve(request, source)
+        transaction = self.layer.serve(request, source, report)
         transaction.respond(
-            response_to(request, status, phrase, new_tag(), [*headers, ("Server", self.product)], body),
+            response_to(request, status, phrase, to_tag or new_tag(), [*headers, ("Server", self.product)], body),
         )
         return transaction
 
@@ -79,6 +79,12 @@ class Endpoint:
     def answer_options(self, request: Request, source: Address) -> None:
         headers = [("Allow", ALLOW), ("Accept", SDP), ("Accept-Encoding", "identity"), ("Accept-Language", "en")]
         self.answer(request, source, 200, headers=headers)
+
+    def answer_cancel(self, cancel: Request, source: Address, to_tag: str = "") -> bool:
+        """Answer a CANCEL; whether there is an INVITE that it is meant for (§9.2)."""
+        known = self.layer.cancelled(cancel) is not None
+        self.answer(cancel, source, 200 if known else 481, to_tag=to_tag)
+        return known
 
     def answer_outside(self, request: Request, source: Address) -> None:
         """Answer a request outside of any dialog, other than INVITE and CANCEL."""
@@ -102,6 +108,11 @@ class Endpoint:
             self.answer(request, source, 501, headers=[("Allow", ALLOW)])
 
 
+def contact(local: Address, user: str = "calledin") -> tuple[str, str]:
+    """Return the Contact header of who is reached at `local`."""
+    return "Contact", f"<sip:{user}@{host_port(local)}>"
+
+
 class State(Enum):
     UNCONFIRMED = "unconfirmed"
     CONFIRMED = "confirmed"
@@ -116,12 +127,13 @@ Ending = Callable[[Literal["peer", "us"], int | None, str], None]
 
 
 class InviteUsage:
-    """One dialog that an INVITE made. `ended` is called once."""
+    """One dialog that an INVITE made. `local` is what we call ourselves in it; `ended` is called once."""
 
     def __init__(
         self,
         endpoint: Endpoint,
         dialog: Dialog,
+        local: Address,
         *,
         ended: Ending,
         renegotiate: Renegotiate | None = None,
@@ -136,7 +148,8 @@ class InviteUsage:
         self._renegotiate = renegotiate
         self._late_answer = late_answer
         self._authenticator = authenticator
-        self._contact_user = contact_user
+        self._local = local
+        self._contact = contact(local, contact_user)
         self._ack: tuple[bytes, Address] | None = None
         self._success: RepeatedSuccess | None = None
         "Our 2xx to an INVITE of the peer's, until its ACK has come."
@@ -164,7 +177,7 @@ class InviteUsage:
         """Send the ACK to the 2xx, with the credentials that the INVITE had (§22.1). Only the first time counts."""
         if self._ack is None:
             target = self.dialog.next_hop
-            ack = self.dialog.request("ACK", self._endpoint.local(target), [*credentials, self._product])
+            ack = self.dialog.request("ACK", self._local, [*credentials, self._product])
             self._ack = bytes(ack), target
             self._endpoint.layer.try_transmit(*self._ack)
         if self.state is UNCONFIRMED:
@@ -195,8 +208,8 @@ class InviteUsage:
             raise RuntimeError("a re-INVITE must wait")
         self._own_offer = True
         target = self.dialog.next_hop
-        headers = [self._endpoint.contact(target, self._contact_user), ("Allow", ALLOW), ("Content-Type", SDP)]
-        request = self.dialog.request("INVITE", self._endpoint.local(target), [*headers, self._product], offer)
+        headers = [self._contact, ("Allow", ALLOW), ("Content-Type", SDP)]
+        request = self.dialog.request("INVITE", self._local, [*headers, self._product], offer)
         acks: dict[str, bytes] = {}
 
         def heard(news: Response | TransactionFailure) -> None:
@@ -221,7 +234,7 @@ class InviteUsage:
             self.dialog.refresh_target(response)
             target = self.dialog.next_hop
             self.dialog.invite_cseq = request.cseq.number
-            acks["ACK"] = bytes(self.dialog.request("ACK", self._endpoint.local(target)))
+            acks["ACK"] = bytes(self.dialog.request("ACK", self._local))
         self._endpoint.layer.try_transmit(acks["ACK"], target)
         if first:
             answered(response.status, session_description(response))
@@ -242,7 +255,7 @@ class InviteUsage:
         if credentials is None:
             known = self._authenticator
             credentials = known.authorization("BYE", self.dialog.request_uri, b"") if known else ()
-        request = self.dialog.request("BYE", self._endpoint.local(target), [*headers, *credentials, self._product])
+        request = self.dialog.request("BYE", self._local, [*headers, *credentials, self._product])
 
         def heard(news: Response | TransactionFailure) -> None:
             if isinstance(news, Response):
@@ -321,7 +334,9 @@ class InviteUsage:
             return
         self.dialog.refresh_target(request)
         self._we_offered = not offer
-        answered = self._endpoint.answer(request, source, 200, headers=self._described(source), body=description)
+        answered = self._endpoint.answer(
+            request, source, 200, headers=self._described(), body=description, report=self._acked_in_transaction
+        )
         self.await_ack(request, source, answered.last, self._reinvite_acked)
 
     def _reinvite_acked(self, ack: Request) -> None:
@@ -342,10 +357,10 @@ class InviteUsage:
                 return
             description = answer
         self.dialog.refresh_target(request)
-        self._endpoint.answer(request, source, 200, headers=self._described(source, bool(offer)), body=description)
+        self._endpoint.answer(request, source, 200, headers=self._described(bool(offer)), body=description)
 
-    def _described(self, target: Address, with_body: bool = True) -> list[tuple[str, str]]:
-        headers = [self._endpoint.contact(target, self._contact_user), ("Allow", ALLOW)]
+    def _described(self, with_body: bool = True) -> list[tuple[str, str]]:
+        headers = [self._contact, ("Allow", ALLOW)]
         return [*headers, ("Content-Type", SDP)] if with_body else headers
 
     def _acked(self, ack: Request) -> None:
@@ -357,6 +372,11 @@ class InviteUsage:
         self._success_acked(ack)
         if self._leave is not None:
             self._leave()
+
+    def _acked_in_transaction(self, news: Request | TransactionFailure) -> None:
+        # The ACK to a 2xx ought to have a branch of its own (§13.2.2.4); that of some has the INVITE's.
+        if isinstance(news, Request):
+            self._acked(news)
 
     def _never_acked(self) -> None:
         # The peer is gone, or thinks otherwise about what is agreed (§13.3.1.4, §14.2).

@@ -18,7 +18,7 @@ from calledind.sip.recovery import DialogRecovery, InvitationRecovery, LateRespo
 from calledind.sip.session import Invitation, InviteSession
 from calledind.sip.timers import Intervals, Timers
 from calledind.sip.transactions import Send, Trace, TransactionLayer, host_port, new_branch, new_tag
-from calledind.sip.usage import ALLOW, Endpoint
+from calledind.sip.usage import ALLOW, Endpoint, contact
 
 __all__ = [
     "Answered",
@@ -82,12 +82,16 @@ class UserAgent:
         self._layer.transport_failed(target)
 
     def prepare(self, invitation: Invitation) -> InviteSession:
-        """Make a call's ids; nothing is sent yet. Raises OSError where `local` finds no way to the target."""
+        """Make a call's ids; nothing is sent yet."""
         return InviteSession(invitation, self._endpoint, self._session_changed)
 
     def options(self, target: Address, uri: str, report: Callable[[int | None], None]) -> None:
         """Ask whether somebody is there: `report` hears the final status of an OPTIONS, None where none came."""
-        local = self._endpoint.local(target)
+        try:
+            local = self._endpoint.local(target)
+        except OSError:
+            self._layer.timers.callLater(0, report, None)
+            return
         headers = [
             ("Via", f"SIP/2.0/UDP {host_port(local)};branch={new_branch()};rport"),
             ("Max-Forwards", "70"),
@@ -95,7 +99,7 @@ class UserAgent:
             ("To", f"<{uri}>"),
             ("Call-ID", new_tag()),
             ("CSeq", "1 OPTIONS"),
-            self._endpoint.contact(target),
+            contact(local),
             ("Accept", SDP),
             ("User-Agent", self._endpoint.product),
         ]
@@ -115,7 +119,8 @@ class UserAgent:
     def recover_dialog(
         self, snapshot: str, finished: Callable[[], None], credentials: Credentials | None = None
     ) -> None:
-        """Hang up a call of the process before. Raises ValueError for what isn't a snapshot."""
+        """Hang up a call of the process before. Raises ValueError for what isn't a snapshot, and OSError where
+        `local` finds no way to the peer."""
         DialogRecovery(self._endpoint, self._late, snapshot, finished, credentials).start()
 
     def _session_changed(self, session: InviteSession, early: bool) -> None:
@@ -131,24 +136,23 @@ class UserAgent:
 
     def _received(self, request: Request, source: Address) -> None:
         tag = request.to.tag
-        if tag is not None:
-            usage = self._endpoint.usages.get((request.call_id, tag, request.from_.tag or ""))
-            if usage is not None:
-                usage.receive(request, source)
-                return
-        if request.method == "ACK":
-            return  # never answered (§17)
-        early = self._early.get((request.call_id, tag)) if tag is not None else None
-        if early is not None and request.method != "CANCEL":
+        usage = self._endpoint.usages.get((request.call_id, tag or "", request.from_.tag or ""))
+        early = self._early.get((request.call_id, tag or ""))
+        if request.method == "CANCEL":
+            # What it could be meant for was answered at once, so it changes nothing.
+            if self._layer.cancelled(request) is not None or self._trusted(source[0]):
+                self._endpoint.answer_cancel(request, source)
+        elif usage is not None:
+            usage.receive(request, source)
+        elif request.method == "ACK":
+            pass  # never answered (§17)
+        elif early is not None:
             early.receive_early(request, source)
         elif self._trusted(source[0]):
             self._refuse(request, source)
 
     def _refuse(self, request: Request, source: Address) -> None:
-        if request.method == "CANCEL":
-            # What it could cancel was answered at once, so it changes nothing (§9.2).
-            self._endpoint.answer(request, source, 200 if self._layer.cancelled(request) else 481)
-        elif request.method == "INVITE" and request.to.tag is None:
+        if request.method == "INVITE" and request.to.tag is None:
             self._endpoint.answer(request, source, 403, headers=[("Allow", ALLOW)])
         else:
             self._endpoint.answer_outside(request, source)

@@ -38,6 +38,14 @@ class Datagram:
         return f"{rest[:3]} {cseq.split()[-1].decode()}"
 
 
+def pass_time(clock: Clock, seconds: float) -> None:
+    "Let time pass; each timer fires at its own moment."
+    end = clock.seconds() + seconds
+    while calls := [call.getTime() for call in clock.getDelayedCalls() if call.getTime() <= end]:
+        clock.advance(max(0.0, min(calls) - clock.seconds()))
+    clock.advance(end - clock.seconds())
+
+
 Rule = Callable[[Datagram], "list[float]"]
 "The delays after which copies arrive: [] loses it, [DELAY] is as it should be."
 
@@ -79,14 +87,7 @@ class Network:
             receive(datagram.data, datagram.source)
 
     def pass_time(self, seconds: float) -> None:
-        "Let time pass; each timer fires at its own moment."
-        end = self.clock.seconds() + seconds
-        while True:
-            calls = [call.getTime() for call in self.clock.getDelayedCalls() if call.getTime() <= end]
-            if not calls:
-                break
-            self.clock.advance(max(0.0, min(calls) - self.clock.seconds()))
-        self.clock.advance(end - self.clock.seconds())
+        pass_time(self.clock, seconds)
 
     @property
     def labels(self) -> list[str]:

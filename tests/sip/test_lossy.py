@@ -126,16 +126,17 @@ def perform(flow: Flow, rule: Callable[[Datagram], list[float]]) -> World:
     if flow.ends is not None:
         later(world, flow.ends, sessions[0].end)
     later(world, END_AT_LAST, sessions[0].end)
-    later(world, END_AT_LAST, lambda: [give_up(call) for call in world.calls])
+    later(world, END_AT_LAST, lambda: give_up(world.calls))
     world.network.pass_time(LONGEST)
     return world
 
 
-def give_up(call: IncomingCall) -> None:
-    "What a callee does who was never told that the call is over."
-    call.drop()
-    for tag in (call.tag, "a", "b"):
-        call.bye(to_tag=tag)
+def give_up(calls: list[IncomingCall]) -> None:
+    "What a callee does who was never told that a call is over."
+    for call in calls:
+        call.drop()
+        for tag in (call.tag, "a", "b"):
+            call.bye(to_tag=tag)
 
 
 def only(number: int, delays: list[float]) -> Callable[[Datagram], list[float]]:
