@@ -36,8 +36,8 @@ _BLOCK = 1 << 17
 _LONGEST_FRAME = 4608
 PADDING = 0.1
 "Seconds that encoder and decoder may add to what was recorded."
-_FEW = 2
-"Damaged frames that any file may have, such as the first and the last of a file that was cut."
+_FEW = 5
+"Damaged frames that any file may have: its first and last where it was cut, and what one wrong octet takes along."
 _DAMAGED_SHARE = 0.1
 "Of all frames; with more, what is left is not worth a phone call."
 
