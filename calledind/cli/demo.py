@@ -7,6 +7,7 @@ real SIP and RTP over loopback; the customer's web server is here. What is shown
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -65,10 +66,9 @@ class Run:
             return
         if not self.messages:
             yield "no SIP message was seen"
-        answered = self.expected is None or self.expected["answered"] == 1
-        if answered and self.recording is None:
+        if _was_answered(self.messages) and self.recording is None:
             yield "the callee recorded nothing"
-        elif self.comparison is not None and self.comparison.correlation < self._good_enough():
+        elif self.comparison is not None and self.comparison.correlation < self.good_enough():
             yield f"the callee heard something else: correlation {self.comparison.correlation:.3f}"
         if self.callback is None:
             yield "no callback came"
@@ -81,9 +81,16 @@ class Run:
             if wanted != got:
                 yield f"the callback says answered, reason = {got}, expected {wanted}"
 
-    def _good_enough(self) -> float:
-        # Where packets are lost on the way, as one of the scenarios has it, it can't be as good.
-        return 0.5 if self.recording is not None and self.recording.get("lost") else GOOD_CORRELATION
+    def good_enough(self) -> float:
+        """Return the correlation that this call should have at least."""
+        # Where packets are lost on the way or the call is held, as scenarios have it, it can't be as good.
+        disturbed = self.held or bool(self.recording and self.recording.get("lost"))
+        return 0.5 if disturbed else GOOD_CORRELATION
+
+    @property
+    def held(self) -> bool:
+        """Whether the callee sent an offer of its own."""
+        return any(message.label == "INVITE" and not message.sent for message in self.messages)
 
 
 class Demo:
@@ -106,7 +113,7 @@ class Demo:
         run = Run(expected=self._scenario(number))
         self._request(run, number)
         if run.code == "0":
-            self._follow(run, number)
+            self._follow(run)
             self._heard(run)
             self._told(run)
         return run
@@ -156,7 +163,7 @@ class Demo:
 
     # the ladder
 
-    def _follow(self, run: Run, number: str) -> None:
+    def _follow(self, run: Run) -> None:
         words = f": the callee {run.expected['words']}" if run.expected else ""
         self._title(2, f"The phone rings{words}")
         self._console.print(self._ladder.head())
@@ -170,7 +177,7 @@ class Demo:
                     run.callback = self._customer.next_callback()
                 if over is None and run.callback is not None:
                     over = time.monotonic()
-                if over is not None and self._recorded(run, number) and _settled(run.messages):
+                if over is not None and self._recorded(run) and _settled(run.messages):
                     break
                 time.sleep(0.1)
         self._new_messages(run)
@@ -188,10 +195,11 @@ class Demo:
             run.messages.append(message)
         return bool(fresh)
 
-    def _recorded(self, run: Run, number: str) -> bool:
+    def _recorded(self, run: Run) -> bool:
         if run.recording is None and _was_answered(run.messages):
             rows = self._daemon.admin.get("/recordings") or []
-            mine = [row for row in rows if row.get("file") and str(row.get("number", "")).endswith(number)]
+            # The daemon's SIP Call-ID begins with the call's id.
+            mine = [row for row in rows if row.get("file") and str(row["sip_call_id"]).startswith(run.call_id)]
             run.recording = mine[-1] if mine else None
         return run.recording is not None or not _was_answered(run.messages)
 
@@ -211,8 +219,10 @@ class Demo:
         except (av.FFmpegError, OSError, ValueError, EOFError) as error:
             self._console.print(Text(f"    the recording can't be compared: {error}", "red"))
             return
-        for line in _verdict(run.comparison):
+        for line in _verdict(run.comparison, run.comparison.correlation >= run.good_enough()):
             self._console.print(line)
+        if run.held:
+            self._console.print(Text("    the call was held: from there on the audio is later than in the MP3", "dim"))
         self._console.print(Text(f"    listen to it: {path}", "dim"), soft_wrap=True)
 
     # the callback
@@ -257,7 +267,7 @@ class Demo:
         self._console.print("\nYour turn:\n")
         self._console.out(f"curl '{self._daemon.url}/api/playback/?{query}'", highlight=False)
         self._console.print(
-            "\nIt answers with the code; the callback appears here. Another call to the same number\n"
+            "\nIt answers with the code, and the callback appears here. The same number again\n"
             "within a minute is answered with 6. Ctrl-C ends the demo.\n"
         )
 
@@ -272,9 +282,17 @@ class Demo:
             reason = REASONS.get(given.get("reason", ""), "?")
             self._console.print(
                 f"  callback: phone_number={given.get('phone_number')} answered={given.get('answered')} "
-                f"reason={given.get('reason')} ({reason}), signature {'holds' if signed else 'does NOT hold'}",
+                f"reason={given.get('reason')} ({reason}), signature {'holds' if signed else 'does NOT hold'}"
+                f"{self._heard_in_short(callback.webhook_id)}",
                 soft_wrap=True,
             )
+
+    def _heard_in_short(self, call_id: str) -> str:
+        rows = self._daemon.admin.get("/recordings")
+        for row in rows:
+            if call_id and str(row["sip_call_id"]).startswith(call_id) and row.get("file"):
+                return f", {row['packets']} packets heard ({row['seconds']:.1f} s), {row['lost']} lost"
+        return ""
 
     def _title(self, step: int, words: str) -> None:
         self._console.print()
@@ -316,10 +334,9 @@ def _figures(recording: Mapping[str, Any]) -> Table:
     return table
 
 
-def _verdict(comparison: Comparison) -> Iterator[Text]:
-    good = comparison.correlation >= GOOD_CORRELATION
+def _verdict(comparison: Comparison, good: bool) -> Iterator[Text]:
     yield Text.assemble(
-        "    the recording against the MP3: correlation ",
+        "    against the MP3: correlation ",
         (f"{comparison.correlation:.4f}", "bold green" if good else "bold red"),
         f" (worst half second {comparison.worst:.4f})",
     )
@@ -350,6 +367,8 @@ def demo(once: bool, port: int, number: str, mp3: Path | None, keep: Path | None
     customer.start()
     daemon = Daemon(folder, free_port(port))
     well = False
+    # Whoever ends the demo ends the daemon, too.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         console.print(Text("calledin demo: a real daemon, a simulated carrier, nobody's phone rings", "bold"))
         with console.status("starting the daemon"):
@@ -369,6 +388,7 @@ def demo(once: bool, port: int, number: str, mp3: Path | None, keep: Path | None
         with console.status("stopping the daemon"):
             daemon.stop()
             customer.stop()
+        signal.signal(signal.SIGTERM, before)
         if keep is None:
             shutil.rmtree(folder, ignore_errors=True)
     raise SystemExit(0 if well else 1)

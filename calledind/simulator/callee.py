@@ -62,7 +62,9 @@ class Callee:
         self._reactor = reactor
         self._host = host
         self._loss = loss
-        self._random = random.Random(seed)  # noqa: S311 - the same packets are lost each time
+        # The same packets are lost each time, whatever the other direction does.
+        self._random = random.Random(seed)  # noqa: S311
+        self._sending_random = random.Random(seed + " sending")  # noqa: S311
         self._talks = talks
         self._rtp = UdpSocket(self.rtp_received)
         self._rtcp = UdpSocket(self.rtcp_received)
@@ -139,11 +141,8 @@ class Callee:
 
     # what comes
 
-    def _lost(self) -> bool:
-        return self._loss > 0 and self._random.random() < self._loss
-
     def rtp_received(self, data: bytes, source: Address) -> None:
-        if self.recording is None or self._agreed is None or self._lost():
+        if self.recording is None or self._agreed is None or self._random.random() < self._loss:
             return
         try:
             packet = Packet.parse(data)
@@ -198,7 +197,7 @@ class Callee:
         packet = Packet(payload_type, self._sequence, timestamp, self._ssrc, payload, marker)
         self._sequence = (self._sequence + 1) & 0xFFFF
         self._packets += 1
-        if not self._lost():
+        if self._sending_random.random() >= self._loss:
             self._rtp.put(bytes(packet), agreed.remote)
 
     def _report(self) -> None:
