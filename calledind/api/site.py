@@ -1,30 +1,14 @@
 # mypy: allow-untyped-calls
-"""The hardened site: `twisted.web` with bounds on what strangers may make it do.
-
-A connection is at one of four stages, each with its own deadline that no byte of the peer's can move:
-
-    HEAD      waiting for a request line and headers       HEAD_SECONDS from the first byte (or the connection) on
-    HANDLING  a resource is answering                      none here: the resource has bounds of its own
-    IDLE      answered, the next request may come          IDLE_SECONDS
-    CLOSING   the last octets are on their way             CLOSING_SECONDS, then it is aborted
-
-A request that is broken, or has a body that nobody wants, is answered before the rest of it is read. The connection
-is then closed for writing, and what still arrives is thrown away for a moment: closed at once, the kernel
-would send a reset, and the client would lose the answer that says what it did wrong (RFC 9112 §9.6).
-"""
+"""The hardened site: `twisted.web` with bounds on what strangers may make it do."""
 
 from __future__ import annotations
 
 import ipaddress
-import math
 from collections import Counter
-from enum import Enum
-from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import IAddress, IDelayedCall, IHalfCloseableDescriptor, IReactorTime
-from twisted.internet.protocol import connectionDone
+from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http, server
@@ -32,38 +16,8 @@ from twisted.web.resource import IResource
 
 from calledind.api.access_log import mask_arguments, mask_path
 from calledind.api.answers import report_incident, respond
+from calledind.api.channel import Channel
 from calledind.api.target import BadTarget, parse_query, split_target
-
-HEAD_OCTETS = 8 * 1024
-"Of request line and headers together."
-HEAD_FIELDS = 100
-HEAD_SECONDS = 5.0
-IDLE_SECONDS = 60.0
-CLOSING_SECONDS = 2.0
-BODY_SECONDS = 600.0
-"For the whole of a body, where bodies are taken."
-CLOSING_OCTETS = 256 * 1024
-"Thrown away of what a refused client goes on sending."
-BURST = 32
-"Requests taken out of one read; a peer that pipelines more is cut off, so that others have their turn."
-LOOK_SECONDS = 5.0
-"How often a connection's deadline is looked at, so that moving it costs nothing."
-
-WORDS = {
-    400: (b"Bad Request", b"this is not an HTTP request"),
-    408: (b"Request Timeout", b"the request took too long to arrive"),
-    411: (b"Length Required", b"send a Content-Length"),
-    413: (b"Content Too Large", b"the request has a body, or too large a one"),
-    431: (b"Request Header Fields Too Large", b"request line and headers are longer than 8 KiB together"),
-    503: (b"Service Unavailable", b"too many connections; try again in a second"),
-}
-
-
-class Stage(Enum):
-    HEAD = "head"
-    HANDLING = "handling"
-    IDLE = "idle"
-    CLOSING = "closing"
 
 
 class Request(server.Request):
@@ -142,197 +96,6 @@ class Request(server.Request):
             self.write(respond(self, 500, f"this is a fault of ours; ask for incident {incident}"))
             self.finish()
         return reason
-
-
-class Channel(http.HTTPChannel):
-    """One connection, within bounds."""
-
-    MAX_LENGTH = HEAD_OCTETS
-    totalHeadersSize = HEAD_OCTETS
-    maxHeaders = HEAD_FIELDS
-    requestFactory = Request
-    site: Site
-    transport: Any
-    "Whatever carries a connection: TCP, Unix or TLS."
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.unwanted_body = False
-        "The request being read has a body, and it will be refused."
-        self._stage = Stage.HEAD
-        self._deadline = math.inf
-        self._watch: IDelayedCall | None = None
-        self._discarded = 0
-        self._burst = 0
-        self._heard = False
-        self._counted = False
-
-    # the connection's life
-
-    def connectionMade(self) -> None:
-        super().connectionMade()
-        self._move(Stage.HEAD, HEAD_SECONDS)
-        self._look()
-        self._counted = self.site.count_in(self.transport.getPeer())
-        if not self._counted and self.isSecure():
-            # Words would cost a handshake.
-            self.abort()
-        elif not self._counted:
-            self.refuse(503)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self._counted:
-            self._counted = False
-            self.site.count_out(self.transport.getPeer())
-        if self._watch is not None and self._watch.active():
-            self._watch.cancel()
-        self._watch = None
-        super().connectionLost(reason)
-
-    def loseConnection(self) -> None:
-        """Close when what was written has left."""
-        self._close(linger=self.unwanted_body or bool(self._dataBuffer))
-
-    def abort(self) -> None:
-        """Close now."""
-        self._move(Stage.CLOSING, CLOSING_SECONDS)
-        self.transport.abortConnection()
-
-    def refuse(self, status: int, *, linger: bool = True) -> None:
-        """Answer what is not even a request, and close."""
-        phrase, words = WORDS[status]
-        head = (
-            b"HTTP/1.1 %d %s\r\n"
-            b"Content-Type: text/plain; charset=utf-8\r\n"
-            b"Content-Length: %d\r\n"
-            b"Connection: close\r\n\r\n"
-        )
-        self.transport.write(head % (status, phrase, len(words) + 1) + words + b"\n")
-        self.site.log_refusal(self.transport.getPeer(), status)
-        self.clearLineBuffer()
-        self._close(linger=linger)
-
-    def _close(self, *, linger: bool) -> None:
-        if self._stage is Stage.CLOSING:
-            return
-        self._move(Stage.CLOSING, CLOSING_SECONDS)
-        self._look()
-        half_closeable: bool = IHalfCloseableDescriptor.providedBy(self.transport) and not self.isSecure()
-        if linger and half_closeable:
-            self.transport.unregisterProducer()
-            self.transport.resumeProducing()
-            self.transport.loseWriteConnection()
-        else:
-            # TLS lingers by itself: it waits for the peer's close_notify.
-            super().loseConnection()
-
-    # deadlines
-
-    def _move(self, stage: Stage, seconds: float) -> None:
-        self._stage = stage
-        self._deadline = self.site.reactor.seconds() + seconds
-
-    def _look(self) -> None:
-        """Act on a deadline that has passed, else look again when it will have, or a little earlier."""
-        if self._watch is not None and self._watch.active():
-            self._watch.cancel()
-        left = self._deadline - self.site.reactor.seconds()
-        if left > 0:
-            self._watch = self.site.reactor.callLater(min(left, LOOK_SECONDS), self._look)
-        elif self._stage is Stage.HEAD and self._heard:
-            self.refuse(408, linger=False)
-        elif self._stage in (Stage.HEAD, Stage.IDLE):
-            self.loseConnection()
-        else:
-            self.transport.abortConnection()
-
-    # what arrives
-
-    def dataReceived(self, data: bytes) -> None:
-        if self._stage is Stage.CLOSING:
-            self._discard(data)
-            return
-        if self._stage is Stage.IDLE and data:
-            self._move(Stage.HEAD, HEAD_SECONDS)
-        self._burst = 0
-        self._heard = True
-        super().dataReceived(data)
-        # What follows a request in the same read is the beginning of the next one.
-        if self._stage is Stage.IDLE and not self.site.max_body and not data.endswith(b"\r\n\r\n"):
-            self._move(Stage.HEAD, HEAD_SECONDS)
-
-    def _discard(self, data: bytes) -> None:
-        self._discarded += len(data)
-        if self._discarded > CLOSING_OCTETS:
-            self.transport.abortConnection()
-
-    def lineLengthExceeded(self, line: bytes) -> None:
-        self.refuse(431)
-
-    def headerReceived(self, line: bytes) -> bool:
-        name, _, value = line.partition(b":")
-        name = name.lower()
-        if name == b"transfer-encoding":
-            if self.site.max_body:
-                self.refuse(411)
-                return False
-            self.unwanted_body = True
-            return True
-        if name == b"content-length" and not self._wants(value.strip(b" \t")):
-            return self._stage is not Stage.CLOSING
-        return bool(super().headerReceived(line))
-
-    def _wants(self, length: bytes) -> bool:
-        """Whether a body of this length is to be read."""
-        if not length.isdigit():
-            self.refuse(400)
-            return False
-        digits = length.lstrip(b"0")
-        if not digits:
-            return False
-        if not self.site.max_body:
-            self.unwanted_body = True
-            return False
-        if len(digits) > 15 or int(digits) > self.site.max_body:
-            self.refuse(413)
-            return False
-        return True
-
-    def allHeadersReceived(self) -> None:
-        super().allHeadersReceived()
-        if self.length:
-            self._move(Stage.HEAD, BODY_SECONDS)
-
-    def checkPersistence(self, request: http.Request, version: bytes) -> bool:
-        self._burst += 1
-        tokens = b",".join(request.requestHeaders.getRawHeaders(b"connection", ())).lower()
-        if (
-            version == b"HTTP/1.1"
-            and not self.unwanted_body
-            and self._burst < BURST
-            and b"close" not in [token.strip() for token in tokens.split(b",")]
-        ):
-            return True
-        request.responseHeaders.setRawHeaders(b"connection", [b"close"])
-        return False
-
-    def allContentReceived(self) -> None:
-        self._stage = Stage.HANDLING
-        self._deadline = math.inf
-        super().allContentReceived()
-
-    def requestDone(self, request: http.Request) -> None:
-        if self._stage is Stage.HANDLING:
-            self._move(Stage.IDLE, IDLE_SECONDS)
-        super().requestDone(request)
-
-    def _send100Continue(self) -> None:
-        """Only who sends a body that is taken is told to go on."""
-        if self.length:
-            super()._send100Continue()
-
-    def _respondToBadRequestAndDisconnect(self) -> None:
-        self.refuse(431 if self._receivedHeaderSize > self.totalHeadersSize else 400)
 
 
 class Site(server.Site):

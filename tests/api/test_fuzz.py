@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from calledind.admission import Verdict
-from calledind.api.site import IDLE_SECONDS, LOOK_SECONDS
+from calledind.api.channel import IDLE_SECONDS, LOOK_SECONDS
 from calledind.model import BadRequest, PlaybackRequest, ReturnCode
 from tests.api.wire import ACCEPTED, Arguments, Connection, Served
 

@@ -9,15 +9,15 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from calledind.admission import Verdict
-from calledind.api.site import (
+from calledind.api.channel import (
     BURST,
     CLOSING_OCTETS,
     CLOSING_SECONDS,
     HEAD_OCTETS,
     HEAD_SECONDS,
     IDLE_SECONDS,
-    network_of,
 )
+from calledind.api.site import network_of
 from tests.api.wire import ACCEPTED, Connection, Response, Served
 
 GET = b"GET /api/playback?x=1 HTTP/1.1\r\nHost: a\r\n\r\n"

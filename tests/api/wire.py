@@ -16,9 +16,10 @@ from zope.interface import alsoProvides
 
 from calledind.admission import Verdict
 from calledind.api.answers import Folder
+from calledind.api.channel import Channel
 from calledind.api.health import Alive, Ready
 from calledind.api.playback import Playback
-from calledind.api.site import Channel, Site
+from calledind.api.site import Site
 from calledind.model import ReturnCode
 
 Arguments = Mapping[bytes, Sequence[bytes]]
