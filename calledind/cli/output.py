@@ -61,6 +61,11 @@ def flatten(fields: Mapping[str, object], indent: str = "") -> Iterable[tuple[st
         if isinstance(value, Mapping):
             yield label, ""
             yield from flatten(value, indent + "  ")
+        elif isinstance(value, list | tuple) and value and all(isinstance(item, Mapping) for item in value):
+            yield label, ""
+            for item in value:
+                words = [f"{key.replace('_', ' ')} {cell(part)}" for key, part in item.items() if key != "name"]
+                yield f"{indent}  {item.get('name', '-')}", ", ".join(words)
         elif name.endswith("_at") and isinstance(value, int | float):
             yield label.removesuffix(" at"), moment(value)
         else:

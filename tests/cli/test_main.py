@@ -40,7 +40,12 @@ class CommandCase(TestCase):
             store=self.ledger.as_store,
             keyring=Keyring(b"p" * 32),
             now=lambda: 1_700_000_000.0,
-            status=lambda: {"version": "0.1.0", "simulator": True, "calls": {"queued": 1234}},
+            status=lambda: {
+                "version": "0.1.0",
+                "simulator": True,
+                "calls": {"queued": 1234},
+                "trunks": [{"name": "one", "busy": 2, "up": True}],
+            },
         )
         port = listen(reactor, Path(self.socket), admin_site(admin, reactor=reactor))  # type: ignore[arg-type]
         self.addCleanup(port.stopListening)
@@ -135,7 +140,9 @@ class DoNotCallTests(CommandCase):
 class StatusTests(CommandCase):
     async def test_status(self) -> None:
         """Status is told for people and as JSON."""
-        self.assertRegex(await self.done("status"), r"simulator +yes *\ncalls *\n +queued +1,234")
+        self.assertRegex(
+            await self.done("status"), r"simulator +yes *\ncalls *\n +queued +1,234 *\ntrunks *\n  one +busy 2, up yes"
+        )
         self.assertEqual(json.loads(await self.done("status", "--json"))["calls"], {"queued": 1234})
 
     async def test_environment_and_config(self) -> None:
