@@ -24,7 +24,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from calledind.model import Address
 from calledind.sip.auth import MOST_TRIES, Authenticator, Credentials
@@ -202,7 +202,7 @@ class InviteSession:
             self._feed(SUCCESS, news)
 
     def _feed(self, what: Input, news: object = None) -> None:
-        self._table[self._state, what](self, news)
+        self.table[self._state, what](self, news)
 
     # the steps
 
@@ -367,7 +367,7 @@ class InviteSession:
     def _credentials(self) -> list[tuple[str, str]]:
         return _credentials(self._request) if self._request is not None else []
 
-    _table: Mapping[tuple[State, Input], Callable[[Any, Any], None]] = {
+    table: ClassVar[Mapping[tuple[State, Input], Callable[[Any, Any], None]]] = {
         **dict.fromkeys(((PREPARED, never) for never in Input), _ignore),
         (PREPARED, SEND): _call,
         (PREPARED, END): _forget,

@@ -219,6 +219,11 @@ class Uas:
         "How many transactions, dialogs and calls live: 0 when all is quiet."
         return len(self._layer) + len(self._endpoint.usages) + len(self._calls)
 
+    @property
+    def dialogs(self) -> tuple[Dialog, ...]:
+        """Those that live."""
+        return tuple(usage.dialog for usage in self._endpoint.usages.values())
+
     def datagram_received(self, data: bytes, source: Address) -> None:
         """Take a datagram; whatever its octets are, nothing is raised because of them."""
         self._layer.datagram_received(data, source)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from calledind.model import Address
 from calledind.sip.events import Ended, Event, Refused, Unreachable
+from calledind.sip.message import Request, Response, parse
+from calledind.sip.transactions import new_branch
 from calledind.sip.uas import CalleeEvent, IncomingCall, Uas
 from calledind.sip.useragent import Invitation, InviteSession, UserAgent
 from tests.sip.network import Network
@@ -28,6 +30,19 @@ def invitation(**changes: object) -> Invitation:
         "offer": OFFER,
     }
     return Invitation(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def outside(method: str, *headers: tuple[str, str], uri: str = "sip:calledin@127.0.0.1", to: str = "") -> Request:
+    "A request that is in no dialog."
+    own = [
+        ("Via", f"SIP/2.0/UDP 127.0.0.2:5060;branch={new_branch()}"),
+        ("Max-Forwards", "70"),
+        ("From", "<sip:them@127.0.0.2>;tag=theirs"),
+        ("To", to or "<sip:calledin@127.0.0.1>"),
+        ("Call-ID", new_branch()),
+        ("CSeq", f"1 {method}"),
+    ]
+    return Request(method, uri, [*own, *headers])
 
 
 @dataclass
@@ -78,6 +93,39 @@ class World:
     @property
     def last_words(self) -> list[Event]:
         return [event for event in self.events if isinstance(event, Refused | Unreachable | Ended)]
+
+    def answered(self, **changes: object) -> InviteSession:
+        "A call that the callee has answered and we have acknowledged."
+        session = self.call(**changes)
+        self.network.pass_time(1)
+        session.acknowledge()
+        self.network.pass_time(1)
+        return session
+
+    def in_dialog(self, method: str, *headers: tuple[str, str], body: bytes = b"", **changes: object) -> Request:
+        "A request of the callee's inside the dialog, as it leaves; `cseq` and `branch` may be others than due."
+        dialog = next(iter(self.callee.dialogs))
+        request = dialog.request(method, THEM, headers, body, branch=str(changes.get("branch", "")))
+        if "cseq" in changes:
+            own = [pair for pair in request.headers if pair[0] != "CSeq"]
+            request = Request(method, request.uri, [*own, ("CSeq", f"{changes['cseq']} {method}")], body)
+        return request
+
+    def ask(self, request: Request, source: Address = THEM) -> list[Response]:
+        "Send a request to us, and return what came back to its branch within a second."
+        self.network.attach(source)(bytes(request), US)
+        self.network.pass_time(1)
+        return [
+            response
+            for datagram in self.network.sent
+            if isinstance(response := parse(datagram.data), Response)
+            and datagram.source == US
+            and response.via.branch == request.via.branch
+            and response.cseq.method == request.method
+        ]
+
+    def statuses(self, request: Request, source: Address = THEM) -> list[int]:
+        return [response.status for response in self.ask(request, source)]
 
     def stranger(self, address: Address = ("127.0.0.9", 5060)) -> tuple[Callable[[bytes, Address], None], list[bytes]]:
         "Somebody else's `send`, and what they are sent."
