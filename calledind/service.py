@@ -140,8 +140,8 @@ class Daemon(Service):
             trunks = tuple(with_password(trunk) for trunk in self._settings.trunks)
         self._signalling.start(trunks)
         self._dial(trunks)
-        await self._recover()
         await self._callbacks.start()
+        await self._recover()
         self._dialer.start()
         self._listen()
         self._started = True

@@ -156,9 +156,14 @@ class Answer:
 
 
 class Daemon:
-    """`twistd calledin` in a process of its own; `settings` is the text of its settings file."""
+    """`twistd calledin` in a process of its own; `settings` is the text of its settings file.
 
-    def __init__(self, folder: Path, settings: str, environment: Mapping[str, str] | None = None) -> None:
+    `module`: what to run in place of twistd, with twistd's arguments.
+    """
+
+    def __init__(
+        self, folder: Path, settings: str, *, module: str | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.folder = folder
         self.port = free_tcp_port()
         self.data = folder / "data"
@@ -166,11 +171,12 @@ class Daemon:
         self.log = folder / "calledin.log"
         folder.mkdir(parents=True, exist_ok=True)
         self.config.write_text(f'data = "{self.data}"\n{settings}')
-        self._environment = dict(os.environ, **(environment or {}))
+        self._program = ["-c", TWISTD] if module is None else ["-m", module]
+        self._environment = dict(os.environ, PYTHONPATH=str(Path(__file__).parents[2]), **(environment or {}))
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-c", TWISTD, "--nodaemon", "--pidfile=", "calledin"]
+        command = [sys.executable, *self._program, "--nodaemon", "--pidfile=", "calledin"]
         command += ["--config", str(self.config), "--http", f"127.0.0.1:{self.port}"]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
