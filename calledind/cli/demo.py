@@ -190,10 +190,16 @@ class Demo:
         fresh = [Message.read(entry) for entry in (entries or [])[len(run.messages) :]]
         for message in fresh:
             self._console.print(self._ladder.message(message))
-            if message.sent and message.label == "ACK" and _was_answered(run.messages):
+            if self._begins_audio(run, message):
                 self._console.print(self._ladder.media("RTP: the audio, 50 packets a second"))
             run.messages.append(message)
         return bool(fresh)
+
+    def _begins_audio(self, run: Run, message: Message) -> bool:
+        """Whether this is the first ACK to the telephone that answered first."""
+        acked = message.sent and message.label == "ACK" and self._ladder.is_first(message.peer)
+        earlier = any(each.label == "ACK" and each.peer == message.peer for each in run.messages)
+        return acked and not earlier and _was_answered(run.messages)
 
     def _recorded(self, run: Run) -> bool:
         if run.recording is None and _was_answered(run.messages):

@@ -18,6 +18,7 @@ from rich.text import Text
 _RTPMAP = re.compile(r"^a=rtpmap:\d+ ([^/\s]+)/", re.MULTILINE)
 _AUDIO = re.compile(r"^m=audio (\d+) \S+([ \d]*)", re.MULTILINE)
 _DIRECTION = re.compile(r"^a=(sendonly|recvonly|inactive)\s*$", re.MULTILINE)
+_TAG = re.compile(r";\s*tag=([^\s;,>]+)")
 _STATIC = {"0": "PCMU", "8": "PCMA"}
 
 
@@ -37,6 +38,8 @@ class Message:
     "Start line, CSeq and branch: the same for a message that is sent again."
     failure: bool
     "A response of 300 or more."
+    peer: str
+    "The peer's tag, by which the telephones of a fork are told apart; empty where there is none yet."
 
     @classmethod
     def read(cls, entry: Mapping[str, object]) -> Message:
@@ -50,13 +53,18 @@ class Message:
         method = cseq.rpartition(" ")[2]
         if is_response and method not in ("INVITE", ""):
             label += f" ({method})"
+        sent = entry.get("direction") == "sent"
+        # To is who was called: of our requests and the answers to them the peer, of the peer's requests ourselves.
+        peer = _field(fields, "To", "t") if sent != is_response else _field(fields, "From", "f")
+        tag = _TAG.search(peer)
         return cls(
             at=float(str(entry.get("time", 0.0))),
-            sent=entry.get("direction") == "sent",
+            sent=sent,
             label=label or "(empty)",
             detail=_describe(body) if "application/sdp" in _field(fields, "Content-Type", "c") else "",
             identity="|".join((start, cseq, _field(fields, "Via", "v"), _field(fields, "To", "t"))),
             failure=is_response and label[:1] in "3456",
+            peer=tag[1] if tag else "",
         )
 
 
@@ -94,6 +102,8 @@ class Ladder:
         self._to_right, self._to_left = (">", "<") if ascii_only else ("▶", "◀")
         self._start: float | None = None
         self._seen: set[tuple[bool, str]] = set()
+        self._peers: dict[str, int] = {}
+        "Tag -> 1 for the first telephone that was heard of, 2 for the next."
 
     def head(self) -> Text:
         gap = self._span + 2 + 10 - len(self._left) - len(self._right)
@@ -105,12 +115,18 @@ class Ladder:
         again = (message.sent, message.identity) in self._seen
         self._seen.add((message.sent, message.identity))
         label = message.label + (f", {message.detail}" if message.detail else "") + (" (again)" if again else "")
+        if message.peer and self._peers.setdefault(message.peer, len(self._peers) + 1) > 1:
+            label += f" [telephone {self._peers[message.peer]}]"
         style = "yellow" if again else "red" if message.failure else "cyan" if message.sent else "green"
         return self._arrow(f"{message.at - self._start:9.3f}", label, style, self._line, rightwards=message.sent)
 
     def media(self, label: str) -> Text:
         """Return the line for the audio between two messages."""
         return self._arrow(" " * 9, label, "magenta", self._double, rightwards=True)
+
+    def is_first(self, peer: str) -> bool:
+        """Whether this tag is that of the first telephone that was heard of."""
+        return self._peers.get(peer, 1) == 1
 
     def _arrow(self, time: str, label: str, style: str, line: str, *, rightwards: bool) -> Text:
         label = f" {label[: self._span - 8]} "

@@ -62,6 +62,18 @@ class LadderTests(SynchronousTestCase):
         self.assertIn("again", ladder.message(invite).plain)
         self.assertNotIn("again", ladder.message(message("INVITE sip:x SIP/2.0", "2 INVITE")).plain)
 
+    def test_fork(self) -> None:
+        """The second telephone that answers is told from the first, in both directions."""
+        ladder = Ladder()
+        lines = []
+        for tag in ("one", "two"):
+            to = f"\r\nFrom: <sip:a@b>;tag=us\r\nTo: <sip:c@d>;tag={tag}\r\n\r\n"
+            lines.append(ladder.message(message("SIP/2.0 200 OK", "1 INVITE", to, sent=False)).plain)
+            lines.append(ladder.message(message("ACK sip:x SIP/2.0", "1 ACK", to)).plain)
+            back = f"\r\nFrom: <sip:c@d>;tag={tag}\r\nTo: <sip:a@b>;tag=us\r\n\r\n"
+            lines.append(ladder.message(message("BYE sip:x SIP/2.0", "1 BYE", back, sent=False)).plain)
+        self.assertEqual(["[telephone 2]" in line for line in lines], [False] * 3 + [True] * 3)
+
     def test_width(self) -> None:
         """Every line fits, and all have the same length, however long the phrase is."""
         ladder = Ladder(width=80)
