@@ -13,8 +13,8 @@ It takes commands on standard input and tells events on standard output, in the 
                                                ["ready"] once, at the start
 
 The loop: sleep until the next slice is due, send its packets, then do in what is left of the 2 ms whatever
-else there is (received packets, timers, commands), a bounded piece at a time. While no stream is
-being sent it waits for its sockets instead.
+else there is (commands, timers, every 10 ms the received packets), a bounded piece at a time. While no stream
+is being sent it waits for its sockets instead.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ _LONGEST_WAIT = 1.0
 "Seconds without a look at anything."
 _MOST_UNREAD = 16 * 1024 * 1024
 "Octets of events that the daemon has not read; then something is wrong with it."
+_SLICES_PER_LISTENING = 5
+"The kernel notes when a packet came; that it is looked at 10 ms later is no loss, and costs a fifth."
 _NICENESS = -10
 _PR_SET_TIMERSLACK = 29
 
@@ -87,46 +89,64 @@ class Daemon:
         return bool(self._unsent)
 
 
+class Ears:
+    """All sockets of the engine, and the commands' pipe, as one thing to wait for."""
+
+    def __init__(self, engine: Engine, commands: int) -> None:
+        self._engine = engine
+        self._poll = select.epoll()
+        self._poll.register(commands, select.EPOLLIN)
+        self._rtp: dict[int, Port] = {}
+        self._rtcp: dict[int, Port] = {}
+        self._known = 0
+
+    def listen(self, wait: float) -> bool:
+        """Wait up to so many seconds, take what has come; True where there is more."""
+        ready: list[Port] = []
+        for descriptor, _ in self._poll.poll(wait):
+            if descriptor in self._rtp:
+                ready.append(self._rtp[descriptor])
+            elif descriptor in self._rtcp:
+                self._engine.receive_control(self._rtcp[descriptor])
+        return bool(ready) and self._engine.receive(ready)
+
+    def add_new_ports(self) -> None:
+        """Listen to the ports that were opened since this was last called."""
+        for port in self._engine.opened[self._known :]:
+            self._rtp[port.rtp.fileno()] = port
+            self._rtcp[port.rtcp.fileno()] = port
+            self._poll.register(port.rtp.fileno(), select.EPOLLIN)
+            self._poll.register(port.rtcp.fileno(), select.EPOLLIN)
+        self._known = len(self._engine.opened)
+
+
 def run(engine: Engine, daemon: Daemon) -> None:
     """Serve until the daemon is gone."""
-    poll = select.epoll()
-    poll.register(daemon.fileno(), select.EPOLLIN)
-    ports: dict[int, Port] = {}
-    controls: dict[int, Port] = {}
-    known = 0
+    ears = Ears(engine, daemon.fileno())
     commands: deque[Item] = deque()
     metronome = Metronome(time.monotonic())
-    sending = False
+    sending = more = False
     while not daemon.gone:
         wait = _pause(engine, metronome, sending, busy=bool(commands) or daemon.behind)
-        ready: list[Port] = []
-        for descriptor, _ in poll.poll(wait):
-            if descriptor in ports:
-                ready.append(ports[descriptor])
-            elif descriptor in controls:
-                engine.receive_control(controls[descriptor])
-            else:
-                commands += daemon.read()
-        if ready:
-            engine.receive(ready)
+        if not sending or more or metronome.count % _SLICES_PER_LISTENING == 0:
+            more = ears.listen(wait)
         engine.run_timers()
+        commands += daemon.read()
         while commands:
             engine.command(commands.popleft())
             if sending and metronome.wait(time.monotonic()) < SLICE / 8:
                 break
-        for port in engine.opened[known:]:
-            ports[port.rtp.fileno()] = port
-            controls[port.rtcp.fileno()] = port
-            poll.register(port.rtp.fileno(), select.EPOLLIN)
-            poll.register(port.rtcp.fileno(), select.EPOLLIN)
-        known = len(engine.opened)
+        ears.add_new_ports()
         daemon.tell(engine.events)
         engine.events.clear()
         began = engine.sending > 0
         if began and not sending:
             metronome.restart(time.monotonic())
         sending = began
+    for command in commands:
+        engine.command(command)
     engine.close_all()
+    daemon.tell(engine.events)
 
 
 def _pause(engine: Engine, metronome: Metronome, sending: bool, *, busy: bool) -> float:

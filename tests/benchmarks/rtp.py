@@ -118,8 +118,7 @@ class Process:
             self._events += self._unpacker.feed(data)
 
     def processor_seconds(self) -> float:
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / 100.0
+        return int(Path(f"/proc/{self._process.pid}/schedstat").read_text().split()[0]) / 1e9
 
     def end(self) -> None:
         assert self._process.stdin
