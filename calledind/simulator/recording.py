@@ -65,7 +65,7 @@ class Heard:
     strays: int
     "Of another stream, of a payload type that was not agreed, or not RTP at all."
     jitter: float
-    "Interarrival jitter at the end, in seconds (RFC 3550 appendix A.8)."
+    "Interarrival jitter at the end, in seconds (RFC 3550 appendix A.8); our own lateness in reading is part of it."
     longest_gap: float
     "Between one packet's arrival and the next one's, in seconds."
     seconds: float
