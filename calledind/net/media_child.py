@@ -171,8 +171,8 @@ class MediaChild:
             self.tell(["ping", self._unread])
 
     def _kill(self, why: str) -> None:
-        self.log.error("A media process {why}; it is killed.", why=why)
-        if self._pipe is not None:
+        if self._pipe is not None and not self._pipe.killed:
+            self.log.error("A media process {why}; it is killed.", why=why)
             self._pipe.kill()
 
     def _cancel_waiting(self) -> None:
@@ -237,6 +237,7 @@ class _Pipe(ProcessProtocol):
         self._child = child
         self._unpacker = Unpacker()
         self._errors = b""
+        self.killed = False
 
     def write(self, data: bytes) -> None:
         if self.transport is not None:
@@ -247,6 +248,7 @@ class _Pipe(ProcessProtocol):
             self.transport.closeStdin()
 
     def kill(self) -> None:
+        self.killed = True
         if self.transport is not None:
             try:
                 self.transport.signalProcess("KILL")
@@ -257,8 +259,7 @@ class _Pipe(ProcessProtocol):
         try:
             items = self._unpacker.feed(data)
         except PipeError as error:
-            self._child.log.error("A media process sent {words}; it is killed.", words=str(error))
-            self.kill()
+            self._child._kill(f"sent {error}")
             return
         self._child._received(items)
 

@@ -21,7 +21,11 @@ class DaemonTests(SynchronousTestCase):
         self.unpacker = Unpacker()
         self.daemon = Daemon(self.commands_in, self.events_out)
         self.open = {self.commands_in, self.commands, self.events, self.events_out}
-        self.addCleanup(lambda: [os.close(descriptor) for descriptor in self.open])
+        self.addCleanup(self.close_all)
+
+    def close_all(self) -> None:
+        for descriptor in list(self.open):
+            self.close(descriptor)
 
     def close(self, descriptor: int) -> None:
         os.close(descriptor)
