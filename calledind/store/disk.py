@@ -46,6 +46,14 @@ UNFINISHED = (State.ACCEPTED, State.DIALING, State.ANSWERED)
 Connect = Callable[[Path], sqlite3.Connection]
 
 
+class Repeated(Exception):
+    """The group would accept calls that are in the file already: `call_ids`. Nothing was changed."""
+
+    def __init__(self, call_ids: Sequence[str]) -> None:
+        super().__init__(call_ids)
+        self.call_ids = call_ids
+
+
 def connect(path: Path) -> sqlite3.Connection:
     """Open the database in autocommit mode: transactions are begun and ended by statements of ours."""
     return sqlite3.connect(path, isolation_level=None, timeout=5.0)
@@ -116,13 +124,16 @@ class Disk:
         )
 
     def write(self, changes: Sequence[Change]) -> None:
-        """Keep all of the changes, or raise and keep none."""
+        """Keep all of the changes, or raise and keep none. Raises `Repeated`, `sqlite3.Error`, OSError."""
         database = self._connection()
         try:
             database.execute("BEGIN IMMEDIATE")
             _tell(database, changes)
             database.execute("UPDATE commits SET number = number + 1")
             database.execute("COMMIT")
+        except Repeated:
+            database.execute("ROLLBACK")
+            raise
         except BaseException:
             self._abandon()
             if not self._arrived():
@@ -238,8 +249,9 @@ def _tell(database: sqlite3.Connection, changes: Sequence[Change]) -> None:
     for change in by_kind[Kind.DISABLE]:
         database.execute(DISABLE, change.row)
     if accepted := by_kind[Kind.ACCEPT]:
-        _mark_repeated(database, accepted)
-        _execute(database, ACCEPT, (change.row for change in accepted if not change.repeated))
+        if known := json.loads(database.execute(KNOWN, (_ids(accepted),)).fetchone()[0]):
+            raise Repeated(known)
+        _execute(database, ACCEPT, (change.row for change in accepted))
     for kind, statement in ((Kind.BEGIN, BEGIN), (Kind.ANSWER, ANSWER), (Kind.SETTLE, SETTLE)):
         # The last change of a call is the one that counts: a joined UPDATE would take any of several.
         _execute(database, statement, {change.call_id: change.row for change in by_kind[kind]}.values())
@@ -265,12 +277,6 @@ def _ids(changes: Iterable[Change]) -> str:
     return dump([change.call_id for change in changes])
 
 
-def _mark_repeated(database: sqlite3.Connection, accepted: Sequence[Change]) -> None:
-    known = set(json.loads(database.execute(KNOWN, (_ids(accepted),)).fetchone()[0]))
-    for change in accepted:
-        change.repeated = change.call_id in known
-
-
 def _decide_callbacks(database: sqlite3.Connection, finished: Sequence[Change]) -> Iterable[str]:
     """Compare and set in memory, in the order of the changes; return the rows that came out of it."""
     found = json.loads(database.execute(CALLBACKS, (_ids(finished),)).fetchone()[0])
@@ -291,7 +297,7 @@ def _sums(changes: Iterable[Change], sign: int = 1) -> Iterator[str]:
     """Add up what the group does to each key, times `sign`."""
     sums: dict[str, tuple[int, int, int, int]] = {}
     for change in changes:
-        if change.books is not None and not change.repeated:
+        if change.books is not None:
             key_id, *figures = change.books
             before = sums.get(key_id, (0, 0, 0, 0))
             sums[key_id] = tuple(map(sum, zip(before, figures, strict=True)))  # type: ignore[assignment]
@@ -308,7 +314,7 @@ def _take_back(database: sqlite3.Connection, changes: Sequence[Change]) -> None:
             attempt = None if live.attempt is None else dump(from_attempt(live.attempt))
             answer = None if live.answer is None else dump(from_answer(*live.answer))
             database.execute(RESTORE, (live.state, attempt, answer, change.call_id))
-        elif change.kind is Kind.ACCEPT and not change.repeated:
+        elif change.kind is Kind.ACCEPT:
             database.execute("DELETE FROM call WHERE id = ?", (change.call_id,))
         elif change.kind is Kind.CALLBACK and change.before is not None:
             database.execute(

@@ -33,7 +33,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from calledind.model import Attempt, Call, CallRecord, Key, Outcome, PendingCallback, ReturnCode, State
-from calledind.store.disk import Archive, Connect, Disk, connect, explain
+from calledind.store.disk import Archive, Connect, Disk, Repeated, connect, explain
 from calledind.store.interface import Number, StoreUnavailable, Totals
 from calledind.store.memory import Change, Memory
 from calledind.store.worker import FromThread, Worker
@@ -68,6 +68,10 @@ class Runner(Protocol):
     def stop(self) -> None: ...
 
 
+Waiting = tuple[Change, Deferred[Any], Callable[[], Deferred[Any]]]
+"A change, who waits for it, and the way to ask for it anew."
+
+
 class EmbeddedStore:
     """`interface.Store` in a folder of its own; one process at a time may have it open."""
 
@@ -89,8 +93,8 @@ class EmbeddedStore:
         self._archive = Archive(self._path, connect)
         self._runner = runner
         self._max_waiting = max_waiting
-        self._waiting: list[tuple[Change, Deferred[Any]]] = []
-        self._committing: list[tuple[Change, Deferred[Any]]] = []
+        self._waiting: list[Waiting] = []
+        self._committing: list[Waiting] = []
         self._committing_since = 0.0
         self._trouble: str | None = "the store is not open"
         self._retry: IDelayedCall | None = None
@@ -177,22 +181,22 @@ class EmbeddedStore:
             return StoreUnavailable(f"{len(self._waiting)} changes wait for the disk of {self._path}; it is too slow")
         return None
 
-    def _decide(self, decision: Callable[..., Change], *args: Any, **kwargs: Any) -> Deferred[Any]:
+    def _decide(self, decision: Callable[[], Change]) -> Deferred[Any]:
         """Change memory and the disk, unless it can't be done now."""
         refusal = self._refusal(2 * self._max_waiting)
         if refusal is not None:
             return fail(refusal)
         try:
-            change = decision(*args, **kwargs)
+            change = decision()
         except (KeyError, ValueError) as error:
             return fail(error)
-        return self._keep(change)
+        return self._keep(change, partial(self._decide, decision))
 
-    def _keep(self, change: Change) -> Deferred[Any]:
+    def _keep(self, change: Change, again: Callable[[], Deferred[Any]]) -> Deferred[Any]:
         if change.is_nothing and not self._committing:
             return succeed(change.answer)
         kept: Deferred[Any] = Deferred()
-        self._waiting.append((change, kept))
+        self._waiting.append((change, kept, again))
         if not self._committing:
             self._commit()
         return kept
@@ -201,28 +205,40 @@ class EmbeddedStore:
         group, self._waiting = self._waiting, []
         self._committing = group
         self._committing_since = self._reactor.seconds()
-        changes = [change for change, _ in group]
-        self._writer.run(partial(self._disk.write, changes)).addCallbacks(self._committed, self._failed)
+        changes = [waiting[0] for waiting in group]
+        writing = self._writer.run(partial(self._disk.write, changes))
+        writing.addCallbacks(self._committed, self._failed).addErrback(self._log_bug)
 
-    def _committed(self, _: None) -> None:
+    def _committed(self, _written: None) -> None:
         group, self._committing = self._committing, []
-        for change, _kept in group:
-            if change.repeated:
-                change.undo()
-            else:
-                change.kept()
+        for change, _, _ in group:
+            change.kept()
         # The disk works on the next group while the askers of this one hear their answers.
         if self._waiting:
             self._commit()
-        for change, kept in group:
+        for change, kept, _ in group:
             kept.callback(change.answer)
         self._tell_idle()
 
     def _failed(self, failure: Failure) -> None:
         group = self._committing + self._waiting
         self._committing, self._waiting = [], []
-        for change, _ in reversed(group):
+        for change, _, _ in reversed(group):
             change.undo()
+        if isinstance(failure.value, Repeated):
+            self._decide_again(group, failure.value)
+        else:
+            self._give_up(group, failure)
+        self._tell_idle()
+
+    def _decide_again(self, group: Sequence[Waiting], repeated: Repeated) -> None:
+        """Calls ended long ago were accepted once more: what was decided on that ground is decided anew."""
+        self._memory.ended = repeated.call_ids
+        for _, kept, again in group:
+            again().chainDeferred(kept)
+        self._memory.ended = ()
+
+    def _give_up(self, group: Sequence[Waiting], failure: Failure) -> None:
         words = explain(failure.value, self._path)
         if not isinstance(failure.value, sqlite3.OperationalError | OSError):
             self._log.failure("A group of {count} changes was refused by the store", failure, count=len(group))
@@ -230,9 +246,12 @@ class EmbeddedStore:
             self._log.error("The store can't take changes: {words}", words=words)
             self._trouble = words
             self._probe()
-        for _change, kept in group:
+        for _, kept, _ in group:
             kept.errback(StoreUnavailable(words))
-        self._tell_idle()
+
+    def _log_bug(self, failure: Failure) -> None:
+        self._log.failure("The store has lost its way, and must be restarted", failure)
+        self._trouble = "the store has lost its way; restart calledin, and report what its log says"
 
     def _tell_idle(self) -> None:
         if not self._committing:
@@ -297,7 +316,7 @@ class EmbeddedStore:
     async def _in_chunks(self, decision: Callable[[list[Number]], Change], numbers: Iterable[Number]) -> int:
         source, count = iter(numbers), 0
         while chunk := list(islice(source, LIST_CHUNK)):
-            count += await self._decide(decision, chunk)
+            count += await self._decide(partial(decision, chunk))
         return count
 
     def do_not_call(self) -> Iterable[Number]:
@@ -322,7 +341,7 @@ class EmbeddedStore:
         except ValueError as error:
             return fail(error)
         if isinstance(decision, Change):
-            return self._keep(decision)
+            return self._keep(decision, partial(self.accept, call))
         code = decision
         known = self._read(lambda: self._archive.is_known(call.id))
         return known.addCallback(lambda found: ReturnCode.ACCEPTED if found else code)
@@ -336,9 +355,16 @@ class EmbeddedStore:
         return self._decide(lambda: self._memory.record_answer(call_id, dialog, now))
 
     def settle(self, call_id: str, outcome: Outcome, *, charge: bool) -> Deferred[bool]:
-        if self._trouble is None and call_id not in self._memory.live:
+        refusal = self._refusal(2 * self._max_waiting)
+        if refusal is not None:
+            return fail(refusal)
+        if call_id not in self._memory.live:
             return self._read(lambda: self._archive.was_settled(call_id, outcome, charge))
-        return self._decide(lambda: self._memory.settle(call_id, outcome, charge=charge))
+        try:
+            change = self._memory.settle(call_id, outcome, charge=charge)
+        except ValueError as error:
+            return fail(error)
+        return self._keep(change, partial(self.settle, call_id, outcome, charge=charge))
 
     def unfinished(self) -> Deferred[Sequence[CallRecord]]:
         return self._read(self._archive.unfinished)

@@ -13,7 +13,7 @@ customers' servers.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -67,8 +67,7 @@ class Change:
     kept: Callable[[], None] = _nothing
     "Called when the disk has it."
     repeated: bool = False
-    """Set by the disk for what it has already: an ACCEPT was not done again and `undo` is due, a CALLBACK
-    changed nothing."""
+    "Set by the disk for a CALLBACK that it has already: the answer is True, and nothing was changed."
     live: Live | None = None
     "The call that BEGIN, ANSWER and SETTLE change."
     before: Any = None
@@ -146,6 +145,8 @@ class Memory:
         self._mark_order = deque(loaded.marks)
         self.numbers = loaded.numbers
         self._counts = loaded.counts
+        self.ended: Collection[str] = ()
+        "Calls that the disk has just found to be old ones, so that deciding once more finds it too."
 
     # keys and credits
 
@@ -266,7 +267,7 @@ class Memory:
         account = self.accounts.get(call.key_id)
         number = encode(call.country_code, call.phone_number)
         previous = self._marks.get(number)
-        if call_id in self.live or (previous is not None and previous[1] == call_id):
+        if call_id in self.live or call_id in self.ended or (previous is not None and previous[1] == call_id):
             return Change(Kind.NOTHING, ReturnCode.ACCEPTED)
         if account is None:
             return ReturnCode.INVALID_KEY

@@ -12,7 +12,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from twisted.internet.defer import Deferred
@@ -175,7 +175,8 @@ class StoreMachine(RuleBasedStateMachine):
 
     @initialize()
     def first_key(self) -> None:
-        self.ask(self.bench.store.add_key(make_key(credits=2), b"key_1"), lambda: self.model.add_key("key_1"))
+        self.add_key("key_1")
+        self.add_credits("key_1", 4)
 
     @rule(key_id=KEYS)
     def add_key(self, key_id: str) -> None:
@@ -209,6 +210,20 @@ class StoreMachine(RuleBasedStateMachine):
         at, url = self.time, "http://example.com/" if callback else None
         call = make_call(call_id, key_id=key_id, number=number, at=at, callback_url=url)
         self.ask(self.bench.store.accept(call), lambda: self.model.accept(call_id, key_id, number, at, callback))
+
+    @rule(call_id=CALLS, number=NUMBERS, steps=st.integers(1, 6), callback=st.booleans(), charge=st.booleans())
+    def live(self, call_id: str, number: tuple[str, str], steps: int, callback: bool, charge: bool) -> None:
+        """Take a call so many steps along its life without waiting for an answer."""
+        way: list[Callable[[], None]] = [
+            lambda: self.accept(call_id, "key_1", number, 61, callback),
+            lambda: self.begin_dialing(call_id, 1),
+            lambda: self.begin_dialing(call_id, 2),
+            lambda: self.record_answer(call_id),
+            lambda: self.settle(call_id, charge),
+            lambda: self.finish_callback(call_id, 1, State.DELIVERED),
+        ]
+        for step in way[:steps]:
+            step()
 
     @rule(call_id=CALLS, number=st.integers(1, 2))
     def begin_dialing(self, call_id: str, number: int) -> None:
@@ -248,16 +263,24 @@ class StoreMachine(RuleBasedStateMachine):
         if self.bench.writer.jobs:
             self.bench.writer.step()
 
-    @rule(when=st.sampled_from(["at_begin", "at_commit", "after_commit"]), connects=st.booleans())
-    def fail(self, when: str, connects: bool) -> None:
+    @rule(
+        when=st.sampled_from(["at_begin", "at_commit", "after_commit"]),
+        connects=st.booleans(),
+        lasts=st.sampled_from([0, 0, 1]),
+    )
+    def fail(self, when: str, connects: bool, lasts: int) -> None:
         setattr(self.bench.faults, when, sqlite3.OperationalError("disk I/O error"))
         if not connects:
             self.bench.faults.at_connect = sqlite3.OperationalError("unable to open database file")
+        if not lasts:
+            self.bench.writer.release()
+            self.mend()
 
     @rule()
     def mend(self) -> None:
         self.bench.faults.mend()
         self.bench.clock.advance(2)
+        assert self.bench.store.healthy() or self.bench.writer.held
 
     @rule()
     def release(self) -> None:
@@ -306,5 +329,7 @@ class ModelTests(SynchronousTestCase):
         """Whatever is asked in whatever order, and however the disk fails, store and model agree."""
         run_state_machine_as_test(
             StoreMachine,
-            settings=settings(deadline=None, derandomize=True, max_examples=60, stateful_step_count=40),
+            settings=settings(
+                deadline=None, derandomize=True, max_examples=150, stateful_step_count=40, phases=[Phase.generate]
+            ),
         )
