@@ -20,10 +20,10 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.resource import Resource
 
 from calledind.admission import Admission, Unavailable
 from calledind.api import admin, tls
+from calledind.api.answers import Folder
 from calledind.api.health import Alive, Ready
 from calledind.api.playback import Playback
 from calledind.api.site import Site
@@ -49,6 +49,7 @@ from calledind.outcome import Settlement
 from calledind.settings import Settings, SettingsError, parse_address
 from calledind.settings import Trunk as TrunkSettings
 from calledind.simulator.carrier import Carrier
+from calledind.simulator.scenarios import CREDENTIALS
 from calledind.sip.auth import Credentials
 from calledind.store.embedded import EmbeddedStore
 from calledind.store.interface import StoreUnavailable
@@ -320,7 +321,7 @@ class Daemon(Service):
             keyring=self._keyring,
             now=self._now,
             status=self._status,
-            extra={b"recordings": self._recordings},
+            extra={b"recordings": self._recordings, b"scenarios": self._scenarios},
             trace=self._trace.show,
         )
         self._settings.admin_socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -337,7 +338,7 @@ class Daemon(Service):
 
     def _site(self) -> Site:
         settings = self._settings.http
-        root, api = Resource(), Resource()  # type: ignore[no-untyped-call]
+        root, api = Folder(), Folder()  # type: ignore[no-untyped-call]
         playback = Playback(
             self._admission.admit,
             trunk="simulator" if self._settings.simulator else "",
@@ -376,6 +377,9 @@ class Daemon(Service):
 
     def _recordings(self) -> object:
         return [] if self._carrier is None else self._carrier.recordings()
+
+    def _scenarios(self) -> object:
+        return [] if self._carrier is None else self._carrier.scenarios()
 
     def _feed_watchdog(self) -> None:
         interval = systemd.watchdog_interval()
@@ -477,7 +481,16 @@ def _differs(old: Settings, new: Settings, name: str) -> bool:
 
 def simulator_trunk(host: str, port: int) -> TrunkSettings:
     """Return the built-in carrier as a trunk like any other."""
-    return TrunkSettings(name="simulator", host=host, port=port, channels=1000, calls_per_second=200.0)
+    username, password = CREDENTIALS
+    return TrunkSettings(
+        name="simulator",
+        host=host,
+        port=port,
+        username=username,
+        password=password,
+        channels=1000,
+        calls_per_second=200.0,
+    )
 
 
 def with_password(trunk: TrunkSettings, *, environment: Mapping[str, str] = os.environ) -> TrunkSettings:

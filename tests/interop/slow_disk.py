@@ -27,7 +27,8 @@ def main() -> None:
     plain = sqlite3.connect
 
     def connect(*args: Any, **kwargs: Any) -> sqlite3.Connection:
-        return plain(*args, **{**kwargs, "factory": SlowConnection})
+        connection: sqlite3.Connection = plain(*args, **{**kwargs, "factory": SlowConnection})
+        return connection
 
     setattr(sqlite3, "connect", connect)  # noqa: B010 - mypy knows that this is not done
     sys.argv[0] = "twistd"
