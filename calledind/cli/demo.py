@@ -94,9 +94,12 @@ class Run:
 
 
 class Demo:
-    """One demonstration. `console` is where it is shown."""
+    """One demonstration. `console`: where it is shown; `keeps`: whether the recording outlives it."""
 
-    def __init__(self, console: Console, daemon: Daemon, customer: CustomerServer, mp3: Path) -> None:
+    def __init__(
+        self, console: Console, daemon: Daemon, customer: CustomerServer, mp3: Path, *, keeps: bool = False
+    ) -> None:
+        self._keeps = keeps
         self._console = console
         self._daemon = daemon
         self._customer = customer
@@ -229,7 +232,8 @@ class Demo:
             self._console.print(line)
         if run.held:
             self._console.print(Text("    the call was held: from there on the audio is later than in the MP3", "dim"))
-        self._console.print(Text(f"    listen to it: {path}", "dim"), soft_wrap=True)
+        until = "" if self._keeps else "\n    (until the demo ends; --keep FOLDER keeps it)"
+        self._console.print(Text(f"    listen to it: {path}{until}", "dim"), soft_wrap=True)
 
     # the callback
 
@@ -379,7 +383,7 @@ def demo(once: bool, port: int, number: str, mp3: Path | None, keep: Path | None
         console.print(Text("calledin demo: a real daemon, a simulated carrier, nobody's phone rings", "bold"))
         with console.status("starting the daemon"):
             daemon.start()
-        show = Demo(console, daemon, customer, mp3)
+        show = Demo(console, daemon, customer, mp3, keeps=keep is not None)
         show.make_key()
         well = show.conclude(show.call(number))
         if not once:
