@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from twisted.internet.task import Clock
+
 from calledind.model import Address
 from calledind.sip.events import Ended, Event, Refused, Unreachable
 from calledind.sip.message import Request, Response, parse
+from calledind.sip.timers import DelayedCall
 from calledind.sip.transactions import new_branch
 from calledind.sip.uas import CalleeEvent, IncomingCall, Uas
 from calledind.sip.useragent import Invitation, InviteSession, UserAgent
@@ -45,6 +48,27 @@ def outside(method: str, *headers: tuple[str, str], uri: str = "sip:calledin@127
     return Request(method, uri, [*own, *headers])
 
 
+class Life:
+    """A process's timers, which die with it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._calls: list[DelayedCall] = []
+
+    def seconds(self) -> float:
+        return self._clock.seconds()
+
+    def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kw: object) -> DelayedCall:
+        call: DelayedCall = self._clock.callLater(delay, callable, *args, **kw)
+        self._calls = [other for other in self._calls if other.active()] + [call]
+        return call
+
+    def kill(self) -> None:
+        for call in self._calls:
+            if call.active():
+                call.cancel()
+
+
 @dataclass
 class World:
     """A caller, a callee, and all that they were told."""
@@ -58,6 +82,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.clock = self.network.clock
+        self.life = Life(self.clock)
         self.agent = self.new_agent()
         self.callee = Uas(
             send=self.network.attach(THEM),
@@ -69,10 +94,12 @@ class World:
         self.network.listen(THEM, self.callee.datagram_received)
 
     def new_agent(self) -> UserAgent:
-        "A user agent at our address, as after a restart."
+        "A user agent at our address; the one before, where there was one, is killed with all its timers."
+        self.life.kill()
+        self.life = Life(self.clock)
         agent = UserAgent(
             send=self.network.attach(US),
-            timers=self.clock,
+            timers=self.life,
             local=lambda target: US,
             user_agent="calledin",
             trusted=lambda ip: ip == THEM[0],

@@ -1,0 +1,138 @@
+"""A new process ends what the one before had begun, from what was kept on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from calledind.sip.auth import Credentials
+from calledind.sip.events import Answered
+from calledind.sip.uas import Acked, ByeReceived, Cancelled, IncomingCall
+from calledind.sip.useragent import InviteSession, UserAgent
+from tests.sip.network import Datagram
+from tests.sip.parties import US, World, invitation
+from tests.sip.test_useragent import Case, answers, rings
+
+
+class RecoveryTests(Case):
+    def restart(self, world: World) -> UserAgent:
+        "Kill our side, and start it anew."
+        world.agent = world.new_agent()
+        self.finished: list[float] = []
+        return world.agent
+
+    def done(self, world: World) -> Callable[[], None]:
+        return lambda: self.finished.append(world.clock.seconds())
+
+    def quiet_now(self, world: World) -> None:
+        world.network.pass_time(100)
+        self.assertEqual(world.clock.getDelayedCalls(), [])
+        self.assertEqual((len(world.agent), len(world.callee)), (0, 0), world.network.ladder())
+        self.assertEqual(len(self.finished), 1)
+
+    def begun(self, play: Callable[[IncomingCall], None], **changes: object) -> tuple[World, InviteSession]:
+        world = World(play)
+        return world, world.call(**changes)
+
+    def test_ringing(self) -> None:
+        """What rings is cancelled, its 487 acknowledged, and that is all soon after."""
+        world, session = self.begun(rings)
+        world.network.pass_time(2)
+        self.restart(world).recover_invitation(session.snapshot, self.done(world))
+        world.network.pass_time(1)
+        self.assertEqual(world.heard[0], Cancelled())
+        self.assertEqual(world.network.labels[-4:], ["CANCEL", "200 CANCEL", "487 INVITE", "ACK"])
+        self.assertEqual(len(self.finished), 1)
+        self.quiet_now(world)
+
+    def test_answered_in_between(self) -> None:
+        """Whoever picks up while nobody is there repeats the 2xx, and gets ACK and BYE."""
+        world, session = self.begun(rings)
+        world.network.pass_time(2)
+        agent = self.restart(world)
+        world.network.listen(US, lambda data, source: None)
+        world.calls[0].respond(200)
+        world.network.pass_time(2)
+        world.network.listen(US, agent.datagram_received)
+        agent.recover_invitation(session.snapshot, self.done(world))
+        world.network.pass_time(5)
+        tag = world.calls[0].tag
+        self.assertEqual(world.heard[:2], [Acked(b"", tag), ByeReceived(None, tag)])
+        self.assertEqual(len(self.finished), 1)
+        self.quiet_now(world)
+
+    def test_never_sent(self) -> None:
+        """Where the INVITE never left, the CANCELs find nothing, and no more than two T2 are waited."""
+        world = World()
+        session = world.agent.prepare(invitation(credentials=Credentials("me", "secret")))
+        self.restart(world).recover_invitation(session.snapshot, self.done(world))
+        world.network.pass_time(9)
+        self.assertEqual(world.network.labels, ["CANCEL"] * 3 + ["481 CANCEL"] * 3)
+        self.assertEqual(len(self.finished), 1)
+        self.quiet_now(world)
+
+    def test_second_try(self) -> None:
+        """The INVITE that was repeated with credentials has a branch that can be worked out."""
+
+        def play(call: IncomingCall) -> None:
+            if call.request.get("Authorization"):
+                call.respond(180)
+            else:
+                call.respond(401, headers=[("WWW-Authenticate", 'Digest realm="r", nonce="n"')])
+
+        world, session = self.begun(play, credentials=Credentials("me", "secret"))
+        world.network.pass_time(2)
+        self.restart(world).recover_invitation(session.snapshot, self.done(world))
+        world.network.pass_time(1)
+        self.assertIn(Cancelled(), world.heard)
+        self.quiet_now(world)
+
+    def test_nobody_there(self) -> None:
+        """Where nobody answers, it is over after 64*T1."""
+        world, session = self.begun(rings)
+        agent = self.restart(world)
+        world.network.rule = lambda datagram: []
+        agent.recover_invitation(session.snapshot, self.done(world))
+        world.network.pass_time(32.1)
+        self.assertEqual(len(self.finished), 1)
+        world.network.pass_time(32)
+        self.assertEqual((len(agent), len(self.finished)), (0, 1))
+
+    def test_talking(self) -> None:
+        """A kept dialog gets ACK, BYE, and the end of the BYE is the end."""
+        world = World(answers)
+        world.answered()
+        kept = next(event.dialog for event in world.events if isinstance(event, Answered))
+        self.restart(world).recover_dialog(kept, self.done(world))
+        world.network.pass_time(1)
+        self.assertEqual(world.heard[1], ByeReceived(None, world.calls[0].tag))
+        self.assertEqual(len(self.finished), 1)
+        self.quiet_now(world)
+
+    def test_talking_without_ack(self) -> None:
+        """Where the process died before its ACK, and the new one's is lost, the repeated 2xx gets another."""
+        world = World(answers)
+        world.call()
+        world.network.pass_time(1)
+        kept = next(event.dialog for event in world.events if isinstance(event, Answered))
+        agent = self.restart(world)
+        lost: list[Datagram] = []
+
+        def rule(datagram: Datagram) -> list[float]:
+            if datagram.label == "ACK" and not lost:
+                lost.append(datagram)
+                return []
+            return [0.01] if datagram.label != "BYE" else []
+
+        world.network.rule = rule
+        agent.recover_dialog(kept, self.done(world))
+        world.network.pass_time(5)
+        self.assertIn(Acked(b"", world.calls[0].tag), world.heard)
+        world.network.rule = lambda datagram: [0.01]
+        self.quiet_now(world)
+
+    def test_rubbish(self) -> None:
+        """What isn't a snapshot is a ValueError."""
+        world = World()
+        for text in ("", "{}", "[]", "null", '{"target": []}'):
+            self.assertRaises(ValueError, world.agent.recover_invitation, text, lambda: None)
+            self.assertRaises(ValueError, world.agent.recover_dialog, text, lambda: None)
