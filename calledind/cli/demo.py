@@ -168,7 +168,7 @@ class Demo:
 
     def _follow(self, run: Run) -> None:
         words = f": the callee {run.expected['words']}" if run.expected else ""
-        self._title(2, f"The phone rings{words}")
+        self._title(2, f"The number is called{words}")
         self._console.print(self._ladder.head())
         deadline = time.monotonic() + LONGEST_CALL
         over: float | None = None

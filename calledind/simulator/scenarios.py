@@ -132,16 +132,18 @@ SCENARIOS: dict[str, Scenario] = {
         Reason.BUSY,
         (Respond(183, "Session Progress", after=0.1, early_media=True), Respond(486, "Busy Here", after=1.5)),
     ),
-    "2125550109": Scenario("fork", "two telephones answer the same call", True, None, (_RINGING, Answer(fork=True))),
+    "2125550109": Scenario(
+        "fork", "answers on two telephones at once (fork)", True, None, (_RINGING, Answer(fork=True))
+    ),
     "2125550110": Scenario(
         "challenge",
-        f"asks for the digest of {CREDENTIALS[0]}:{CREDENTIALS[1]} (407), then answers",
+        "asks for a password (407), then answers",
         True,
         None,
         (Challenge(407), _RINGING, Answer()),
     ),
     "2125550111": Scenario("lossy", "loses a tenth of all packets", True, None, (_RINGING, Answer()), loss=0.1),
-    "2125550112": Scenario("silent", "no response at all: timer B", False, Reason.FAILED, (), deaf=True),
+    "2125550112": Scenario("silent", "does not respond at all (timer B)", False, Reason.FAILED, (), deaf=True),
     "2125550113": Scenario(
         "away",
         "rings, then is not available (480)",
