@@ -1,3 +1,4 @@
+# mypy: allow-untyped-calls
 """The UDP socket of SIP: datagrams in and out, and word of those that could not be delivered.
 
 An unconnected UDP socket hears nothing of ICMP errors unless it asks for them (Linux: IP_RECVERR, ip(7)). Asked,
