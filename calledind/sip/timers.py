@@ -68,12 +68,6 @@ class TimerSet:
     def stop_all(self) -> None:
         self.stop(*tuple(self._running))
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._running
-
-    def __len__(self) -> int:
-        return len(self._running)
-
     def _fire(self, name: str, fired: Callable[[], object]) -> None:
         del self._running[name]
         fired()

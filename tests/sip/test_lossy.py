@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -204,3 +205,31 @@ class LossyTests(SynchronousTestCase):
             for number in range(len(straight.network.sent)):
                 world = perform(flow, only(number, []))
                 self.assertEqual(world.last_words, straight.last_words, f"{name} {number}\n{world.network.ladder()}")
+
+    def test_restart_on_bad_networks(self) -> None:
+        """Restarted at any moment of a call, on networks that lose some of everything, both sides come to an end."""
+        for seed in range(60):
+            chance = random.Random(seed)
+
+            def rule(datagram: Datagram, chance: random.Random = chance) -> list[float]:
+                return [] if chance.random() < 0.2 else [chance.choice((DELAY, DELAY, 0.5))]
+
+            world = World()
+            play = (answers, rings, challenges)[seed % 3]
+            world.play = lambda call, play=play, world=world: play(world, call)  # type: ignore[misc]
+            world.network.rule = rule
+            session = world.call(credentials=Credentials("me", "secret"))
+            world.network.pass_time(chance.uniform(0, 2))
+            answered = [event.dialog for event in world.events if isinstance(event, Answered)]
+            agent = world.agent = world.new_agent()
+            finished: list[float] = []
+            note = partial(lambda finished, clock: finished.append(clock.seconds()), finished, world.clock)
+            if answered:
+                agent.recover_dialog(answered[0], note)
+            else:
+                agent.recover_invitation(session.snapshot, note)
+            later(world, END_AT_LAST, partial(give_up, world.calls))
+            world.network.pass_time(LONGEST + 33)
+            what = f"seed {seed}\n{world.network.ladder()}"
+            self.assertEqual((len(finished), len(agent), len(world.callee)), (1, 0, 0), what)
+            self.assertEqual(world.clock.getDelayedCalls(), [], what)

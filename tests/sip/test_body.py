@@ -1,0 +1,39 @@
+"""Session descriptions found in bodies."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from calledind.sip.body import session_description
+from calledind.sip.message import Response
+
+SDP = b"v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\n"
+
+
+def found(kind: str | None, body: bytes) -> bytes:
+    return session_description(Response(200, "OK", [("Content-Type", kind)] if kind else [], body))
+
+
+class BodyTests(SynchronousTestCase):
+    def test_alone(self) -> None:
+        """A body of SDP is it, however its type is spelled; without a type it has to look like it."""
+        self.assertEqual(found("Application/SDP; charset=utf-8", SDP), SDP)
+        self.assertEqual(found(None, SDP), SDP)
+        self.assertEqual(found(None, b"hello"), b"")
+        self.assertEqual(found("text/plain", SDP), b"")
+        self.assertEqual(found("nonsense", SDP), b"")
+
+    def test_in_parts(self) -> None:
+        """Of several parts, as telephone exchanges send them with ISUP, the SDP is found."""
+        parts = (
+            b"--sep\r\nContent-Type: application/isup;version=itu-t92+\r\n\r\n\x01\x02\r\n"
+            b"--sep\r\nc: application/sdp\r\nContent-Disposition: session\r\n\r\n" + SDP + b"\r\n--sep--\r\n"
+        )
+        self.assertEqual(found('multipart/mixed;boundary="sep"', parts), SDP)
+        self.assertEqual(found("multipart/mixed; boundary=sep", b"preamble\r\n" + parts), SDP)
+
+    def test_broken_parts(self) -> None:
+        """Parts without a boundary, an end or SDP are no SDP."""
+        self.assertEqual(found("multipart/mixed", SDP), b"")
+        self.assertEqual(found('multipart/mixed;boundary="', SDP), b"")
+        self.assertEqual(found("multipart/mixed;boundary=x", b"--x\r\nContent-Type: text/plain\r\n\r\nv=0"), b"")
