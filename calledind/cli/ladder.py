@@ -115,7 +115,10 @@ class Ladder:
         again = (message.sent, message.identity) in self._seen
         self._seen.add((message.sent, message.identity))
         label = message.label + (f", {message.detail}" if message.detail else "") + (" (again)" if again else "")
-        if message.peer and self._peers.setdefault(message.peer, len(self._peers) + 1) > 1:
+        if message.peer and message.label[:1] in "12":
+            # A refusal is not a telephone: the tag of a 401 or 407 is that of the server in between.
+            self._peers.setdefault(message.peer, len(self._peers) + 1)
+        if not self.is_first(message.peer):
             label += f" [telephone {self._peers[message.peer]}]"
         style = "yellow" if again else "red" if message.failure else "cyan" if message.sent else "green"
         return self._arrow(f"{message.at - self._start:9.3f}", label, style, self._line, rightwards=message.sent)

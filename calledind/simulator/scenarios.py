@@ -127,7 +127,7 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "2125550108": Scenario(
         "early media",
-        "plays early media (183), then is busy (486)",
+        "plays early media (183), then is busy",
         False,
         Reason.BUSY,
         (Respond(183, "Session Progress", after=0.1, early_media=True), Respond(486, "Busy Here", after=1.5)),
@@ -162,21 +162,21 @@ SCENARIOS: dict[str, Scenario] = {
     "2125550116": Scenario("keys", "answers and presses 1 2 #", True, None, (_RINGING, Answer(), Press("12#"))),
     "2125550117": Scenario(
         "hold",
-        "answers, puts the call on hold for a second, and takes it back",
+        "answers, holds the call for a second",
         True,
         None,
         (_RINGING, Answer(), Hold(after=2.0)),
     ),
     "2125550118": Scenario(
         "terminated",
-        "is ended before the answer by somebody else (487)",
+        "rings, is ended by somebody else (487)",
         False,
         Reason.HUNG_UP,
         (_RINGING, Respond(487, "Request Terminated", after=1.0)),
     ),
     "2125550119": Scenario(
         "q850",
-        "says 480 with Q.850 cause 17, which is busy",
+        "is busy by its Q.850 cause (480)",
         False,
         Reason.BUSY,
         (

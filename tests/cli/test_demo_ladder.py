@@ -74,6 +74,19 @@ class LadderTests(SynchronousTestCase):
             lines.append(ladder.message(message("BYE sip:x SIP/2.0", "1 BYE", back, sent=False)).plain)
         self.assertEqual(["[telephone 2]" in line for line in lines], [False] * 3 + [True] * 3)
 
+    def test_challenge(self) -> None:
+        """Who asks for a password is not counted as a telephone."""
+        ladder = Ladder()
+        to = "\r\nTo: <sip:c@d>;tag={}\r\n\r\n"
+        lines = [
+            ladder.message(message("SIP/2.0 407 Proxy Authentication Required", "1 INVITE", to.format(1), sent=False)),
+            ladder.message(message("ACK sip:x SIP/2.0", "1 ACK", to.format(1))),
+            ladder.message(message("SIP/2.0 200 OK", "2 INVITE", to.format(2), sent=False)),
+            ladder.message(message("ACK sip:x SIP/2.0", "2 ACK", to.format(2))),
+        ]
+        self.assertEqual([line.plain for line in lines if "telephone" in line.plain], [])
+        self.assertTrue(ladder.is_first("2"))
+
     def test_width(self) -> None:
         """Every line fits, and all have the same length, however long the phrase is."""
         ladder = Ladder(width=80)
