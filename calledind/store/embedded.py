@@ -46,6 +46,8 @@ STALL_SECONDS = 2.0
 "A commit that takes longer makes the store unhealthy."
 MAX_WAITING = 4096
 "Changes waiting for the disk; beyond it, new ones are refused. What ends a running call may be twice as many."
+MAX_GROUP = 256
+"Changes in one commit: more would not be faster, and their askers' next steps are one turn of the reactor."
 LIST_CHUNK = 1000
 "Numbers of the DoNotCall list changed at a time, some milliseconds of work."
 
@@ -202,7 +204,7 @@ class EmbeddedStore:
         return kept
 
     def _commit(self) -> None:
-        group, self._waiting = self._waiting, []
+        group, self._waiting = self._waiting[:MAX_GROUP], self._waiting[MAX_GROUP:]
         self._committing = group
         self._committing_since = self._reactor.seconds()
         changes = [waiting[0] for waiting in group]
@@ -394,7 +396,9 @@ class EmbeddedStore:
 
 def _lock(folder: Path) -> int:
     """Make the folder, and hold it against other processes. Raises `StoreUnavailable`, OSError."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not folder.exists():
+        folder.mkdir(mode=0o700, parents=True)
+        _keep_name(folder)
     lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -405,3 +409,12 @@ def _lock(folder: Path) -> int:
         os.close(lock)
         raise
     return lock
+
+
+def _keep_name(folder: Path) -> None:
+    """Have the folder's own entry outlive a power cut; SQLite sees to what is in it."""
+    parent = os.open(folder.parent, os.O_RDONLY)
+    try:
+        os.fsync(parent)
+    finally:
+        os.close(parent)

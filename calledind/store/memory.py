@@ -6,7 +6,7 @@ it, and the way back. When changes can't be kept they are taken back in the reve
 picture is what the disk has, exactly.
 
 In memory are the keys, the DoNotCall list, the marks of the last minute and, for each call whose outcome isn't
-known, some two hundred octets. A settled call lives on disk alone: hundreds of thousands may wait for their
+known, some three hundred octets. A settled call lives on disk alone: hundreds of thousands may wait for their
 customers' servers.
 """
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from calledind.model import Key, ReturnCode, State
@@ -136,6 +137,27 @@ class GroupCommitTests(ByHand):
         self.accept()
         again = self.store.accept(make_call("call9", number=("1", "2125550101")))
         self.assertIs(self.successResultOf(again), ReturnCode.FLOOD)
+
+    def test_group_is_bounded(self) -> None:
+        """A commit has so many changes at most, lest all their askers go on in one turn of the reactor."""
+        self.successResultOf(self.store.add_credits("key_1", 1000, NOW))
+        store = self.store
+        store._max_waiting = 1000
+        before = self.bench.faults.statements
+        self.bench.writer.held = True
+        answers = [self.accept(index) for index in range(1 + 256 + 10)]
+        self.bench.writer.step()
+        self.bench.writer.step()
+        self.assertEqual(self.successResultOf(answers[256]), ReturnCode.ACCEPTED)
+        self.assertNoResult(answers[257])
+        self.bench.writer.release()
+        self.assertEqual(self.bench.faults.statements, before + 3)
+
+    def test_commits_are_fsynced(self) -> None:
+        """SQLite is told to fsync its log at each commit."""
+        database = self.store._disk._connection()
+        pragmas = [database.execute(f"PRAGMA {name}").fetchone() for name in ("journal_mode", "synchronous")]
+        self.assertEqual(pragmas, [("wal",), (2,)])
 
     def test_close_waits_for_what_was_begun(self) -> None:
         """Changes that wait when the store is closed are kept, later ones refused."""
@@ -318,6 +340,44 @@ class FailureTests(ByHand):
         self.assertEqual(self.totals().calls, {**before.calls, "dialing": 2, "accepted": 0, "answered": 0, "done": 1})
         self.assert_memory_is_disk()
 
+    def test_probe_that_arrives_takes_nothing_back(self) -> None:
+        """A failed group that never reached the disk isn't taken back there when a later probe did reach it."""
+        self.bench.faults.at_commit = BROKEN
+        self.bench.faults.at_connect = sqlite3.OperationalError("unable to open database file")
+        self.refused(self.store.add_credits("key_1", 5, NOW))
+        self.bench.faults.mend()
+        self.bench.faults.after_commit = BROKEN
+        self.bench.clock.advance(2)
+        self.bench.faults.mend()
+        self.bench.clock.advance(2)
+        self.assertTrue(self.store.healthy())
+        self.assertEqual(self.totals().credits, 10)
+        self.assert_memory_is_disk()
+
+    def test_old_call_accepted_again_among_others(self) -> None:
+        """What was decided on the ground of an old call accepted once more is decided anew, and the rest is kept."""
+        self.successResultOf(self.accept(1))
+        self.successResultOf(self.store.settle("call1", BUSY, charge=False))
+        self.bench.writer.held = True
+        answers: list[Deferred[Any]] = [
+            self.accept(2),
+            self.accept(3),
+            self.accept(1, at=NOW + 3600),
+            self.store.begin_dialing("call1", make_attempt()),
+            self.store.settle("call1", ANSWERED, charge=True),
+            self.store.settle("call1", BUSY, charge=False),
+            self.accept(3),
+            self.store.callback_delivered("call1", 1, NOW),
+        ]
+        self.bench.writer.release()
+        accepted = ReturnCode.ACCEPTED
+        self.assertEqual(
+            [self.successResultOf(answer) for answer in answers],
+            [accepted, accepted, accepted, False, False, True, accepted, True],
+        )
+        self.assertEqual((self.totals().credits, self.totals().held), (8, 2))
+        self.assert_memory_is_disk()
+
     def test_failure_while_closing(self) -> None:
         """The store closes also when its last group fails."""
         self.bench.writer.held = True
@@ -398,6 +458,21 @@ class FolderTests(ByHand):
         files = {path.name: stat.S_IMODE(path.stat().st_mode) for path in self.bench.folder.iterdir()}
         self.assertIn("calledin.sqlite3-wal", files)
         self.assertEqual(set(files.values()), {0o600})
+
+    def test_books_that_disagree_are_told(self) -> None:
+        """A held credit without its call is a fault that an operator hears of when the store is opened."""
+        self.successResultOf(self.accept())
+        self.successResultOf(self.store.close())
+        database = sqlite3.connect(self.bench.folder / "calledin.sqlite3")
+        database.execute("UPDATE call SET state = 'delivered'")
+        database.commit()
+        database.close()
+        with capturedLogs() as events:
+            self.bench.reopen()
+            self.store = self.bench.store
+            self.successResultOf(self.store.open())
+        self.assertEqual([event["log_level"] for event in events], [LogLevel.critical])
+        self.assertEqual((events[0]["held"], events[0]["unfinished"]), (1, 0))
 
     def test_second_store_is_refused(self) -> None:
         """A folder that is open in one store can't be opened in another, and can when that is closed."""

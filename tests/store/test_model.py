@@ -308,6 +308,12 @@ class StoreMachine(RuleBasedStateMachine):
             assert found[0].state is call["state"]
             assert (found[0].attempt.number if found[0].attempt else 0) == call["attempt"]
 
+        pending: list[Any] = []
+        self.bench.store.pending_callbacks().addCallback(pending.append)
+        assert {item.call.id: item.tries for item in pending[0]} == {
+            call_id: call["tries"] for call_id, call in self.model.calls.items() if call["state"] is State.DONE
+        }
+
     @invariant()
     def credits_add_up(self) -> None:
         """Whatever is on its way: credits + held + charged = added, and each unfinished call holds one."""
