@@ -176,7 +176,8 @@ class InviteServerTransaction(ServerTransaction):
         self._put(self.last)
 
     def _send_success(self, response: Response) -> None:
-        self._put(bytes(response))
+        self.last = bytes(response)
+        self._put(self.last)
 
     def _refuse(self, response: Response) -> None:
         self._timers.stop_all()

@@ -204,7 +204,10 @@ class LossyTests(SynchronousTestCase):
             straight = perform(flow, lambda datagram: [DELAY])
             for number in range(len(straight.network.sent)):
                 world = perform(flow, only(number, []))
-                self.assertEqual(world.last_words, straight.last_words, f"{name} {number}\n{world.network.ladder()}")
+                what = f"{name} {number}\n{world.network.ladder()}"
+                self.assertEqual(world.last_words, straight.last_words, what)
+                # The callee's last word tells whether it had to wait for an ACK in vain.
+                self.assertEqual(world.heard[-1], straight.heard[-1], what)
 
     def test_restart_on_bad_networks(self) -> None:
         """Restarted at any moment of a call, on networks that lose some of everything, both sides come to an end."""

@@ -46,6 +46,16 @@ class InsideTests(Case):
         self.assertEqual(self.world.last_words, [Ended("us", None, "BYE: 200")])
         self.quiet(self.world)
 
+    def test_bye_instead_of_ack(self) -> None:
+        """A BYE ends the repeats of a 2xx whose ACK never came."""
+        self.world.ask(self.world.in_dialog("INVITE", SDP, body=OFFER))
+        self.assertEqual(self.world.statuses(self.world.in_dialog("BYE")), [200])
+        count = len(self.world.network.sent)
+        self.world.network.pass_time(20)
+        self.assertEqual(len(self.world.network.sent), count)
+        self.world.network.pass_time(20)
+        self.assertEqual(len(self.world.agent), 0)
+
     def test_ack_in_the_branch_of_the_invite(self) -> None:
         """An ACK that borrows the INVITE's branch is taken all the same."""
         reinvite = self.world.in_dialog("INVITE", SDP, body=OFFER, branch="z9hG4bKsame")
