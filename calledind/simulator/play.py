@@ -60,6 +60,8 @@ class HeardCall:
         return asdict(self)
 
 
+LAST_PACKETS = 0.1
+"Seconds that a callee goes on listening after the caller's BYE."
 NOTHING = Heard(0, 0, 0, 0, 0.0, 0.0, 0.0)
 
 
@@ -99,6 +101,8 @@ class Play:
         self._version = 0
         self._port = 0
         self._answered = False
+        self._leaving = False
+        "The caller's BYE has come."
         self._over = False
         self._notes: list[str] = []
         self._other_left = False
@@ -130,6 +134,7 @@ class Play:
                     self._notes.append("no key can be pressed: no telephone-event was agreed")
             case Hold():
                 self._hold(step)
+                return  # the script goes on when the call is taken back
             case HangUp():
                 self._hang_up()
         self._next()
@@ -214,6 +219,7 @@ class Play:
     def _take_back(self) -> None:
         self._waiting = None
         self._renegotiate("sendrecv", held=False)
+        self._next()
 
     def _renegotiate(self, direction: str, *, held: bool) -> None:
         if self._agreed is None or self._callee is None:
@@ -277,16 +283,24 @@ class Play:
                 if self._callee is not None and not self._over:
                     self._callee.talk()
             case ByeReceived() if event.to_tag == self._incoming.tag:
-                self._finish("caller")
+                self._let_last_packets_in()
             case ByeReceived():
                 self._other_left = True
             case Cancelled():
                 self._finish("cancelled")
-            case Gone() if not self._over:
+            case Gone() if not self._over and not self._leaving:
                 self._notes.append(f"the call was lost: {event.detail}")
                 self._finish("nobody")
 
     # the end
+
+    def _let_last_packets_in(self) -> None:
+        """The caller's BYE may be read before RTP that came earlier, since they come to different sockets."""
+        self._leaving = True
+        self._steps.clear()
+        if self._waiting is not None:
+            self._waiting.cancel()
+        self._waiting = self._reactor.callLater(LAST_PACKETS, self._finish, "caller")
 
     @property
     def over(self) -> bool:
@@ -296,7 +310,7 @@ class Play:
         """Break off: the carrier closes."""
         if not self._over:
             self._notes.append("the carrier was stopped")
-            if self._answered:
+            if self._answered and not self._leaving:
                 self._incoming.bye()
             self._finish("nobody")
 

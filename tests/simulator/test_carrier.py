@@ -203,7 +203,7 @@ class StrictTests(CarrierTestCase):
         session = world.call("2125550109")
         world.network.pass_time(5)
         session.end()
-        world.network.pass_time(0.1)
+        world.network.pass_time(0.2)
         self.assertIn("the call with the second telephone was not ended (RFC 3261 §13.2.2.4)", world.heard[0].notes)
 
     def test_stop(self) -> None:
@@ -257,6 +257,17 @@ class RecordingTests(CarrierTestCase):
         self.assertEqual(samples[::160].tolist(), expected)
         self.assertTrue(Path(heard.file).name.startswith("12125550100-"))
         self.assertEqual(world.carrier.recordings(), [heard.row()])
+
+    def test_last_packet(self) -> None:
+        """A packet that is read just after the BYE was sent before it, and is heard."""
+        world = self.world()
+        session = world.call("2125550100")
+        world.network.pass_time(2)
+        assert world.agreed is not None
+        session.end()
+        world.rtp(bytes(Packet(0, 1, 0, 7, b"\0" * 160)), world.agreed.remote)
+        world.network.pass_time(1)
+        self.assertEqual((world.heard[0].packets, world.heard[0].ended_by), (1, "caller"))
 
     def test_somebody_else(self) -> None:
         """RTP from another port than the offer's is not heard."""
