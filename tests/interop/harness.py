@@ -79,6 +79,8 @@ class Web:
     told: queue.Queue[Told] = field(default_factory=queue.Queue)
     refuse: list[int] = field(default_factory=list)
     "Statuses to answer the next callbacks with, before 200."
+    fetched: list[str] = field(default_factory=list)
+    "Paths of the MP3s that were asked for, whether they are there or not."
     port: int = 0
 
     @property
@@ -104,7 +106,9 @@ def web_server(files: Mapping[str, bytes]) -> Iterator[Web]:
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 web.told.put(Told(query, headers, self.path, time.time()))
-            elif parts.path in web.files:
+                return
+            web.fetched.append(parts.path)
+            if parts.path in web.files:
                 body = web.files[parts.path]
                 self.send_response(200)
                 self.send_header("Content-Type", "audio/mpeg")
@@ -296,8 +300,11 @@ def sipp(
 
 
 def _is_taken(address: str, port: int) -> bool:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+    """Whether a program has this UDP port, by the kernel's table: to bind it for a look could keep it from binding."""
+    table = Path("/proc/net/udp6" if ":" in address else "/proc/net/udp")
+    if table.exists():
+        return any(line.split()[1].endswith(f":{port:04X}") for line in table.read_text().splitlines()[1:])
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.bind((address, port))
         except OSError:

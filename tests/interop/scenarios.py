@@ -45,9 +45,9 @@ SIP/2.0 {start}
 """
 
 
-def request(start: str, *, more: str = "", cseq: str = "1 BYE", extra: str = 'retrans="500"') -> str:
+def request(method: str, *, more: str = "", cseq: str = "1 BYE", body: str = "", extra: str = 'retrans="500"') -> str:
     """A request of the callee's in the dialog that it answered."""
-    method = start.split(maxsplit=1)[0]
+    kind = "Content-Type: application/sdp\n" if body else ""
     return f"""<send {extra}><![CDATA[
 
 {method} [$contact] SIP/2.0
@@ -57,8 +57,9 @@ To: [$from]
 Call-ID: [call_id]
 CSeq: {cseq}
 {CONTACT}Max-Forwards: 70
-{more}Content-Length: 0
+{more}{kind}Content-Length: [len]
 
+{body}
 ]]></send>
 """
 
@@ -101,3 +102,13 @@ def refuse(status: str, *, ringing: bool = False, more: str = "") -> str:
     """The callee refuses with this status line, after ringing or without."""
     rings = RINGING + pause(100) if ringing else ""
     return scenario(receive("INVITE"), rings, send(status, more=more, retrans=500), receive("ACK"))
+
+
+def reinvite(number: int, direction: str) -> str:
+    """The callee's `number`-th re-INVITE, which makes the audio "sendonly" (hold), "sendrecv" and so on."""
+    return (
+        request("INVITE", cseq=f"{number} INVITE", body=sdp(more=f"a={direction}\n"))
+        + expect(100, optional=True)
+        + expect(200)
+        + request("ACK", cseq=f"{number} ACK", extra="")
+    )

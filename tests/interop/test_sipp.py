@@ -5,158 +5,33 @@ from __future__ import annotations
 import hashlib
 import re
 import socket
-import subprocess
-import tempfile
-import threading
 import time
-from contextlib import ExitStack
 from itertools import pairwise
-from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop import scenarios as sc
-from tests.interop.harness import Daemon, Sipp, Told, Web, errors_in, free_udp_port, need, sipp, web_server
-
-SPEECH = Path(__file__).parents[2] / "calledind" / "simulator" / "speech.mp3"
-
-
-def settings(port: int, *, calls: str = "", trunk: str = "", sip: str = "", rest: str = "") -> str:
-    """A settings file whose one trunk is the SIPp on this port."""
-    first = free_udp_port() & ~1
-    return f"""
-[sip]
-bind = ["127.0.0.1:0"]
-{sip}
-[rtp]
-bind = "127.0.0.1"
-ports = [{min(first, 60000)}, {min(first, 60000) + 199}]
-[audio]
-allow_networks = ["127.0.0.0/8"]
-allow_ports = []
-[calls]
-ring_timeout = 3.0
-{calls}
-{rest}
-[[trunks]]
-name = "sipp"
-host = "127.0.0.1"
-port = {port}
-calls_per_second = 100.0
-{trunk}
-"""
+from tests.interop.case import SPEECH, InteropCase, settings, trunk
+from tests.interop.harness import Daemon, Sipp, free_udp_port, need, sipp
+from tests.interop.hearing import Ear, by_ffmpeg, correlation, u_law_to_pcm
 
 
-def u_law_to_pcm(octets: bytes) -> NDArray[np.float64]:
-    """ITU-T G.711, written here once more so that our own encoder has no say in it."""
-    code = ~np.frombuffer(octets, np.uint8)
-    exponent, mantissa = (code >> 4) & 7, code & 15
-    magnitude = ((mantissa.astype(np.int32) << 3) + 0x84 << exponent) - 0x84
-    return np.where(code & 0x80, -magnitude, magnitude).astype(np.float64)
-
-
-def by_ffmpeg(mp3: Path) -> NDArray[np.float64]:
-    """An independent decode, 8 kHz mono."""
-    command = [need("ffmpeg"), "-v", "error", "-i", str(mp3), "-ac", "1", "-ar", "8000", "-f", "s16le", "-"]
-    return np.frombuffer(subprocess.run(command, capture_output=True, check=True).stdout, np.int16).astype(np.float64)
-
-
-def correlation(heard: NDArray[np.float64], sent: NDArray[np.float64]) -> float:
-    """The greatest normalised correlation over all whole-sample alignments of what was sent within what was heard."""
-    size = 1 << (len(heard) + len(sent)).bit_length()
-    cross = np.fft.irfft(np.fft.rfft(heard, size) * np.conj(np.fft.rfft(sent, size)), size)
-    shift = int(np.argmax(cross[: len(heard)]))
-    part = heard[shift : shift + len(sent)]
-    whole = sent[: len(part)]
-    return float(np.dot(part, whole) / np.sqrt(np.dot(part, part) * np.dot(whole, whole)))
-
-
-class Ear:
-    """A UDP socket that keeps the RTP packets it gets."""
-
-    def __init__(self) -> None:
-        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.sock.bind(("127.0.0.1", 0))
-        self.port = int(self.sock.getsockname()[1])
-        self.packets: list[tuple[float, bytes]] = []
-        self._thread = threading.Thread(target=self._listen, daemon=True)
-        self._thread.start()
-
-    def _listen(self) -> None:
-        while True:
-            data = self.sock.recv(2048)
-            if not data:
-                return
-            self.packets.append((time.monotonic(), data))
-
-    def close(self) -> None:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as waker:
-            waker.sendto(b"", ("127.0.0.1", self.port))
-        self._thread.join()
-        self.sock.close()
-
-    def octets(self) -> bytes:
-        """The payload in the order of the sequence numbers."""
-        return b"".join(data[12:] for _, data in sorted(self.packets, key=lambda each: each[1][2:4]))
-
-
-class SippTests(SynchronousTestCase):
+class SippTests(InteropCase):
     """Each test has a daemon of its own, with SIPp as its one trunk."""
-
-    world: ExitStack
-    folder: Path
-    web: Web
 
     def setUp(self) -> None:
         need("sipp")
-        self.world = ExitStack()
-        self.addCleanup(self.world.close)
-        self.folder = Path(self.world.enter_context(tempfile.TemporaryDirectory()))
-        self.web = self.world.enter_context(web_server({"/speech.mp3": SPEECH.read_bytes()}))
+        super().setUp()
 
-    def start(self, scenario: str, *arguments: str, calls: int = 1, trunk: str = "") -> tuple[Daemon, Sipp]:
+    def start(self, scenario: str, *arguments: str, calls: int = 1, more: str = "") -> tuple[Daemon, Sipp]:
         carrier = self.world.enter_context(sipp(self.folder / "sipp", scenario, *arguments, calls=calls))
-        daemon = Daemon(self.folder / "daemon", settings(carrier.port, trunk=trunk))
-        daemon.start()
-        self.world.callback(self.stop, daemon)
-        self.key = daemon.admin("POST", "/keys", {"name": "test", "credits": 100})["api_key"]
-        return daemon, carrier
-
-    def stop(self, daemon: Daemon) -> None:
-        status = daemon.stop()
-        self.assertEqual((status, errors_in(daemon.log.read_text())), (0, []), daemon.log.read_text()[-4000:])
-
-    def call(self, daemon: Daemon, **parameters: str) -> Told:
-        answer = daemon.playback(
-            **{
-                "api_key": self.key,
-                "phone_number": "2125550100",
-                "country_code": "1",
-                "mp3": f"{self.web.url}/speech.mp3",
-                "callback_url": f"{self.web.url}/callback?a=b",
-                "secret": "hush & more",
-                **parameters,
-            }
-        )
-        self.assertEqual((answer.status, answer.body), (200, "0"), answer.headers)
-        told = self.web.next_callback()
-        self.assertEqual(told.headers["webhook-id"], answer.call_id)
-        self.assertEqual(told.query["a"], "b")
-        self.assertEqual(told.query["secret"], "hush & more")
-        return told
-
-    def outcome(self, told: Told) -> tuple[str, str]:
-        return told.query["answered"], told.query["reason"]
+        return self.run_daemon(settings(trunk(carrier.port, more=more))), carrier
 
     def expect(
-        self, scenario: str, answered: str, reason: str, *arguments: str, trunk: str = ""
+        self, scenario: str, answered: str, reason: str, *arguments: str, more: str = "", mp3: str = "/short.mp3"
     ) -> tuple[Daemon, Sipp]:
-        """Call; the customer is told this outcome, and SIPp saw what its scenario says."""
-        daemon, carrier = self.start(scenario, *arguments, trunk=trunk)
-        told = self.call(daemon)
-        self.assertEqual(self.outcome(told), (answered, reason))
+        """Call; the customer is told this outcome, and SIPp saw what its scenario says. `more`: of the trunk."""
+        daemon, carrier = self.start(scenario, *arguments, more=more)
+        told = self.call(daemon, mp3=self.web.url + mp3)
+        self.assertEqual(self.outcome(told), (answered, reason), daemon.log.read_text()[-2000:] + carrier.messages())
         self.assertEqual(carrier.wait(), 0, carrier.explain())
         return daemon, carrier
 
@@ -164,7 +39,7 @@ class SippTests(SynchronousTestCase):
         """The callee hears the MP3, evenly, to the last word; then BYE, and the callback says answered."""
         ear = Ear()
         self.addCleanup(ear.close)
-        self.expect(sc.scenario(sc.ANSWER, sc.GOODBYE), "1", "", "-key", "rtp", str(ear.port))
+        self.expect(sc.scenario(sc.ANSWER, sc.GOODBYE), "1", "", "-key", "rtp", str(ear.port), mp3="/speech.mp3")
         sequence = [int.from_bytes(data[2:4]) for _, data in ear.packets]
         first = sequence[0]
         self.assertEqual(sequence, [(first + n) % 65536 for n in range(len(sequence))])
@@ -250,21 +125,13 @@ class SippTests(SynchronousTestCase):
         """A carrier that says nothing at all: timer B, reason 0."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as deaf:
             deaf.bind(("127.0.0.1", 0))
-            daemon = Daemon(
-                self.folder / "daemon",
-                settings(deaf.getsockname()[1], sip="t1 = 0.05", calls="").replace("ring_timeout = 3.0", ""),
-            )
-            daemon.start()
-            self.world.callback(self.stop, daemon)
-            self.key = daemon.admin("POST", "/keys", {"name": "test", "credits": 1})["api_key"]
+            text = settings(trunk(deaf.getsockname()[1]), sip="t1 = 0.05", calls="ring_timeout = 45.0")
+            daemon = self.run_daemon(text)
             self.assertEqual(self.outcome(self.call(daemon)), ("0", "0"))
 
     def test_nobody_listens(self) -> None:
         """A port that refuses datagrams (ICMP) is told at once, reason 0."""
-        daemon = Daemon(self.folder / "daemon", settings(free_udp_port()))
-        daemon.start()
-        self.world.callback(self.stop, daemon)
-        self.key = daemon.admin("POST", "/keys", {"name": "test", "credits": 1})["api_key"]
+        daemon = self.run_daemon(settings(trunk(free_udp_port())))
         began = time.monotonic()
         self.assertEqual(self.outcome(self.call(daemon)), ("0", "0"))
         self.assertLess(time.monotonic() - began, 5.0)
@@ -291,7 +158,7 @@ class SippTests(SynchronousTestCase):
             "-key",
             "rtp",
             "40000",
-            trunk='username = "alice"\npassword = "wonder land"\n',
+            more='username = "alice"\npassword = "wonder land"\n',
         )
         (line,) = {line for line in carrier.messages().splitlines() if line.startswith("Proxy-Authorization:")} - {
             line for line in carrier.messages().splitlines() if "nc=00000001" not in line
@@ -328,7 +195,7 @@ class SippTests(SynchronousTestCase):
             "-key",
             "rtp",
             "40000",
-            trunk='username = "alice"\npassword = "wonder land"\n',
+            more='username = "alice"\npassword = "wonder land"\n',
         )
 
     def test_wrong_password(self) -> None:
@@ -339,7 +206,7 @@ class SippTests(SynchronousTestCase):
             sc.scenario(sc.receive("INVITE"), refusal, sc.receive("INVITE"), refusal),
             "0",
             "8",
-            trunk='username = "alice"\npassword = "wrong"\n',
+            more='username = "alice"\npassword = "wrong"\n',
         )
 
     def test_record_route(self) -> None:
@@ -440,7 +307,7 @@ class SippTests(SynchronousTestCase):
                 api_key=self.key,
                 phone_number=number,
                 country_code="1",
-                mp3=f"{self.web.url}/speech.mp3",
+                mp3=f"{self.web.url}/short.mp3",
                 callback_url=f"{self.web.url}/callback",
             )
             self.assertEqual(answer.body, "0", answer.headers)

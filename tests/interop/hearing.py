@@ -1,0 +1,84 @@
+"""What was heard, compared with what was sent; decoders that calledin has no say in."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import threading
+import time
+import wave
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.interop.harness import need
+
+Samples = NDArray[np.float64]
+"16-bit PCM at 8 kHz, shape (n,)."
+
+
+def u_law_to_pcm(octets: bytes) -> Samples:
+    """ITU-T G.711, written here once more so that our own encoder has no say in it."""
+    code = ~np.frombuffer(octets, np.uint8)
+    exponent, mantissa = (code >> 4) & 7, code & 15
+    magnitude = ((mantissa.astype(np.int32) << 3) + 0x84 << exponent) - 0x84
+    return np.where(code & 0x80, -magnitude, magnitude).astype(np.float64)
+
+
+def by_ffmpeg(mp3: Path) -> Samples:
+    """An independent decode, 8 kHz mono."""
+    command = [need("ffmpeg"), "-v", "error", "-i", str(mp3), "-ac", "1", "-ar", "8000", "-f", "s16le", "-"]
+    return np.frombuffer(subprocess.run(command, capture_output=True, check=True).stdout, np.int16).astype(np.float64)
+
+
+def from_wav(path: Path) -> Samples:
+    """The samples of a WAV file of one channel at 8 kHz."""
+    with wave.open(str(path)) as file:
+        assert (file.getnchannels(), file.getframerate(), file.getsampwidth()) == (1, 8000, 2), file.getparams()
+        return np.frombuffer(file.readframes(file.getnframes()), np.int16).astype(np.float64)
+
+
+def correlation(heard: Samples, sent: Samples) -> float:
+    """The greatest normalised correlation over all whole-sample alignments of what was sent within what was heard.
+
+    What was not heard to the end counts as silence there.
+    """
+    size = 1 << (len(heard) + len(sent)).bit_length()
+    cross = np.fft.irfft(np.fft.rfft(heard, size) * np.conj(np.fft.rfft(sent, size)), size)
+    shift = int(np.argmax(cross[: len(heard)]))
+    part = np.zeros(len(sent))
+    overlap = heard[shift : shift + len(sent)]
+    part[: len(overlap)] = overlap
+    return float(np.dot(part, sent) / np.sqrt(np.dot(part, part) * np.dot(sent, sent)))
+
+
+class Ear:
+    """A UDP socket that keeps the RTP packets it gets."""
+
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self._family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.sock = socket.socket(self._family, socket.SOCK_DGRAM)
+        self.sock.bind((host, 0))
+        self._host = host
+        self.port = int(self.sock.getsockname()[1])
+        self.packets: list[tuple[float, bytes]] = []
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        while True:
+            data = self.sock.recv(2048)
+            if not data:
+                return
+            self.packets.append((time.monotonic(), data))
+
+    def close(self) -> None:
+        with socket.socket(self._family, socket.SOCK_DGRAM) as waker:
+            waker.sendto(b"", (self._host, self.port))
+        self._thread.join()
+        self.sock.close()
+
+    def octets(self) -> bytes:
+        """The payload in the order of the sequence numbers."""
+        return b"".join(data[12:] for _, data in sorted(self.packets, key=lambda each: each[1][2:4]))
