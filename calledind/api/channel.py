@@ -16,13 +16,16 @@ would send a reset, and the client would lose the answer that says what it did w
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.interfaces import IDelayedCall, IHalfCloseableDescriptor
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.interfaces import IAddress, IDelayedCall, IHalfCloseableDescriptor
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web import http
+from twisted.web.http_headers import Headers
 
 if TYPE_CHECKING:
     from calledind.api.site import Site
@@ -80,6 +83,12 @@ class Channel(http.HTTPChannel):
         self._burst = 0
         self._heard = False
         self._counted = False
+        self._peer: IAddress | None = None
+        self._host: IAddress | None = None
+        self._head = b""
+        "Of a response, waiting for the first octets of its body."
+        self._at_once = False
+        "Whether what is written may go to the kernel before this turn of the reactor is over."
 
     # the connection's life
 
@@ -87,7 +96,9 @@ class Channel(http.HTTPChannel):
         super().connectionMade()
         self._move(Stage.HEAD, HEAD_SECONDS)
         self._look()
-        self._counted = self.site.count_in(self.transport.getPeer())
+        # TLS has its octets to turn into others first.
+        self._at_once = isinstance(self.transport, FileDescriptor)
+        self._counted = self.site.count_in(self.getPeer())
         if not self._counted and self.isSecure():
             # Words would cost a handshake.
             self.abort()
@@ -95,13 +106,25 @@ class Channel(http.HTTPChannel):
             self.refuse(503)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._at_once = False
         if self._counted:
             self._counted = False
-            self.site.count_out(self.transport.getPeer())
+            self.site.count_out(self.getPeer())
         if self._watch is not None and self._watch.active():
             self._watch.cancel()
         self._watch = None
         super().connectionLost(reason)
+
+    def getPeer(self) -> IAddress:
+        """Asked for with every request; neither end of a connection ever moves."""
+        if self._peer is None:
+            self._peer = super().getPeer()
+        return self._peer
+
+    def getHost(self) -> IAddress:
+        if self._host is None:
+            self._host = super().getHost()
+        return self._host
 
     def loseConnection(self) -> None:
         """Close when what was written has left."""
@@ -122,7 +145,7 @@ class Channel(http.HTTPChannel):
             b"Connection: close\r\n\r\n"
         )
         self.transport.write(head % (status, phrase, len(words) + 1) + words + b"\n")
-        self.site.log_refusal(self.transport.getPeer(), status)
+        self.site.log_refusal(self.getPeer(), status)
         self.clearLineBuffer()
         self._close(linger=linger)
 
@@ -139,6 +162,31 @@ class Channel(http.HTTPChannel):
         else:
             # TLS lingers by itself: it waits for the peer's close_notify.
             super().loseConnection()
+
+    # what is written
+
+    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
+        fields = [b"%b: %b\r\n" % (name, value) for name, values in headers.getAllRawHeaders() for value in values]
+        self._head = b"%b %b %b\r\n%b\r\n" % (version, code, reason, b"".join(fields))
+
+    def write(self, data: bytes) -> None:
+        """Write at once what the kernel takes, in one piece with the headers where these are still here.
+
+        A transport of Twisted's would keep it for the next turn of the reactor, and have epoll changed twice for it.
+        """
+        data, self._head = self._head + data, b""
+        if self._at_once and self._stage is not Stage.CLOSING:
+            sent = self.transport.writeSomeData(data)
+            if sent == len(data):
+                return
+            # From here on the transport has octets of ours, and what comes later must queue up behind them.
+            self._at_once = False
+            if isinstance(sent, int):
+                data = data[sent:]
+        self.transport.write(data)
+
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        self.write(b"".join(iovec))
 
     # deadlines
 
@@ -236,6 +284,8 @@ class Channel(http.HTTPChannel):
         super().allContentReceived()
 
     def requestDone(self, request: http.Request) -> None:
+        if self._head:
+            self.write(b"")
         if self._stage is Stage.HANDLING:
             self._move(Stage.IDLE, IDLE_SECONDS)
         super().requestDone(request)
@@ -243,7 +293,7 @@ class Channel(http.HTTPChannel):
     def _send100Continue(self) -> None:
         """Only who sends a body that is taken is told to go on."""
         if self.length:
-            super()._send100Continue()
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         self.refuse(431 if self._receivedHeaderSize > self.totalHeadersSize else 400)
