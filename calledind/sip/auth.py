@@ -8,7 +8,9 @@ again, with CSeq one higher and an answer to the strongest challenge of each rea
     INVITE (CSeq 3)   → 407 nonce=b           the very same nonce is refused: the password is wrong, give up
 
 A request is answered for at most twice, whatever the server says. Where a server allows it (qop), a nonce goes on
-serving the dialog's later requests, each with the next nonce count.
+serving the dialog's later requests, each with the next nonce count, until the server hands out the next one
+(`nextnonce`, RFC 7616 §3.5). A proxy that forked a request gathers the challenges of all branches in one response
+(RFC 3261 §16.7), so a 401 may well bring challenges of proxies, and a 407 some of servers: all of them are answered.
 """
 
 from __future__ import annotations
@@ -16,10 +18,10 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from calledind.sip.grammar import LWS, ParseError, end_of_quoted, is_token, quote
-from calledind.sip.message import Message, Response
+from calledind.sip.message import Message, Request, Response
 
 MOST_TRIES = 2
 "Times that one request is repeated with an answer."
@@ -27,8 +29,13 @@ MOST_TRIES = 2
 _HASHES = {"sha-512-256": "sha512_256", "sha-256": "sha256", "md5": "md5"}
 "Algorithm -> its name in hashlib, the strongest first."
 
-_CHALLENGES = {401: ("WWW-Authenticate", "Authorization"), 407: ("Proxy-Authenticate", "Proxy-Authorization")}
-"Status -> the header with the challenges, and the one with the answers."
+_CHALLENGED = (401, 407)
+
+_HEADERS = {
+    False: ("WWW-Authenticate", "Authorization", "Authentication-Info"),
+    True: ("Proxy-Authenticate", "Proxy-Authorization", "Proxy-Authentication-Info"),
+}
+"Whether it is a proxy's -> the header with the challenges, the one with the answers, the one that follows success."
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,8 @@ class Credentials:
     password: str = field(repr=False)
     realm: str | None = None
     "The only realm that is answered; None answers any."
+    md5: bool = True
+    "Whether MD5 may be used where nothing stronger is offered (RFC 8760 §2.6 would rather not)."
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +83,17 @@ class Challenge:
 def parse_challenges(message: Message) -> list[Challenge]:
     """Return the Digest challenges of a message in their order. Raises `ParseError`; other schemes are left out."""
     found = []
-    for name, _ in _CHALLENGES.values():
+    for proxy, (name, *_) in _HEADERS.items():
         for value in message.all(name):
             for scheme, parameters in _schemes(value):
                 if scheme == "digest":
-                    found.append(_challenge(parameters, name.startswith("Proxy")))
+                    found.append(_challenge(parameters, proxy))
     return found
+
+
+def credentials_of(request: Request) -> list[tuple[str, str]]:
+    """Return the headers with a request's answers, which its ACK goes with as well (RFC 3261 §22.1)."""
+    return [pair for pair in request.headers if pair[0] in ("Authorization", "Proxy-Authorization")]
 
 
 def _challenge(parameters: dict[str, str], proxy: bool) -> Challenge:
@@ -143,6 +157,8 @@ class _Answered:
 
     challenge: Challenge
     cnonce: str
+    tried: bool = True
+    "The request that is being sent was answered for from this challenge: refused once more, it is refused for good."
     count: int = 0
     session: str = ""
     "The hash of user, realm and password that the algorithms ending in -sess make once a nonce."
@@ -167,43 +183,76 @@ class Authenticator:
         when the response is no 401 or 407, has no challenge that we can answer, refuses an answer that we gave
         from the very same nonce without saying stale, or refuses one request for the third time.
         """
-        if response.status not in _CHALLENGES or self._tries >= MOST_TRIES:
+        if response.status not in _CHALLENGED or self._tries >= MOST_TRIES:
             return None
         try:
             challenges = parse_challenges(response)
         except ParseError:
             return None
-        proxy = response.status == 407
-        strongest: dict[str, Challenge] = {}
-        for challenge in challenges:
-            if challenge.proxy != proxy or not self._ours(challenge):
-                continue
-            best = strongest.get(challenge.realm)
-            if best is None or challenge.strength > best.strength:
-                strongest[challenge.realm] = challenge
-        fresh = {realm: challenge for realm, challenge in strongest.items() if not self._refused(challenge)}
-        if len(fresh) != len(strongest) or not fresh:
+        strongest: dict[tuple[bool, str], Challenge] = {}
+        for challenge in filter(self._ours, challenges):
+            best = strongest.setdefault((challenge.proxy, challenge.realm), challenge)
+            if challenge.strength > best.strength:
+                strongest[challenge.proxy, challenge.realm] = challenge
+        if not strongest or any(map(self._refused, strongest.values())):
             return None
-        for realm, challenge in fresh.items():
-            self._answered[proxy, realm] = _Answered(challenge, self._cnonce())
+        for challenge in strongest.values():
+            self._take(challenge)
         self._tries += 1
         return self._headers(method, uri, body)
 
     def authorization(self, method: str, uri: str, body: bytes) -> list[tuple[str, str]]:
         """Return the headers for a new request, from what was learned so far; none before the first challenge."""
         self._tries = 0
+        for answered in self._answered.values():
+            answered.tried = False
         return self._headers(method, uri, body)
 
+    def learn(self, response: Response) -> None:
+        """Take the nonce that the next request shall use, where a success hands one out."""
+        for proxy, (*_, name) in _HEADERS.items():
+            answered = [each for (kind, _), each in self._answered.items() if kind == proxy]
+            text = response.get(name)
+            if text is None or len(answered) != 1:
+                continue  # which of several realms it is meant for isn't said
+            try:
+                nonce = _schemes(f"Digest {text}")[0][1].get("nextnonce", "")
+            except ParseError:
+                continue
+            challenge = answered[0].challenge
+            # Repeats of a 2xx bring the same once more: the count must not start again.
+            if nonce not in ("", challenge.nonce):
+                following = _Answered(replace(challenge, nonce=nonce), self._cnonce(), tried=False)
+                self._answered[proxy, challenge.realm] = following
+
     def _ours(self, challenge: Challenge) -> bool:
-        return challenge.strength > 0 and self._credentials.realm in (None, challenge.realm)
+        allowed = self._credentials.md5 or challenge.hash != "md5"
+        return allowed and challenge.strength > 0 and self._credentials.realm in (None, challenge.realm)
 
     def _refused(self, challenge: Challenge) -> bool:
+        earlier = self._same(challenge)
+        return earlier is not None and earlier.tried and not challenge.stale
+
+    def _take(self, challenge: Challenge) -> None:
+        earlier = self._same(challenge)
+        if earlier is None:
+            self._answered[challenge.proxy, challenge.realm] = _Answered(challenge, self._cnonce())
+        else:
+            # A nonce that is challenged with again goes on counting: from 1 once more, it would be a replay.
+            earlier.challenge, earlier.tried = challenge, True
+
+    def _same(self, challenge: Challenge) -> _Answered | None:
+        "What was answered from the same nonce."
         earlier = self._answered.get((challenge.proxy, challenge.realm))
-        return earlier is not None and not challenge.stale and earlier.challenge.nonce == challenge.nonce
+        if earlier is None:
+            return None
+        before = earlier.challenge
+        alike = before.nonce == challenge.nonce and before.algorithm.lower() == challenge.algorithm.lower()
+        return earlier if alike else None
 
     def _headers(self, method: str, uri: str, body: bytes) -> list[tuple[str, str]]:
         return [
-            (_CHALLENGES[407 if proxy else 401][1], self._digest(answered, method, uri, body))
+            (_HEADERS[proxy][1], self._digest(answered, method, uri, body))
             for (proxy, _), answered in self._answered.items()
         ]
 

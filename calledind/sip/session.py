@@ -27,7 +27,7 @@ from enum import Enum
 from typing import Any, ClassVar, Final
 
 from calledind.model import Address
-from calledind.sip.auth import MOST_TRIES, Authenticator, Credentials
+from calledind.sip.auth import MOST_TRIES, Authenticator, Credentials, credentials_of
 from calledind.sip.body import SDP, session_description
 from calledind.sip.client import ClientTransaction, TransactionFailure
 from calledind.sip.dialog import Dialog
@@ -269,6 +269,8 @@ class InviteSession:
 
     def _use(self, response: Response) -> InviteUsage:
         assert self._request is not None
+        if self._authenticator is not None:
+            self._authenticator.learn(response)
         self._state = TALKING
         self._timers.stop_all()
         self._changed(self, False)
@@ -305,7 +307,7 @@ class InviteSession:
             self._endpoint, dialog, self._local, ended=lambda by, q850, detail: None, authenticator=self._authenticator
         )
         self._strays[tag] = stray
-        stray.acknowledge(_credentials(request))
+        stray.acknowledge(credentials_of(request))
         stray.bye(self._reason)
 
     def _refused_or_challenged(self, response: Response) -> None:
@@ -365,7 +367,7 @@ class InviteSession:
 
     @property
     def _credentials(self) -> list[tuple[str, str]]:
-        return _credentials(self._request) if self._request is not None else []
+        return credentials_of(self._request) if self._request is not None else []
 
     table: ClassVar[Mapping[tuple[State, Input], Callable[[Any, Any], None]]] = {
         **dict.fromkeys(((PREPARED, never) for never in Input), _ignore),
@@ -420,10 +422,6 @@ def cancellation(request: Request, headers: list[tuple[str, str]]) -> Request:
     copied += [(name, request.get(name) or "") for name in ("From", "To", "Call-ID")]
     copied += [("CSeq", f"{request.cseq.number} CANCEL")]
     return Request("CANCEL", request.uri, copied + headers)
-
-
-def _credentials(request: Request) -> list[tuple[str, str]]:
-    return [pair for pair in request.headers if pair[0] in ("Authorization", "Proxy-Authorization")]
 
 
 def _contact_user(uri: str) -> str:

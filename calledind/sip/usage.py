@@ -18,12 +18,14 @@ from enum import Enum
 from typing import Final, Literal
 
 from calledind.model import Address
-from calledind.sip.auth import Authenticator
+from calledind.sip.auth import Authenticator, credentials_of
 from calledind.sip.body import SDP, session_description
+from calledind.sip.challenged import send_challenged
 from calledind.sip.client import TransactionFailure
 from calledind.sip.dialog import Dialog
 from calledind.sip.message import Request, Response, response_to
 from calledind.sip.server import RepeatedSuccess, Report, ServerTransaction
+from calledind.sip.target import transport_of
 from calledind.sip.transactions import TransactionLayer, host_port, new_tag, response_address
 
 _SERVED: Final = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "UPDATE", "INFO")
@@ -108,9 +110,11 @@ class Endpoint:
             self.answer(request, source, 501, headers=[("Allow", ALLOW)])
 
 
-def contact(local: Address, user: str = "calledin") -> tuple[str, str]:
+def contact(local: Address, user: str = "calledin", scheme: str = "sip") -> tuple[str, str]:
     """Return the Contact header of who is reached at `local`."""
-    return "Contact", f"<sip:{user}@{host_port(local)}>"
+    transport = transport_of(local)
+    parameter = "" if transport == "udp" or scheme == "sips" else f";transport={transport}"
+    return "Contact", f"<{scheme}:{user}@{host_port(local)}{parameter}>"
 
 
 class State(Enum):
@@ -149,7 +153,7 @@ class InviteUsage:
         self._late_answer = late_answer
         self._authenticator = authenticator
         self._local = local
-        self._contact = contact(local, contact_user)
+        self._contact = contact(local, contact_user, dialog.scheme)
         self._ack: tuple[bytes, Address] | None = None
         self._success: RepeatedSuccess | None = None
         "Our 2xx to an INVITE of the peer's, until its ACK has come."
@@ -208,11 +212,10 @@ class InviteUsage:
             raise RuntimeError("a re-INVITE must wait")
         self._own_offer = True
         target = self.dialog.next_hop
-        headers = [self._contact, ("Allow", ALLOW), ("Content-Type", SDP)]
-        request = self.dialog.request("INVITE", self._local, [*headers, self._product], offer)
+        headers = [self._contact, ("Allow", ALLOW), ("Content-Type", SDP), self._product]
         acks: dict[str, bytes] = {}
 
-        def heard(news: Response | TransactionFailure) -> None:
+        def heard(request: Request, news: Response | TransactionFailure) -> None:
             if isinstance(news, TransactionFailure):
                 self._own_offer = False
                 answered(408, b"")
@@ -222,7 +225,13 @@ class InviteUsage:
                 self._own_offer = False
                 answered(news.status, b"")
 
-        self._endpoint.layer.request(request, target, heard)
+        send_challenged(
+            self._endpoint.layer,
+            target,
+            lambda: self.dialog.request("INVITE", self._local, headers, offer),
+            self._authenticator,
+            heard,
+        )
 
     def _acknowledge_reinvite(
         self, request: Request, response: Response, acks: dict[str, bytes], answered: Callable[[int, bytes], None]
@@ -234,7 +243,7 @@ class InviteUsage:
             self.dialog.refresh_target(response)
             target = self.dialog.next_hop
             self.dialog.invite_cseq = request.cseq.number
-            acks["ACK"] = bytes(self.dialog.request("ACK", self._local))
+            acks["ACK"] = bytes(self.dialog.request("ACK", self._local, credentials_of(request)))
         self._endpoint.layer.try_transmit(acks["ACK"], target)
         if first:
             answered(response.status, session_description(response))
@@ -248,30 +257,23 @@ class InviteUsage:
         elif self.state in (UNCONFIRMED, CONFIRMED):
             self.state = LEAVING
             self._stop_success()
-            self._send_bye([("Reason", reason)] if reason else [], None)
+            self._send_bye([("Reason", reason)] if reason else [])
 
-    def _send_bye(self, headers: list[tuple[str, str]], credentials: Headers | None) -> None:
-        target = self.dialog.next_hop
-        if credentials is None:
-            known = self._authenticator
-            credentials = known.authorization("BYE", self.dialog.request_uri, b"") if known else ()
-        request = self.dialog.request("BYE", self._local, [*headers, *credentials, self._product])
-
-        def heard(news: Response | TransactionFailure) -> None:
-            if isinstance(news, Response):
-                if news.status < 200:
-                    return
-                again = None
-                if self._authenticator is not None:
-                    again = self._authenticator.answer(news, method="BYE", uri=request.uri, body=b"")
-                if again is not None and self.state is LEAVING:
-                    self._send_bye(headers, again)
-                    return
-                self._end("us", None, f"BYE: {news.status}")
-            else:
+    def _send_bye(self, headers: list[tuple[str, str]]) -> None:
+        def heard(_: Request, news: Response | TransactionFailure) -> None:
+            if isinstance(news, TransactionFailure):
                 self._end("us", None, f"BYE: {news.detail}")
+            elif news.status >= 200:
+                self._end("us", None, f"BYE: {news.status}")
 
-        self._endpoint.layer.request(request, target, heard)
+        send_challenged(
+            self._endpoint.layer,
+            self.dialog.next_hop,
+            lambda: self.dialog.request("BYE", self._local, [*headers, self._product]),
+            self._authenticator,
+            heard,
+            wanted=lambda: self.state is LEAVING,
+        )
 
     @property
     def _product(self) -> tuple[str, str]:

@@ -213,9 +213,38 @@ class ChoiceTests(SynchronousTestCase):
         ):
             self.assertEqual(self.answered(*challenges), [])
         self.assertEqual(self.answered('Digest realm="r",nonce="n"', realm="s"), [])
-        for status in (200, 403, 401):
+        for status in (200, 403):
             response = Response(status, "", [("Proxy-Authenticate", 'Digest realm="r",nonce="n"')])
             self.assertIsNone(authenticator().answer(response, method="INVITE", uri=URI, body=b""))
+
+    def test_without_md5(self) -> None:
+        """Where MD5 is forbidden, it isn't answered, whatever its form, and SHA-256 is."""
+        answering = Authenticator(Credentials("alice", "secret", md5=False))
+        for algorithm in ("", ",algorithm=MD5", ",algorithm=md5-sess"):
+            challenge = f'Digest realm="r",nonce="n",qop="auth"{algorithm}'
+            self.assertIsNone(answering.answer(refusal(challenge), method="INVITE", uri=URI, body=b""))
+        offers = ['Digest realm="r",nonce="1"', 'Digest realm="r",nonce="2",algorithm=SHA-256']
+        found = one(answering.answer(refusal(*offers), method="INVITE", uri=URI, body=b""))
+        self.assertEqual(found["nonce"], "2")
+
+    def test_a_fork_gathers_challenges(self) -> None:
+        """A 401 or 407 that has challenges of servers and of proxies is answered to all of them."""
+        for status in (401, 407):
+            headers = authenticator().answer(
+                Response(
+                    status,
+                    "",
+                    [
+                        ("WWW-Authenticate", 'Digest realm="r",nonce="1"'),
+                        ("Proxy-Authenticate", 'Digest realm="r",nonce="2"'),
+                    ],
+                ),
+                method="INVITE",
+                uri=URI,
+                body=b"",
+            )
+            found = [(name, fields(value)["nonce"]) for name, value in headers or []]
+            self.assertEqual(found, [("Authorization", "1"), ("Proxy-Authorization", "2")])
 
 
 class RepetitionTests(SynchronousTestCase):
@@ -283,3 +312,68 @@ class RepetitionTests(SynchronousTestCase):
             for _ in range(8)
         }
         self.assertEqual(len(nonces), 8)
+
+    def test_the_same_nonce_may_challenge_a_later_request(self) -> None:
+        """A server that wants a new answer for each request gets it, counted on; refused twice is refused for good."""
+        challenge = 'Digest realm="r",nonce="n",qop="auth"'
+        self.answer(challenge)
+        self.assertEqual(one(self.authenticator.authorization("BYE", URI, b""))["nc"], "00000002")
+        found = one(self.answer(challenge))
+        self.assertEqual((found["nc"], found["cnonce"]), ("00000003", "c1"))
+        self.assertIsNone(self.answer(challenge))
+
+    def test_another_algorithm_for_the_same_nonce(self) -> None:
+        """It is a challenge of its own, with a key of its own."""
+        self.answer('Digest realm="r",nonce="n",qop="auth",algorithm=MD5')
+        found = one(self.answer('Digest realm="r",nonce="n",qop="auth",algorithm=MD5-sess'))
+        self.assertEqual((found["nc"], found["cnonce"], found["algorithm"]), ("00000001", "c2", "MD5-sess"))
+
+
+class NextNonceTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.authenticator = authenticator()
+
+    def learn(self, name: str, value: str) -> None:
+        self.authenticator.learn(Response(200, "OK", [(name, value)]))
+
+    def nonces(self) -> list[tuple[str, str, str]]:
+        """Nonce, count and client nonce that the next request goes with."""
+        found = [fields(value) for _, value in self.authenticator.authorization("BYE", URI, b"")]
+        return [(each["nonce"], each["nc"], each["cnonce"]) for each in found]
+
+    def challenge(self, status: int = 401, realm: str = "r") -> None:
+        self.authenticator.answer(
+            refusal(f'Digest realm="{realm}",nonce="n",qop="auth"', status=status), method="INVITE", uri=URI, body=b""
+        )
+
+    def test_the_next_nonce(self) -> None:
+        """It replaces the nonce, with a count of its own; the same news once more doesn't start the count again."""
+        self.challenge()
+        for _ in range(2):
+            self.learn("Authentication-Info", 'qop=auth, nextnonce="m", rspauth="00"')
+        self.assertEqual(self.nonces(), [("m", "00000001", "c2")])
+        self.learn("Authentication-Info", 'nextnonce="m"')
+        self.assertEqual(self.nonces(), [("m", "00000002", "c2")])
+
+    def test_of_a_proxy(self) -> None:
+        """Server and proxy have headers of their own."""
+        self.challenge(407)
+        self.learn("Authentication-Info", 'nextnonce="x"')
+        self.learn("Proxy-Authentication-Info", 'nextnonce="m"')
+        self.assertEqual(self.nonces(), [("m", "00000001", "c2")])
+
+    def test_what_says_nothing(self) -> None:
+        """No nonce, nothing that can be read, nothing that was asked for: all stays as it is."""
+        self.learn("Authentication-Info", 'nextnonce="m"')
+        self.assertEqual(self.nonces(), [])
+        self.challenge()
+        for value in ("", "qop=auth", 'nextnonce="m', 'nextnonce=""'):
+            self.learn("Authentication-Info", value)
+        self.assertEqual(self.nonces(), [("n", "00000002", "c1")])
+
+    def test_whose_is_not_said(self) -> None:
+        """With answers to two realms, it could be meant for either."""
+        for realm in "ab":
+            self.challenge(realm=realm)
+        self.learn("Authentication-Info", 'nextnonce="m"')
+        self.assertEqual([nonce for nonce, *_ in self.nonces()], ["n", "n"])
