@@ -7,17 +7,12 @@ scheme, host and path. Parameters that are not known are counted, not shown: a m
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlsplit
 
 HIDDEN = "***"
 LONGEST = 100
 "Characters shown of a value or path."
-
-SHOWN = ("country_code", "cache")
-NUMBERS = ("phone_number", "caller_id")
-URLS = ("mp3", "callback_url")
-SECRETS = ("api_key", "secret")
 
 _SECRET_IN_PATH = re.compile(r"ck_\S+|\d{10,}|(?<![0-9A-Za-z])\d{5,}(?![0-9A-Za-z])")
 "Keys and numbers, but not the digits within the hexadecimal id of a call."
@@ -50,30 +45,44 @@ def mask_path(path: bytes) -> str:
 
 def mask_arguments(arguments: Mapping[bytes, Sequence[bytes]]) -> str:
     """Return a query string, decoded, in which nothing is left that must not be logged."""
-    if not arguments:
-        return ""
-    return "&".join(_masked(arguments))
-
-
-def _masked(arguments: Mapping[bytes, Sequence[bytes]]) -> Iterable[str]:
-    numbers = [value.decode("latin-1") for name in NUMBERS for value in arguments.get(name.encode(), ())]
+    numbers = [value.decode("latin-1") for name in NUMBERS for value in arguments.get(name, ())]
+    shown = []
     unknown = 0
-    for raw, values in arguments.items():
-        name = raw.decode("latin-1")
-        for value in values:
-            text = value.decode("latin-1")
-            if name in SECRETS:
-                yield f"{name}={HIDDEN}"
-            elif name in NUMBERS:
-                yield f"{name}={_printable(mask_number(text))}"
-            elif name in URLS:
-                yield f"{name}={mask_url(text, numbers)}"
-            elif name in SHOWN:
-                yield f"{name}={_printable(text) if len(text) <= 5 else HIDDEN}"
-            else:
-                unknown += 1
+    for name, values in arguments.items():
+        mask = MASKS.get(name)
+        if mask is None:
+            unknown += len(values)
+        else:
+            shown += [f"{name.decode('latin-1')}={mask(value.decode('latin-1'), numbers)}" for value in values]
     if unknown:
-        yield f"({unknown} unknown)"
+        shown.append(f"({unknown} unknown)")
+    return "&".join(shown)
+
+
+def _harmless(text: str, _: Sequence[str]) -> str:
+    return _printable(text) if len(text) <= 5 else HIDDEN
+
+
+def _number(text: str, _: Sequence[str]) -> str:
+    return _printable(mask_number(text))
+
+
+def _hidden(_: str, __: Sequence[str]) -> str:
+    return HIDDEN
+
+
+NUMBERS = (b"phone_number", b"caller_id")
+MASKS: Mapping[bytes, Callable[[str, Sequence[str]], str]] = {
+    b"country_code": _harmless,
+    b"cache": _harmless,
+    b"phone_number": _number,
+    b"caller_id": _number,
+    b"mp3": mask_url,
+    b"callback_url": mask_url,
+    b"api_key": _hidden,
+    b"secret": _hidden,
+}
+"What is shown of a parameter, given its value and all numbers of the request."
 
 
 def _printable(text: str) -> str:

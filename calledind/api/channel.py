@@ -16,7 +16,7 @@ would send a reset, and the client would lose the answer that says what it did w
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -267,13 +267,8 @@ class Channel(http.HTTPChannel):
 
     def checkPersistence(self, request: http.Request, version: bytes) -> bool:
         self._burst += 1
-        tokens = b",".join(request.requestHeaders.getRawHeaders(b"connection", ())).lower()
-        if (
-            version == b"HTTP/1.1"
-            and not self.unwanted_body
-            and self._burst < BURST
-            and b"close" not in [token.strip() for token in tokens.split(b",")]
-        ):
+        wishes = request.requestHeaders.getRawHeaders(b"connection", ())
+        if version == b"HTTP/1.1" and not self.unwanted_body and self._burst < BURST and not _asks_to_close(wishes):
             return True
         request.responseHeaders.setRawHeaders(b"connection", [b"close"])
         return False
@@ -297,3 +292,8 @@ class Channel(http.HTTPChannel):
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         self.refuse(431 if self._receivedHeaderSize > self.totalHeadersSize else 400)
+
+
+def _asks_to_close(wishes: Sequence[bytes]) -> bool:
+    """Read the values of Connection headers."""
+    return bool(wishes) and b"close" in [token.strip() for token in b",".join(wishes).lower().split(b",")]

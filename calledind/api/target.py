@@ -38,11 +38,14 @@ def parse_query(query: bytes) -> Arguments:
     for pair in query.split(b"&"):
         if pair:
             name, _, value = pair.partition(b"=")
-            arguments.setdefault(_decode(name), []).append(_decode(value))
+            if b"%" in pair or b"+" in pair:
+                name, value = _decode(name), _decode(value)
+            if name in arguments:
+                arguments[name].append(value)
+            else:
+                arguments[name] = [value]
     return arguments
 
 
 def _decode(text: bytes) -> bytes:
-    if b"+" in text:
-        text = text.replace(b"+", b" ")
-    return unquote_to_bytes(text) if b"%" in text else text
+    return unquote_to_bytes(text.replace(b"+", b" "))

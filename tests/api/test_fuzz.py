@@ -108,6 +108,7 @@ class FuzzTests(SynchronousTestCase):
             connection.leave()
         self.assertEqual(self.flushLoggedErrors(), [])
         self.assertEqual(self.served.site.connections, 0)
+        self.served.clock.advance(0)
         self.assertEqual(self.served.clock.getDelayedCalls(), [])
         self.assertLessEqual({b"200", b"400", b"404", b"405", b"413", b"431"}, statuses)
 
