@@ -119,6 +119,19 @@ class ClientTransaction:
         self._timers.start("timeout", self._intervals.timeout, lambda: self._feed(TIMEOUT))
         self._put(self._data)
 
+    @property
+    def unheard(self) -> bool:
+        "Whether nothing has come back yet."
+        return self.state is CALLING
+
+    def begin_again(self, request: Request) -> None:
+        "Send the request by UDP after all (§18.1.1), as if nothing had left yet. It is the same but for its Via."
+        self.request = request
+        self._data = bytes(request)
+        self._reliable = False
+        self._timers.stop_all()
+        self.start()
+
     def receive(self, response: Response) -> None:
         "Take a response whose branch and method are this transaction's."
         if response.status < 200:

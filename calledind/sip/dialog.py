@@ -5,13 +5,14 @@ from __future__ import annotations
 import ipaddress
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 
 from calledind.model import Address
 from calledind.sip.grammar import ParseError
 from calledind.sip.header import NameAddr
 from calledind.sip.message import Request, Response
-from calledind.sip.transactions import DEFAULT_PORT, host_port, new_branch
+from calledind.sip.target import TRANSPORTS, Target, target_snapshot, transport_of
+from calledind.sip.transactions import DEFAULT_PORT, SECURE_PORT, new_branch, via
 from calledind.sip.uri import Uri
 
 
@@ -81,14 +82,14 @@ class Dialog:
         """Read what `snapshot` wrote. Raises ValueError where it isn't that."""
         try:
             kept = json.loads(snapshot)
-            host, port = kept.pop("peer")
-            return cls(**{**kept, "route_set": tuple(kept["route_set"]), "peer": (str(host), int(port))})
+            return cls(**{**kept, "route_set": tuple(kept["route_set"]), "peer": Target.restore(kept["peer"])})
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a dialog: {error}") from None
 
     def snapshot(self) -> str:
         """Return the dialog as JSON, all that a BYE needs."""
-        return json.dumps(asdict(self), separators=(",", ":"))
+        kept = {each.name: getattr(self, each.name) for each in fields(self)}
+        return json.dumps({**kept, "peer": target_snapshot(self.peer)}, separators=(",", ":"))
 
     def request(
         self,
@@ -110,7 +111,7 @@ class Dialog:
             number = self.local_cseq
         uri, routes = self._way()
         own = [
-            ("Via", f"SIP/2.0/UDP {host_port(local)};branch={branch or new_branch()};rport"),
+            via(local, branch or new_branch(), transport_of(self.next_hop)),
             ("Max-Forwards", "70"),
             *(("Route", route) for route in routes),
             ("From", self.local),
@@ -141,8 +142,9 @@ class Dialog:
     def next_hop(self) -> Address:
         """Where our requests go: the first route or the remote target, where that is an address we can reach.
 
-        Names aren't resolved, other transports not spoken and private addresses of a public peer not believed
-        (it stands behind a NAT): then it is where the peer's messages come from.
+        Names aren't resolved, private addresses of a public peer not believed (it stands behind a NAT), and TLS is
+        neither left nor begun inside a dialog: then it is where the peer's messages come from. A URI that names no
+        transport is reached as the peer is, for few that speak TCP say so.
         """
         try:
             hop = Uri.parse(NameAddr.parse(self.route_set[0]).uri if self.route_set else self.remote_target)
@@ -150,12 +152,22 @@ class Dialog:
             public = ipaddress.ip_address(self.peer[0]).is_global
         except ValueError:
             return self.peer
-        other_transport = (hop.parameter("transport") or "udp").lower() != "udp" or hop.scheme != "sip"
-        if other_transport or hop.port == 0 or address.is_unspecified or address.is_multicast:
+        if hop.port == 0 or address.is_unspecified or address.is_multicast or (public and not address.is_global):
             return self.peer
-        if public and not address.is_global:
+        ours = transport_of(self.peer)
+        named = "tls" if hop.scheme == "sips" else (hop.parameter("transport") or ours).lower()
+        transport = TRANSPORTS.get(named)
+        if transport is None or (transport == "tls") != (ours == "tls"):
             return self.peer
-        return str(address), hop.port or DEFAULT_PORT
+        port = hop.port or (SECURE_PORT if transport == "tls" else DEFAULT_PORT)
+        if not isinstance(self.peer, Target) and transport == "udp":
+            return str(address), port
+        return Target(str(address), port, transport, getattr(self.peer, "trunk", ""))
+
+    @property
+    def scheme(self) -> str:
+        """The scheme of our own URI in it: who calls with sips has a Contact of sips (§12.1.1)."""
+        return "sips" if "<sips:" in self.local.lower() else "sip"
 
     def _way(self) -> tuple[str, tuple[str, ...]]:
         "The Request-URI and the Route headers (§12.2.1.1)."

@@ -17,8 +17,9 @@ from calledind.sip.client import TransactionFailure, acknowledgement
 from calledind.sip.dialog import Dialog
 from calledind.sip.message import Request, Response
 from calledind.sip.session import cancellation
+from calledind.sip.target import Target
 from calledind.sip.timers import TimerSet
-from calledind.sip.transactions import host_port
+from calledind.sip.transactions import via
 from calledind.sip.usage import Endpoint, InviteUsage
 
 LateResponses = dict[str, Callable[[Response], None]]
@@ -35,8 +36,8 @@ class InvitationRecovery:
         (where a BYE had to follow, within twice that)."""
         try:
             kept = json.loads(snapshot)
-            self._target: Address = (str(kept["target"][0]), int(kept["target"][1]))
-            self._local: Address = (str(kept["local"][0]), int(kept["local"][1]))
+            self._target: Address = Target.restore(kept["target"])
+            self._local: Address = Target.restore(kept["local"])
             self._invites = {
                 f"{kept['branch']}.{number}": _invite(kept, self._local, number)
                 for number in range(1, int(kept["tries"]) + 1)
@@ -145,7 +146,7 @@ class DialogRecovery:
 def _invite(kept: dict[str, object], local: Address, number: int) -> Request:
     "As much of the INVITE as CANCEL and ACK have of it."
     headers = [
-        ("Via", f"SIP/2.0/UDP {host_port(local)};branch={kept['branch']}.{number};rport"),
+        via(local, f"{kept['branch']}.{number}"),
         ("From", str(kept["from"])),
         ("To", str(kept["to"])),
         ("Call-ID", str(kept["call_id"])),

@@ -35,8 +35,9 @@ from calledind.sip.events import Answered, Ended, Event, LateAnswer, Progress, R
 from calledind.sip.grammar import ParseError
 from calledind.sip.header import NameAddr
 from calledind.sip.message import Request, Response
+from calledind.sip.target import target_snapshot
 from calledind.sip.timers import TimerSet
-from calledind.sip.transactions import host_port, new_branch, new_tag
+from calledind.sip.transactions import new_branch, new_tag, via
 from calledind.sip.uri import Uri
 from calledind.sip.usage import ALLOW, Endpoint, InviteUsage, Renegotiate, contact
 
@@ -122,6 +123,7 @@ class InviteSession:
         self._usage: InviteUsage | None = None
         self._strays: dict[_Tag, InviteUsage] = {}
         self._contact_user = _contact_user(invitation.from_uri)
+        self._scheme = "sips" if invitation.request_uri.lower().startswith("sips:") else "sip"
 
     # what the owner asks for
 
@@ -135,9 +137,9 @@ class InviteSession:
         """JSON, what `UserAgent.recover_invitation` needs to end this call after a restart."""
         return json.dumps(
             {
-                "target": self.invitation.target,
+                "target": target_snapshot(self.invitation.target),
                 "uri": self.invitation.request_uri,
-                "local": self._local,
+                "local": target_snapshot(self._local),
                 "from": self._from,
                 "to": self._to,
                 "call_id": self.call_id,
@@ -228,13 +230,13 @@ class InviteSession:
         self._tries += 1
         invitation = self.invitation
         headers = [
-            ("Via", f"SIP/2.0/UDP {host_port(self._local)};branch={self._branch}.{self._tries};rport"),
+            via(self._local, f"{self._branch}.{self._tries}"),
             ("Max-Forwards", "70"),
             ("From", self._from),
             ("To", self._to),
             ("Call-ID", self.call_id),
             ("CSeq", f"{self._tries} INVITE"),
-            contact(self._local, self._contact_user),
+            contact(self._local, self._contact_user, self._scheme),
             ("Allow", ALLOW),
             *credentials,
             ("User-Agent", self._endpoint.product),

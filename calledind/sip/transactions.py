@@ -1,8 +1,12 @@
-"""The transaction layer (RFC 3261 §17, §18): datagrams in, each to its transaction; the rest goes up.
+"""The transaction layer (RFC 3261 §17, §18): messages in, each to its transaction; the rest goes up.
 
 Responses find their transaction by branch and method, requests by branch, sender and method (§17.1.3, §17.2.3).
-Responses go back to the address that the request came from (§18.2.2, RFC 3581), never to where a Via would like
-to have them: a forged Via can't point our answers at somebody else. Each look-up is one of a dictionary.
+Responses go back to the address that the request came from (§18.2.2, RFC 3581), on the same connection where there
+is one, never to where a Via would like to have them: a forged Via can't point our answers at somebody else. Each
+look-up is one of a dictionary.
+
+A request too large for UDP moves to TCP where `larger` knows a way (§18.1.1), its CANCEL with it; when the connection
+fails before anything was heard, it moves back.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Final
 
 from calledind.model import Address
@@ -20,15 +25,19 @@ from calledind.sip.header import Via
 from calledind.sip.message import Request, Response, parse, response_to
 from calledind.sip.server import InviteServerTransaction, NonInviteServerTransaction, ServerTransaction
 from calledind.sip.server import Report as ServerReport
+from calledind.sip.target import Transport, transport_of
 from calledind.sip.timers import Intervals, Timers
 
 COOKIE: Final = "z9hG4bK"
 "What a branch begins with that is unique (§8.1.1.7)."
 DEFAULT_PORT: Final = 5060
+SECURE_PORT: Final = 5061
+LARGEST_DATAGRAM: Final = 1300
+"Octets of a request that may go by UDP where TCP is there (§18.1.1)."
 
 Send = Callable[[bytes, Address], None]
 Trace = Callable[[str, Address, bytes], None]
-'"sent" or "received", the other side, the datagram.'
+'"sent" or "received", the other side, the message.'
 
 
 def new_branch() -> str:
@@ -45,12 +54,22 @@ def host_port(address: Address) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def via(local: Address, branch: str, transport: Transport | None = None) -> tuple[str, str]:
+    """Return the Via header of a request of ours; `transport`: where it is another than that of `local`."""
+    transport = transport or transport_of(local)
+    # Over a connection, the peer's own requests are welcome on it as well (RFC 5923 §4).
+    alias = "" if transport == "udp" else ";alias"
+    return "Via", f"SIP/2.0/{transport.upper()} {host_port(local)};branch={branch};rport{alias}"
+
+
 class TransactionLayer:
     """All transactions of one transport address.
 
-    `send` carries one datagram and may raise OSError; `received` is handed each request that no transaction
+    `send` carries one message and may raise OSError; `received` is handed each request that no transaction
     knows, with its source noted in its Via; `unmatched` each such response. `stranger` decides whether a source
-    is to be told nothing at all, not even that its request can't be read.
+    is to be told nothing at all, not even that its request can't be read. `larger` gives the way for requests that
+    are too large for a UDP target. `seen_as` hears, of each response to a request of ours, who sent it and what the
+    topmost Via says of where the request came from.
     """
 
     def __init__(
@@ -62,6 +81,8 @@ class TransactionLayer:
         received: Callable[[Request, Address], None],
         unmatched: Callable[[Response, Address], None] = lambda response, source: None,
         stranger: Callable[[Address], bool] = lambda source: False,
+        larger: Callable[[Address], Address | None] = lambda target: None,
+        seen_as: Callable[[Address, Via], None] = lambda target, via: None,
         trace: Trace | None = None,
     ) -> None:
         self.timers = timers
@@ -70,9 +91,11 @@ class TransactionLayer:
         self._received = received
         self._unmatched = unmatched
         self._stranger = stranger
+        self._larger = larger
+        self._seen_as = seen_as
         self._trace = trace
-        self._clients: dict[tuple[str, str], ClientTransaction] = {}
-        self._by_target: dict[Address, dict[tuple[str, str], ClientTransaction]] = {}
+        self._clients: dict[tuple[str, str], _Client] = {}
+        self._by_target: dict[Address, dict[tuple[str, str], _Client]] = {}
         self._servers: dict[object, ServerTransaction] = {}
 
     def __len__(self) -> int:
@@ -92,28 +115,49 @@ class TransactionLayer:
 
     def request(self, request: Request, target: Address, report: ClientReport) -> ClientTransaction:
         """Begin a client transaction: the request leaves now, what becomes of it is reported later."""
+        client = _Client(target, moved_from=None)
+        if transport_of(target) == "udp":
+            larger = self._way_for_large(request, target)
+            if larger is not None:
+                client = _Client(larger, moved_from=(request, target))
+                request = _over(request, larger)
         kind = InviteClientTransaction if request.method == "INVITE" else NonInviteClientTransaction
-        by_target = self._by_target.setdefault(target, {})
 
         def gone(transaction: ClientTransaction) -> None:
             del self._clients[transaction.key]
-            del by_target[transaction.key]
-            if not by_target and self._by_target.get(target) is by_target:
-                del self._by_target[target]
+            self._unfile(client)
 
-        transaction = kind(
+        client.transaction = kind(
             request,
-            transmit=lambda data: self.transmit(data, target),
+            transmit=lambda data: self.transmit(data, client.target),
             report=report,
             gone=gone,
             timers=self.timers,
             intervals=self.intervals,
+            reliable=transport_of(client.target) != "udp",
         )
-        if transaction.key in self._clients:
+        if client.transaction.key in self._clients:
             raise ValueError("a branch that is in use")
-        self._clients[transaction.key] = by_target[transaction.key] = transaction
-        transaction.start()
-        return transaction
+        self._clients[client.transaction.key] = client
+        self._file(client)
+        client.transaction.start()
+        return client.transaction
+
+    def _way_for_large(self, request: Request, target: Address) -> Address | None:
+        if request.method == "CANCEL":
+            # It goes where its INVITE went (§9.1), which has the same branch.
+            invite = self._clients.get((request.via.branch or "", "INVITE"))
+            return None if invite is None or invite.moved_from is None else invite.target
+        return self._larger(target) if len(bytes(request)) > LARGEST_DATAGRAM else None
+
+    def _file(self, client: _Client) -> None:
+        self._by_target.setdefault(client.target, {})[client.transaction.key] = client
+
+    def _unfile(self, client: _Client) -> None:
+        by_target = self._by_target[client.target]
+        del by_target[client.transaction.key]
+        if not by_target:
+            del self._by_target[client.target]
 
     def serve(self, request: Request, source: Address, report: ServerReport | None = None) -> ServerTransaction:
         """Begin the server transaction of a request that `received` was handed. It doesn't answer by itself yet."""
@@ -131,6 +175,7 @@ class TransactionLayer:
             gone=gone,
             timers=self.timers,
             intervals=self.intervals,
+            reliable=transport_of(source) != "udp",
         )
         self._servers[transaction.key] = transaction
         return transaction
@@ -147,26 +192,55 @@ class TransactionLayer:
             self._trace("received", source, data)
         try:
             message = parse(data)
+        except ParseError as error:
+            self.unreadable(error, None, source)
+            return
+        try:
             message.check()
         except ParseError as error:
-            self._unreadable(error, data, source)
+            self.unreadable(error, message, source)
             return
+        self._take(message, source)
+
+    def message_received(self, message: Request | Response, source: Address) -> None:
+        """Take a message of a stream."""
+        if self._trace is not None:
+            with suppress(ValueError):  # it has what couldn't be written
+                self._trace("received", source, bytes(message))
+        try:
+            message.check()
+        except ParseError as error:
+            self.unreadable(error, message, source)
+            return
+        self._take(message, source)
+
+    def transport_failed(self, target: Address, detail: str = "nobody listens there (ICMP)") -> None:
+        """Take the news that nothing arrives at `target` (ICMP, a lost connection): what waits for an answer fails."""
+        for client in tuple(self._by_target.get(target, {}).values()):
+            if client.moved_from is not None and client.transaction.unheard:
+                self._move_back(client, *client.moved_from)
+            else:
+                client.transaction.transport_failed(detail)
+
+    def _move_back(self, client: _Client, request: Request, target: Address) -> None:
+        self._unfile(client)
+        client.target, client.moved_from = target, None
+        self._file(client)
+        client.transaction.begin_again(request)
+
+    def _take(self, message: Request | Response, source: Address) -> None:
         if isinstance(message, Response):
             self._response(message, source)
         else:
             self._request(message, source)
 
-    def transport_failed(self, target: Address) -> None:
-        """Take the news that nobody listens at `target` (ICMP): what waits for an answer from there fails."""
-        for transaction in tuple(self._by_target.get(target, {}).values()):
-            transaction.transport_failed("nobody listens there (ICMP)")
-
     def _response(self, response: Response, source: Address) -> None:
         if len(response.vias) != 1:
             return  # meant for somebody behind us, whom we don't have (§8.1.3.3)
-        transaction = self._clients.get((response.via.branch or "", response.cseq.method))
-        if transaction is not None:
-            transaction.receive(response)
+        client = self._clients.get((response.via.branch or "", response.cseq.method))
+        if client is not None:
+            self._seen_as(client.target, response.via)
+            client.transaction.receive(response)
         else:
             self._unmatched(response, source)
 
@@ -177,17 +251,14 @@ class TransactionLayer:
         else:
             self._received(request.received_from(source), source)
 
-    def _unreadable(self, error: ParseError, data: bytes, source: Address) -> None:
-        "Say what is wrong with a request, where that is possible; without a transaction (§16.11 does so too)."
-        request = error.request
-        if request is None:
-            try:
-                message = parse(data)
-            except ParseError:
-                return
-            if not isinstance(message, Request):
-                return
-            request = message
+    def unreadable(self, error: ParseError, message: Request | Response | None, source: Address) -> None:
+        """Say what is wrong with a request, where that is possible; without a transaction (§16.11 does so too).
+
+        `message`: as much of it as could be read.
+        """
+        request = error.request or message
+        if not isinstance(request, Request):
+            return
         if request.method == "ACK" or self._stranger(source):
             return
         try:
@@ -200,9 +271,29 @@ class TransactionLayer:
         self.try_transmit(answer, target)
 
 
+@dataclass(slots=True)
+class _Client:
+    """A client transaction and where its requests go."""
+
+    target: Address
+    moved_from: tuple[Request, Address] | None
+    "The request and the UDP target, where it was too large for them."
+    transaction: ClientTransaction = field(init=False)
+
+
+def _over(request: Request, target: Address) -> Request:
+    "The same request, by the target's transport."
+    headers = list(request.headers)
+    index = next(index for index, (name, _) in enumerate(headers) if name == "Via")
+    topmost = request.via
+    headers[index] = via((topmost.host, topmost.port or DEFAULT_PORT), topmost.branch or "", transport_of(target))
+    return Request(request.method, request.uri, headers, request.body)
+
+
 def response_address(via: Via, source: Address) -> Address:
-    """Return where responses go: the source's address, and its port where rport asks for that, else the Via's."""
-    if via.wants_rport:
+    """Return where responses go: back over a connection; by UDP to the source's address, and its port where rport asks
+    for that, else the Via's."""
+    if via.wants_rport or transport_of(source) != "udp":
         return source
     return source[0], via.port or DEFAULT_PORT
 

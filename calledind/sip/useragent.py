@@ -13,11 +13,13 @@ from calledind.sip.auth import Credentials
 from calledind.sip.body import SDP
 from calledind.sip.client import TransactionFailure
 from calledind.sip.events import Answered, Ended, Event, LateAnswer, Progress, Refused, Unreachable
+from calledind.sip.grammar import ParseError
+from calledind.sip.header import Via
 from calledind.sip.message import Request, Response
 from calledind.sip.recovery import DialogRecovery, InvitationRecovery, LateResponses
 from calledind.sip.session import Invitation, InviteSession
 from calledind.sip.timers import Intervals, Timers
-from calledind.sip.transactions import Send, Trace, TransactionLayer, host_port, new_branch, new_tag
+from calledind.sip.transactions import Send, Trace, TransactionLayer, host_port, new_branch, new_tag, via
 from calledind.sip.usage import ALLOW, Endpoint, contact
 
 __all__ = [
@@ -38,9 +40,10 @@ __all__ = [
 class UserAgent:
     """Everything SIP of one transport address; sans-I/O.
 
-    `send(data, target)` carries a datagram and may raise OSError. `local(target)` is the host and port to
-    advertise to a target. `trusted(ip)` tells whether an address is one of a trunk's. `trace`, where given, sees
-    each datagram: "sent" or "received", the other side, the octets.
+    `send(data, target)` carries a message and may raise OSError. `local(target)` is the host and port to
+    advertise to a target, a `Target` of the same transport. `trusted(ip)` tells whether an address is one of a
+    trunk's. `trace`, where given, sees each message: "sent" or "received", the other side, the octets. `larger` and
+    `seen_as` are those of `TransactionLayer`.
     """
 
     def __init__(
@@ -53,6 +56,8 @@ class UserAgent:
         t1: float = 0.5,
         trusted: Callable[[str], bool],
         trace: Trace | None = None,
+        larger: Callable[[Address], Address | None] = lambda target: None,
+        seen_as: Callable[[Address, Via], None] = lambda target, via: None,
     ) -> None:
         self._trusted = trusted
         self._layer = TransactionLayer(
@@ -62,6 +67,8 @@ class UserAgent:
             received=self._received,
             unmatched=self._unmatched,
             stranger=lambda source: not trusted(source[0]),
+            larger=larger,
+            seen_as=seen_as,
             trace=trace,
         )
         self._endpoint = Endpoint(self._layer, local, user_agent)
@@ -77,9 +84,17 @@ class UserAgent:
         """Take a datagram; whatever its octets are, nothing is raised because of them."""
         self._layer.datagram_received(data, source)
 
-    def transport_failed(self, target: Address) -> None:
-        """Take the news that nobody listens at `target` (ICMP): what waits for an answer from there fails."""
-        self._layer.transport_failed(target)
+    def message_received(self, message: Request | Response, source: Address) -> None:
+        """Take a message of a stream."""
+        self._layer.message_received(message, source)
+
+    def unreadable(self, error: ParseError, source: Address) -> None:
+        """Take the news that a stream holds what is no message; whoever asked is told, then the stream is closed."""
+        self._layer.unreadable(error, None, source)
+
+    def transport_failed(self, target: Address, detail: str = "nobody listens there (ICMP)") -> None:
+        """Take the news that nothing arrives at `target`: what waits for an answer from there fails."""
+        self._layer.transport_failed(target, detail)
 
     def prepare(self, invitation: Invitation) -> InviteSession:
         """Make a call's ids; nothing is sent yet."""
@@ -93,7 +108,7 @@ class UserAgent:
             self._layer.timers.callLater(0, report, None)
             return
         headers = [
-            ("Via", f"SIP/2.0/UDP {host_port(local)};branch={new_branch()};rport"),
+            via(local, new_branch()),
             ("Max-Forwards", "70"),
             ("From", f"<sip:calledin@{host_port(local)}>;tag={new_tag()}"),
             ("To", f"<{uri}>"),

@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from calledind.model import Address
 from calledind.sip.dialog import Dialog
 from calledind.sip.message import Request, Response, response_to
+from calledind.sip.target import Target
 
 US: Address = ("192.0.2.9", 5060)
 PEER: Address = ("192.0.2.1", 5062)
@@ -118,11 +119,20 @@ class FallbackTests(SynchronousTestCase):
         self.assertEqual((odd.next_hop, odd.request_uri), (PEER, "sip:them@192.0.2.2:5080"))
 
     def test_next_hop(self) -> None:
-        """Names, other transports, impossible and hidden addresses lead to where the peer's messages come from."""
+        """Names, unknown transports, TLS begun or left, impossible and hidden addresses lead to where the peer's
+        messages come from."""
         public: Address = ("8.8.8.8", 5060)
+        tcp, tls = Target(*PEER, "tcp", "carrier"), Target(*PEER, "tls", "carrier")
         for uri, peer, expected in (
             ("sip:host.example.com", PEER, PEER),
-            ("sip:192.0.2.2;transport=tcp", PEER, PEER),
+            ("sip:192.0.2.2;transport=sctp", PEER, PEER),
+            ("sip:192.0.2.2;transport=tcp", PEER, Target("192.0.2.2", 5060, "tcp")),
+            ("sip:192.0.2.2;transport=tls", PEER, PEER),
+            ("sip:192.0.2.2", tcp, Target("192.0.2.2", 5060, "tcp", "carrier")),
+            ("sip:192.0.2.2;transport=udp", tcp, ("192.0.2.2", 5060)),
+            ("sip:192.0.2.2;transport=tcp", tls, tls),
+            ("sip:192.0.2.2", tls, Target("192.0.2.2", 5061, "tls", "carrier")),
+            ("sips:192.0.2.2:5066", tls, Target("192.0.2.2", 5066, "tls", "carrier")),
             ("sip:192.0.2.2;transport=UDP", PEER, ("192.0.2.2", 5060)),
             ("sips:192.0.2.2", PEER, PEER),
             ("sip:0.0.0.0", PEER, PEER),
@@ -135,6 +145,12 @@ class FallbackTests(SynchronousTestCase):
             ("sip:[2001:db8::1]:5066", ("2001:db8::2", 5060), ("2001:db8::1", 5066)),
         ):
             self.assertEqual(caller(("Contact", f"<{uri}>"), peer=peer).next_hop, expected, uri)
+
+    def test_via_is_that_of_the_next_hop(self) -> None:
+        """The Via of a request has the transport that it leaves by."""
+        for parameter, name in (("", "TCP"), (";transport=udp", "UDP")):
+            dialog = caller(("Contact", f"<sip:192.0.2.2{parameter}>"), peer=Target(*PEER, "tcp"))
+            self.assertEqual(dialog.request("BYE", US).via.transport, name)
 
     def test_headers_of_contact(self) -> None:
         """What a Request-URI may not have is left out of it (§19.1.1)."""
