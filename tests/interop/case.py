@@ -8,7 +8,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.harness import Daemon, Told, Web, errors_in, free_udp_port, web_server
+from tests.interop.harness import Daemon, Told, Web, errors_in, free_udp_port, join, web_server
 
 SPEECH = Path(__file__).parents[2] / "calledind" / "simulator" / "speech.mp3"
 SHORT = Path(__file__).parents[1] / "audio" / "samples" / "44100-mono-no-xing.mp3"
@@ -43,16 +43,15 @@ def settings(
 ) -> str:
     """A settings file with sockets on one loopback address; `calls` and `sip` go into these tables."""
     first = first_rtp or free_rtp_ports()
-    bracketed = f"[{host}]" if ":" in host else host
     return f"""
 [sip]
-bind = ["{bracketed}:{sip_port}"]
+bind = ["{join(host, sip_port)}"]
 {sip}
 [rtp]
 bind = "{host}"
 ports = [{first}, {first + 199}]
 [audio]
-allow_networks = ["127.0.0.0/8"]
+allow_networks = ["127.0.0.0/8", "::1/128"]
 allow_ports = []
 [calls]
 {calls or "ring_timeout = 3.0"}
@@ -77,9 +76,9 @@ class InteropCase(SynchronousTestCase):
         files = {"/speech.mp3": SPEECH.read_bytes(), "/short.mp3": SHORT.read_bytes()}
         self.web = self.world.enter_context(web_server(files))
 
-    def run_daemon(self, text: str) -> Daemon:
-        """Start a daemon with these settings and a key of a hundred credits."""
-        daemon = Daemon(self.folder / "daemon", text)
+    def run_daemon(self, text: str, *, host: str = "127.0.0.1") -> Daemon:
+        """Start a daemon with these settings and a key of a hundred credits. `host`: where its API listens."""
+        daemon = Daemon(self.folder / "daemon", text, host=host)
         self.world.callback(self.stop, daemon)
         daemon.start()
         self.key = daemon.admin("POST", "/keys", {"name": "test", "credits": 100})["api_key"]

@@ -50,6 +50,11 @@ def free_tcp_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def join(host: str, port: int) -> str:
+    """As it stands in a URL."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def wait_for(what: str, ready: Callable[[], bool], seconds: float = START) -> None:
     """Look until it is so; raises AssertionError that says what was waited for."""
     deadline = time.monotonic() + seconds
@@ -81,19 +86,20 @@ class Web:
     "Statuses to answer the next callbacks with, before 200."
     fetched: list[str] = field(default_factory=list)
     "Paths of the MP3s that were asked for, whether they are there or not."
+    host: str = "127.0.0.1"
     port: int = 0
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{join(self.host, self.port)}"
 
     def next_callback(self, seconds: float = 60.0) -> Told:
         return self.told.get(timeout=seconds)
 
 
 @contextmanager
-def web_server(files: Mapping[str, bytes]) -> Iterator[Web]:
-    web = Web(dict(files))
+def web_server(files: Mapping[str, bytes], *, host: str = "127.0.0.1") -> Iterator[Web]:
+    web = Web(dict(files), host=host)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -121,7 +127,10 @@ def web_server(files: Mapping[str, bytes]) -> Iterator[Web]:
         def log_message(self, format: str, *args: Any) -> None:
             """Tests have no log to keep."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+    server = Server((host, 0), Handler)
     web.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
@@ -162,13 +171,20 @@ class Answer:
 class Daemon:
     """`twistd calledin` in a process of its own; `settings` is the text of its settings file.
 
-    `module`: what to run in place of twistd, with twistd's arguments.
+    `module`: what to run in place of twistd, with twistd's arguments. `host`: where its API listens.
     """
 
     def __init__(
-        self, folder: Path, settings: str, *, module: str | None = None, environment: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        settings: str,
+        *,
+        module: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        host: str = "127.0.0.1",
     ) -> None:
         self.folder = folder
+        self.host = host
         self.port = free_tcp_port()
         self.data = folder / "data"
         self.config = folder / "calledin.toml"
@@ -181,7 +197,7 @@ class Daemon:
 
     def start(self) -> None:
         command = [sys.executable, *self._program, "--nodaemon", "--pidfile=", "calledin"]
-        command += ["--config", str(self.config), "--http", f"127.0.0.1:{self.port}"]
+        command += ["--config", str(self.config), "--http", join(self.host, self.port)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self._environment, cwd=self.folder
@@ -217,10 +233,11 @@ class Daemon:
             return self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise
+            log = self.log.read_text()[-3000:]
+            raise AssertionError(f"the daemon did not end within {seconds:.0f} s of SIGTERM:\n{log}") from None
 
     def get(self, target: str) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=30)
         try:
             connection.request("GET", target)
             response = connection.getresponse()

@@ -68,7 +68,7 @@ def pause(milliseconds: int) -> str:
     return f'<pause milliseconds="{milliseconds}"/>\n'
 
 
-def sdp(formats: str = "0 8 101", *, port: str = "[rtp]", address: str = "[local_ip]", more: str = "") -> str:
+def sdp(formats: str = "0 8 101", *, port: str = "[rtp]", address: str = "[media_ip]", more: str = "") -> str:
     return f"""v=0
 o=callee 53655765 2353687637 IN IP[local_ip_type] {address}
 s=-

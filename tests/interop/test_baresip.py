@@ -10,7 +10,7 @@ from pathlib import Path
 from unittest import SkipTest
 
 from tests.interop.case import SHORT, SPEECH, InteropCase, settings, trunk
-from tests.interop.harness import Daemon, free_tcp_port, free_udp_port, need, wait_for
+from tests.interop.harness import Daemon, free_tcp_port, free_udp_port, join, need, wait_for
 from tests.interop.hearing import by_ffmpeg, correlation, from_wav
 
 MODULES = ("/usr/lib/baresip/modules", "/usr/local/lib/baresip/modules", "/opt/homebrew/lib/baresip/modules")
@@ -52,7 +52,7 @@ class Baresip:
         self.folder = folder
         self.log = folder / "baresip.log"
         self._control = free_tcp_port()
-        address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+        address = join(host, self.port)
         first = min(free_udp_port() & ~1, 60000)
         folder.mkdir()
         (folder / "config").write_text(
