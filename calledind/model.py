@@ -62,6 +62,12 @@ class BadRequest(ValueError):
 PARAMETERS = ("api_key", "phone_number", "country_code", "mp3", "cache", "caller_id", "callback_url", "secret")
 LONGEST_URL = 4096
 LONGEST_SECRET = 30
+DEFAULT_CALLER = "0000000000"
+"The caller_id of a request that names none: the trunk's own number stands in for it."
+ANONYMOUS = "anonymous"
+"The caller_id of a call whose callee is not to see a number (RFC 3323)."
+ATTESTATIONS = ("", "A", "B", "C")
+"What may be said of a key's calls: nothing of its own, full, partial, gateway (RFC 8588 §5)."
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +83,7 @@ class PlaybackRequest:
     "Absolute http or https URL."
     cache: bool = True
     "Whether the fetched MP3 may be kept and used again."
-    caller_id: str = field(default="0000000000", repr=False)
+    caller_id: str = field(default=DEFAULT_CALLER, repr=False)
     "What the callee sees."
     callback_url: str | None = field(default=None, repr=False)
     "Absolute http or https URL."
@@ -98,9 +104,9 @@ class PlaybackRequest:
         cache = text.get("cache", "True")
         if cache not in ("True", "False"):
             raise BadRequest("cache must be True or False")
-        caller_id = text.get("caller_id") or "0000000000"
-        if not _caller_id(caller_id):
-            raise BadRequest("caller_id must be 1 to 20 digits, with a leading + where wanted")
+        caller_id = text.get("caller_id") or DEFAULT_CALLER
+        if not is_caller_id(caller_id):
+            raise BadRequest(f'caller_id must be 1 to 20 digits, with a leading + where wanted, or "{ANONYMOUS}"')
         if len(text.get("secret", "")) > LONGEST_SECRET:
             raise BadRequest("secret must be at most 30 characters")
         _check_url("mp3", text["mp3"])
@@ -131,8 +137,9 @@ def _digits(text: str) -> bool:
     return text.isascii() and text.isdigit()
 
 
-def _caller_id(text: str) -> bool:
-    return len(text) <= 20 and _digits(text.removeprefix("+"))
+def is_caller_id(text: str) -> bool:
+    """Whether a request may name this caller: 1 to 20 digits, with a leading + where wanted, or `ANONYMOUS`."""
+    return text == ANONYMOUS or (len(text) <= 20 and _digits(text.removeprefix("+")))
 
 
 def _check_url(name: str, url: str) -> None:
@@ -166,6 +173,10 @@ class Key:
     disabled: bool
     created_at: float
     "Seconds since the epoch."
+    caller_ids: tuple[str, ...] = field(default=(), repr=False)
+    "The caller ids that its requests may name; none: any."
+    attestation: str = ""
+    'What the operator attests of its calls by STIR/SHAKEN: "A", "B", "C" (RFC 8588 §5), or "": what the settings say.'
 
 
 def new_call_id(now: float) -> str:
@@ -190,6 +201,8 @@ class Call:
     secret: str = field(repr=False)
     accepted_at: float
     "Seconds since the epoch."
+    attestation: str = ""
+    "Of its api key, as far as it holds for this caller_id."
 
 
 @dataclass(frozen=True, slots=True)

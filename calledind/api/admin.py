@@ -7,6 +7,8 @@
     GET  /keys/ID
     POST /keys/ID/disable | enable
     POST /keys/ID/credits               {"amount"}, negative to take some
+    POST /keys/ID/caller-ids            {"caller_ids"}: all that its requests may name; an empty list: any
+    POST /keys/ID/attestation           {"attestation"}: "A", "B", "C", or "" for what the settings say
     GET  /calls/ID                      what became of a call
     GET  /calls/ID/trace, /trace/ID     its SIP messages, where they are kept
     GET  /dnc                           {"count"} of the DoNotCall list
@@ -44,7 +46,7 @@ from calledind.api.answers import report_incident
 from calledind.api.numbers import parse_lines, parse_number
 from calledind.api.site import Request, Site
 from calledind.keyring import Keyring
-from calledind.model import CallRecord, Key
+from calledind.model import ANONYMOUS, ATTESTATIONS, CallRecord, Key, is_caller_id
 from calledind.store.interface import Number, Store, StoreUnavailable
 
 LARGEST_IMPORT = 256 * 1024 * 1024
@@ -55,6 +57,8 @@ SLICE = 1000
 "Numbers read or written before others have their turn."
 MOST_REJECTED = 500_000
 "Wrong lines told in one answer."
+MOST_CALLER_IDS = 10_000
+"Of one key."
 
 
 class Refused(Exception):
@@ -110,6 +114,8 @@ class Admin(Resource):
             (b"keys", b"*", b"disable"): {b"POST": self._disable},
             (b"keys", b"*", b"enable"): {b"POST": self._enable},
             (b"keys", b"*", b"credits"): {b"POST": self._post_credits},
+            (b"keys", b"*", b"caller-ids"): {b"POST": self._post_caller_ids},
+            (b"keys", b"*", b"attestation"): {b"POST": self._post_attestation},
             (b"calls", b"*"): {b"GET": self._get_call},
             (b"calls", b"*", b"trace"): {b"GET": self._get_trace},
             (b"trace", b"*"): {b"GET": self._get_trace},
@@ -240,6 +246,22 @@ class Admin(Resource):
         self.log.info("key {key_id} credited {amount}", key_id=key_id, amount=amount)
         return asdict(key)
 
+    async def _post_caller_ids(self, request: Request, key_id: str) -> object:
+        wanted = _read_caller_ids(_read_json(request))
+        if not await self._store.set_caller_ids(key_id, wanted):
+            raise Refused(404, f"there is no key {key_id}")
+        self.log.info("key {key_id} may use {count} caller ids", key_id=key_id, count=len(wanted) or "any")
+        return asdict(await self._key(key_id))
+
+    async def _post_attestation(self, request: Request, key_id: str) -> object:
+        attestation = _read_json(request).get("attestation")
+        if attestation not in ATTESTATIONS:
+            raise Refused(400, 'attestation must be "A", "B", "C" or ""')
+        if not await self._store.set_attestation(key_id, attestation):
+            raise Refused(404, f"there is no key {key_id}")
+        self.log.info("key {key_id} is attested {attestation!r}", key_id=key_id, attestation=attestation)
+        return asdict(await self._key(key_id))
+
     # DoNotCall
 
     async def _get_do_not_call(self, _: Request) -> object:
@@ -366,6 +388,16 @@ def _read_amount(wanted: Mapping[str, object], name: str, default: int | None = 
     if isinstance(amount, bool) or not isinstance(amount, int) or abs(amount) > MOST_CREDITS:
         raise Refused(400, f"{name} must be a whole number of at most {MOST_CREDITS}")
     return amount
+
+
+def _read_caller_ids(wanted: Mapping[str, object]) -> tuple[str, ...]:
+    texts = wanted.get("caller_ids")
+    if not isinstance(texts, list) or len(texts) > MOST_CALLER_IDS:
+        raise Refused(400, f'caller_ids must be a list of at most {MOST_CALLER_IDS} texts, such as ["+12125550100"]')
+    for text in texts:
+        if not isinstance(text, str) or not is_caller_id(text):
+            raise Refused(400, f'{text!r} is not a caller id: digits with a leading + where wanted, or "{ANONYMOUS}"')
+    return tuple(dict.fromkeys(texts))
 
 
 def _read_numbers(request: Request) -> list[Number]:

@@ -126,7 +126,7 @@ def list_keys(target: Target, as_json: bool) -> None:
         print_json(answer)
         return
     print_table(
-        ("id", "name", "credits", "held", "charged", "state", "made"),
+        ("id", "name", "credits", "held", "charged", "state", "caller ids", "attested", "made"),
         (
             (
                 key["id"],
@@ -135,6 +135,8 @@ def list_keys(target: Target, as_json: bool) -> None:
                 key["held"],
                 key["charged"],
                 "disabled" if key["disabled"] else "enabled",
+                len(key["caller_ids"]) or "any",
+                key["attestation"] or "-",
                 moment(key["created_at"]),
             )
             for key in answer["keys"]
@@ -166,6 +168,52 @@ def disable(target: Target, key_id: str, as_json: bool) -> None:
 def enable(target: Target, key_id: str, as_json: bool) -> None:
     """Let a disabled key make calls again."""
     _switch(target, key_id, "enable", as_json)
+
+
+def _words(caller_ids: list[str]) -> str:
+    return ", ".join(caller_ids) or "any"
+
+
+@keys.command("caller-ids")
+@click.argument("key_id", metavar="ID")
+@click.argument("numbers", metavar="[NUMBER]...", nargs=-1)
+@click.option("--any", "all_of_them", is_flag=True, help="Let it name any caller id again.")
+@json_option
+@click.pass_obj
+def set_caller_ids(target: Target, key_id: str, numbers: tuple[str, ...], all_of_them: bool, as_json: bool) -> None:
+    """Show the caller ids that a key may use, or make NUMBERs all of them.
+
+    A NUMBER is "+12125550100", a number without its country code, or "anonymous".
+    """
+    if numbers and all_of_them:
+        raise click.UsageError("give either NUMBERs or --any")
+    path = f"/keys/{quote(key_id, safe='')}"
+    client = target.client()
+    wanted = {"caller_ids": list(numbers)}
+    key = client.post(f"{path}/caller-ids", wanted) if numbers or all_of_them else client.get(path)
+    if as_json:
+        print_json(key)
+    else:
+        click.echo(f"{key['id']} ({key['name']}) may use: {_words(key['caller_ids'])}")
+
+
+@keys.command("attestation")
+@click.argument("key_id", metavar="ID")
+@click.argument("level", metavar="A|B|C|default", type=click.Choice(["A", "B", "C", "default"], case_sensitive=False))
+@json_option
+@click.pass_obj
+def set_attestation(target: Target, key_id: str, level: str, as_json: bool) -> None:
+    """Say what STIR/SHAKEN attests of a key's calls.
+
+    A: you know the customer and that it may use its caller ids (those of `caller-ids` alone). B: you know the
+    customer. C: neither. default: as [stir] attestation in the settings says.
+    """
+    wanted = {"attestation": "" if level == "default" else level}
+    key = target.client().post(f"/keys/{quote(key_id, safe='')}/attestation", wanted)
+    if as_json:
+        print_json(key)
+    else:
+        click.echo(f"calls of {key['id']} ({key['name']}) are attested: {key['attestation'] or 'default'}")
 
 
 @main.command("credits", context_settings={"ignore_unknown_options": True})

@@ -40,7 +40,12 @@ from calledind.store.rows import (
     to_record,
 )
 
-SCHEMA = 1
+SCHEMA = 2
+CHANGES = {
+    1: """ALTER TABLE api_key ADD COLUMN caller_ids TEXT NOT NULL DEFAULT '[]';
+        ALTER TABLE api_key ADD COLUMN attestation TEXT NOT NULL DEFAULT '';""",
+}
+"Schema -> what makes the next one of it."
 UNFINISHED = (State.ACCEPTED, State.DIALING, State.ANSWERED)
 
 Connect = Callable[[Path], sqlite3.Connection]
@@ -86,8 +91,9 @@ BOOKS = """UPDATE api_key SET credits = credits + (row.value ->> 1), held = held
     FROM json_each(?) AS row WHERE api_key.id = row.value ->> 0"""
 LIST = "INSERT OR IGNORE INTO do_not_call SELECT value FROM json_each(?)"
 UNLIST = "DELETE FROM do_not_call WHERE number IN (SELECT value FROM json_each(?))"
-ADD_KEY = "INSERT INTO api_key VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+ADD_KEY = "INSERT INTO api_key VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 DISABLE = "UPDATE api_key SET disabled = ? WHERE id = ?"
+IDENTIFY = "UPDATE api_key SET caller_ids = ?, attestation = ? WHERE id = ?"
 RESTORE = """UPDATE call SET state = ?, attempt = ?, answer = ?, outcome = NULL, charged = NULL, due_at = NULL
     WHERE id = ?"""
 KNOWN = "SELECT json_group_array(id) FROM call WHERE id IN (SELECT value FROM json_each(?))"
@@ -248,6 +254,8 @@ def _tell(database: sqlite3.Connection, changes: Sequence[Change]) -> None:
         database.execute(ADD_KEY, change.row)
     for change in by_kind[Kind.DISABLE]:
         database.execute(DISABLE, change.row)
+    for change in by_kind[Kind.IDENTIFY]:
+        database.execute(IDENTIFY, change.row)
     if accepted := by_kind[Kind.ACCEPT]:
         if known := json.loads(database.execute(KNOWN, (_ids(accepted),)).fetchone()[0]):
             raise Repeated(known)
@@ -324,6 +332,8 @@ def _take_back(database: sqlite3.Connection, changes: Sequence[Change]) -> None:
             database.execute("DELETE FROM api_key WHERE id = ?", (change.row[0],))
         elif change.kind is Kind.DISABLE:
             database.execute(DISABLE, (not change.row[0], change.row[1]))
+        elif change.kind is Kind.IDENTIFY:
+            database.execute(IDENTIFY, change.before)
         elif change.kind is Kind.LIST:
             database.execute(UNLIST, (change.row,))
         elif change.kind is Kind.UNLIST:
@@ -341,6 +351,10 @@ def _check_schema(database: sqlite3.Connection, path: Path) -> None:
         raise StoreUnavailable(
             f"{path} was written by a newer calledin (schema {version}; this one knows {SCHEMA}): start that one"
         )
+    if version in CHANGES:
+        for step in range(version, SCHEMA):
+            database.executescript(f"BEGIN IMMEDIATE; {CHANGES[step]} PRAGMA user_version = {step + 1}; COMMIT;")
+        return
     if version != 0 or database.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()[0]:
         raise StoreUnavailable(f"{path} is not a store of calledin (schema {version}): move it away to begin anew")
     schema = files("calledind.store").joinpath("schema.sql").read_text(encoding="utf-8")
@@ -355,10 +369,23 @@ def _commits(database: sqlite3.Connection) -> int:
 
 def _accounts(database: sqlite3.Connection) -> Iterator[Account]:
     rows: Iterable[tuple[Any, ...]] = database.execute(
-        "SELECT id, name, digest, credits, held, charged, added, disabled, created_at FROM api_key"
+        """SELECT id, name, digest, credits, held, charged, added, disabled, created_at, caller_ids, attestation
+        FROM api_key"""
     )
-    for key_id, name, digest, credits, held, charged, added, disabled, created_at in rows:
-        yield Account(key_id, name, digest, credits, held, charged, added, bool(disabled), created_at)
+    for key_id, name, digest, credits, held, charged, added, disabled, created_at, caller_ids, attestation in rows:
+        yield Account(
+            key_id,
+            name,
+            digest,
+            credits,
+            held,
+            charged,
+            added,
+            bool(disabled),
+            created_at,
+            tuple(json.loads(caller_ids)),
+            attestation,
+        )
 
 
 def _live(database: sqlite3.Connection, accounts: dict[str, Account]) -> Iterator[tuple[str, Live]]:

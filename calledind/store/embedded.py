@@ -299,6 +299,12 @@ class EmbeddedStore:
     def set_disabled(self, key_id: str, disabled: bool) -> Deferred[bool]:
         return self._decide(lambda: self._memory.set_disabled(key_id, disabled))
 
+    def set_caller_ids(self, key_id: str, caller_ids: Sequence[str]) -> Deferred[bool]:
+        return self._decide(lambda: self._memory.set_caller_ids(key_id, caller_ids))
+
+    def set_attestation(self, key_id: str, attestation: str) -> Deferred[bool]:
+        return self._decide(lambda: self._memory.set_attestation(key_id, attestation))
+
     def add_credits(self, key_id: str, amount: int, now: float) -> Deferred[Key]:
         return self._decide(lambda: self._memory.add_credits(key_id, amount))
 

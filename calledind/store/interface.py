@@ -71,6 +71,12 @@ class Store(Protocol):
     def set_disabled(self, key_id: str, disabled: bool) -> Deferred[bool]:
         """Answer False when there is no such key."""
 
+    def set_caller_ids(self, key_id: str, caller_ids: Sequence[str]) -> Deferred[bool]:
+        """Let a key's requests name these caller ids alone, any where the list is empty. False: no such key."""
+
+    def set_attestation(self, key_id: str, attestation: str) -> Deferred[bool]:
+        """Keep what is attested of a key's calls: "A", "B", "C" or "". False: no such key."""
+
     def add_credits(self, key_id: str, amount: int, now: float) -> Deferred[Key]:
         """Add (or take, when negative) credits. Raises KeyError; ValueError when fewer are left than are taken."""
 

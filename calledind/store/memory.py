@@ -41,6 +41,7 @@ class Kind(IntEnum):
     CALLBACK = 7
     LIST = 8
     UNLIST = 9
+    IDENTIFY = 10
 
 
 Books = tuple[str, int, int, int, int]
@@ -71,7 +72,7 @@ class Change:
     live: Live | None = None
     "The call that BEGIN, ANSWER and SETTLE change."
     before: Any = None
-    "Set by the disk for a CALLBACK: state, tries and due_at of the row until then."
+    "Of an IDENTIFY, the row that takes it back. Set by the disk for a CALLBACK: state, tries and due_at until then."
 
     @property
     def is_nothing(self) -> bool:
@@ -91,6 +92,8 @@ class Account:
     added: int
     disabled: bool
     created_at: float
+    caller_ids: tuple[str, ...] = ()
+    attestation: str = ""
 
     def key(self) -> Key:
         return Key(
@@ -101,7 +104,13 @@ class Account:
             self.charged,
             disabled=self.disabled,
             created_at=self.created_at,
+            caller_ids=self.caller_ids,
+            attestation=self.attestation,
         )
+
+    def identity(self) -> tuple[str, str, str]:
+        """Return the row of an IDENTIFY."""
+        return dump(self.caller_ids), self.attestation, self.id
 
 
 @dataclass(slots=True, eq=False)
@@ -160,7 +169,17 @@ class Memory:
         if key.held:
             raise ValueError("a new key has no calls that could hold credits")
         account = Account(
-            key.id, key.name, digest, key.credits, 0, key.charged, added, bool(key.disabled), float(key.created_at)
+            key.id,
+            key.name,
+            digest,
+            key.credits,
+            0,
+            key.charged,
+            added,
+            bool(key.disabled),
+            float(key.created_at),
+            tuple(key.caller_ids),
+            key.attestation,
         )
         self.accounts[key.id] = self._by_digest[digest] = account
 
@@ -177,6 +196,7 @@ class Memory:
             added,
             account.disabled,
             account.created_at,
+            *account.identity()[:2],
         )
         return Change(Kind.ADD_KEY, None, row=row, undo=undo)
 
@@ -198,6 +218,27 @@ class Memory:
             account.disabled = not disabled
 
         return Change(Kind.DISABLE, True, row=(disabled, key_id), undo=undo)
+
+    def set_caller_ids(self, key_id: str, caller_ids: Sequence[str]) -> Change:
+        return self._identify(key_id, caller_ids=tuple(caller_ids))
+
+    def set_attestation(self, key_id: str, attestation: str) -> Change:
+        return self._identify(key_id, attestation=attestation)
+
+    def _identify(
+        self, key_id: str, *, caller_ids: tuple[str, ...] | None = None, attestation: str | None = None
+    ) -> Change:
+        account = self.accounts.get(key_id)
+        if account is None:
+            return Change(Kind.NOTHING, False)
+        kept, before = (account.caller_ids, account.attestation), account.identity()
+        account.caller_ids = kept[0] if caller_ids is None else caller_ids
+        account.attestation = kept[1] if attestation is None else attestation
+
+        def undo() -> None:
+            account.caller_ids, account.attestation = kept
+
+        return Change(Kind.IDENTIFY, True, row=account.identity(), undo=undo, before=before)
 
     def add_credits(self, key_id: str, amount: int) -> Change:
         account = self.accounts[key_id]

@@ -1,4 +1,4 @@
--- Schema 1 of the embedded store. Its number is kept as user_version, and checked whenever the store is opened.
+-- Schema 2 of the embedded store. Its number is kept as user_version, and checked whenever the store is opened.
 
 -- How many groups of changes were committed: tells, after a failed commit, whether it reached the disk.
 CREATE TABLE commits (
@@ -17,6 +17,8 @@ CREATE TABLE api_key (
     added INTEGER NOT NULL,
     disabled INTEGER NOT NULL,
     created_at REAL NOT NULL,
+    caller_ids TEXT NOT NULL DEFAULT '[]', -- JSON list
+    attestation TEXT NOT NULL DEFAULT '',
     CHECK (credits + held + charged = added)
 );
 

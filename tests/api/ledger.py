@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 
@@ -43,9 +43,18 @@ class Ledger:
         return succeed(list(self.by_digest.values()))
 
     def set_disabled(self, key_id: str, disabled: bool) -> Deferred[bool]:
+        return self._change(key_id, disabled=disabled)
+
+    def set_caller_ids(self, key_id: str, caller_ids: Sequence[str]) -> Deferred[bool]:
+        return self._change(key_id, caller_ids=tuple(caller_ids))
+
+    def set_attestation(self, key_id: str, attestation: str) -> Deferred[bool]:
+        return self._change(key_id, attestation=attestation)
+
+    def _change(self, key_id: str, **changes: Any) -> Deferred[bool]:
         for digest, key in self.by_digest.items():
             if key.id == key_id:
-                self.by_digest[digest] = replace(key, disabled=disabled)
+                self.by_digest[digest] = replace(key, **changes)
                 return succeed(True)
         return succeed(False)
 

@@ -86,6 +86,8 @@ class KeyTests(AdminCase):
             "charged": 0,
             "disabled": False,
             "created_at": NOW,
+            "caller_ids": [],
+            "attestation": "",
         }
         self.assertEqual(listed, {"keys": [shown]})
         self.assertEqual(self.ask("GET", f"/keys/{key['id']}"), (200, shown))
@@ -123,6 +125,25 @@ class KeyTests(AdminCase):
         for action in ("/enable", "/disable"):
             self.refused(404, "POST", "/keys/nobody" + action)
         self.refused(404, "GET", "/keys/%ff")
+
+    def test_caller_ids(self) -> None:
+        """A key is given the list of caller ids that it may use, each once; an empty list lifts the limit."""
+        path = f"/keys/{self.new_key()['id']}/caller-ids"
+        wanted = {"caller_ids": ["+12125550100", "2125550101", "anonymous", "+12125550100"]}
+        self.assertEqual(self.ask("POST", path, wanted)[1]["caller_ids"], wanted["caller_ids"][:3])
+        self.assertEqual(self.ask("POST", path, {"caller_ids": []})[1]["caller_ids"], [])
+        for wrong in ("+1", None, [7], [""], ["+"], ["1-2"], ["1\r\nX: y"], ["Anonymous"], ["1" * 21], ["1"] * 10_001):
+            self.refused(400, "POST", path, {"caller_ids": wrong})
+        self.refused(404, "POST", "/keys/nobody/caller-ids", wanted)
+
+    def test_attestation(self) -> None:
+        """What STIR/SHAKEN attests of a key's calls is A, B, C, or nothing of its own."""
+        path = f"/keys/{self.new_key()['id']}/attestation"
+        for attestation in ("A", "B", "C", ""):
+            self.assertEqual(self.ask("POST", path, {"attestation": attestation})[1]["attestation"], attestation)
+        for wrong in ("D", "a", None, 1, ["A"]):
+            self.refused(400, "POST", path, {"attestation": wrong})
+        self.refused(404, "POST", "/keys/nobody/attestation", {"attestation": "A"})
 
     def test_credits(self) -> None:
         """Credits are added and taken, but never more taken than are left."""

@@ -76,6 +76,21 @@ class KeyTests(CommandCase):
         self.assertRegex(await self.done("credits", key["id"]), r"credits +0")
         self.assertIn("only 0 credits are left", await self.done("credits", key["id"], "-1", code=1))
 
+    async def test_identity_of_a_key(self) -> None:
+        """The caller ids of a key and its attestation are set and shown."""
+        key = json.loads(await self.done("keys", "add", "Ann", "--json"))
+        self.assertIn("may use: any", await self.done("keys", "caller-ids", key["id"]))
+        shown = await self.done("keys", "caller-ids", key["id"], "+12125550100", "2125550101")
+        self.assertIn("may use: +12125550100, 2125550101", shown)
+        shown = await self.done("keys", "caller-ids", key["id"], "--json")
+        self.assertEqual(json.loads(shown)["caller_ids"], ["+12125550100", "2125550101"])
+        self.assertIn("may use: any", await self.done("keys", "caller-ids", key["id"], "--any"))
+        self.assertIn("either", await self.done("keys", "caller-ids", key["id"], "1", "--any", code=2))
+        self.assertIn("not a caller id", await self.done("keys", "caller-ids", key["id"], "1-2", code=1))
+        self.assertIn("attested: A", await self.done("keys", "attestation", key["id"], "a"))
+        shown = await self.done("keys", "attestation", key["id"], "default", "--json")
+        self.assertEqual(json.loads(shown)["attestation"], "")
+
     async def test_new_key_for_people(self) -> None:
         """The key and its secret are shown whole, with the warning that this is the only time."""
         shown = await self.done("keys", "add", "Ann")

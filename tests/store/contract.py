@@ -173,6 +173,30 @@ class StoreContract(TestCase):
             self.assertIs((await store.keys())[0].disabled, disabled)
         self.assertIs(await store.set_disabled("key_9", True), False)
 
+    async def test_identity_of_a_key_is_kept(self) -> None:
+        """A key's caller ids and its attestation are set each by itself; False is the answer where there is none."""
+        store = await self.with_key()
+        self.assertIs(await store.set_caller_ids("key_1", ["+12125550100", "anonymous"]), True)
+        self.assertIs(await store.set_attestation("key_1", "B"), True)
+        wanted = replace(make_key(), caller_ids=("+12125550100", "anonymous"), attestation="B")
+        self.assertEqual(await store.find_key(DIGEST), wanted)
+        store = await self.reopened(store)
+        self.assertEqual(await store.find_key(DIGEST), wanted)
+        await store.set_attestation("key_1", "")
+        await store.set_caller_ids("key_1", [])
+        store = await self.reopened(store)
+        self.assertEqual(await store.find_key(DIGEST), make_key())
+        self.assertIs(await store.set_caller_ids("key_9", ["1"]), False)
+        self.assertIs(await store.set_attestation("key_9", "A"), False)
+
+    async def test_key_is_added_with_its_identity(self) -> None:
+        """A new key may come with caller ids and attestation."""
+        store = await self.opened()
+        key = replace(make_key(), caller_ids=("2125550100",), attestation="C")
+        await store.add_key(key, DIGEST)
+        store = await self.reopened(store)
+        self.assertEqual(await store.keys(), [key])
+
     async def test_credits_are_added_and_taken(self) -> None:
         """Credits can be added and taken, down to none and not below."""
         store = await self.with_key(credits=3)

@@ -289,6 +289,8 @@ class FailureTests(ByHand):
         answers: list[Deferred[Any]] = [
             lone,
             self.store.begin_dialing("call1", make_attempt()),
+            self.store.set_caller_ids("key_1", ["1"]),
+            self.store.set_attestation("key_1", "A"),
             self.store.record_answer("call1", DIALOG, NOW),
             self.store.begin_dialing("call2", make_attempt(2)),
             self.store.record_answer("call2", DIALOG, NOW),
@@ -491,6 +493,24 @@ class FolderTests(ByHand):
         self.bench.reopen()
         self.assertIn("schema 99", self.refused(self.bench.store.open()))
         self.assertEqual(path.read_bytes(), before)
+
+    def test_file_of_an_older_schema_is_taken_over(self) -> None:
+        """A file of schema 1, whose keys had no caller ids, is made one of today with all that is in it."""
+        self.successResultOf(self.accept())
+        before = self.successResultOf(self.store.keys())
+        self.successResultOf(self.store.close())
+        database = sqlite3.connect(self.bench.folder / "calledin.sqlite3")
+        database.executescript(
+            """ALTER TABLE api_key DROP COLUMN caller_ids; ALTER TABLE api_key DROP COLUMN attestation;
+            PRAGMA user_version = 1;"""
+        )
+        database.close()
+        self.bench.reopen()
+        self.store = self.bench.store
+        self.successResultOf(self.store.open())
+        self.assertEqual(self.successResultOf(self.store.keys()), before)
+        self.assertIs(self.successResultOf(self.store.set_caller_ids("key_1", ["anonymous"])), True)
+        self.assert_memory_is_disk()
 
     def test_foreign_file_is_refused(self) -> None:
         """A database that isn't a store is refused with words that say what to do, as is a file of anything else."""

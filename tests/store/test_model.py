@@ -36,6 +36,7 @@ class Model:
     def __init__(self) -> None:
         self.keys: dict[str, Counter[str]] = {}
         self.disabled: set[str] = set()
+        self.caller_ids: dict[str, tuple[str, ...]] = {}
         self.listed: set[tuple[str, str]] = set()
         self.marks: dict[tuple[str, str], float] = {}
         self.calls: dict[str, dict[str, Any]] = {}
@@ -49,6 +50,10 @@ class Model:
     def set_disabled(self, key_id: str, disabled: bool) -> Any:
         (self.disabled.add if disabled else self.disabled.discard)(key_id)
         return key_id in self.keys
+
+    def set_caller_ids(self, key_id: str, caller_ids: tuple[str, ...]) -> Any:
+        self.caller_ids[key_id] = caller_ids
+        return True
 
     def add_credits(self, key_id: str, amount: int) -> Any:
         if key_id not in self.keys:
@@ -135,6 +140,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.model = Model()
         self.time = NOW
         self.asked: list[tuple[bool, Callable[[], Any], list[Any]]] = []
+        self.settling: set[str] = set()
+        "Calls whose end is among what was asked."
 
     def ask(self, answer: Deferred[Any], expected: Callable[[], Any]) -> None:
         """Note the store's answer, when it comes, beside the way to the model's."""
@@ -160,6 +167,7 @@ class StoreMachine(RuleBasedStateMachine):
             answer = expected()
             assert told[0] == answer, f"told {told[0]!r}, right is {answer!r}"
         self.asked.clear()
+        self.settling.clear()
         totals: list[Any] = []
         self.bench.store.totals().addCallback(totals.append)
         figures = sum(self.model.keys.values(), Counter[str]())
@@ -172,6 +180,11 @@ class StoreMachine(RuleBasedStateMachine):
         )
         assert +Counter(totals[0].calls) == states
         assert list(self.bench.store.do_not_call()) == sorted(self.model.listed)
+        keys: list[Any] = []
+        self.bench.store.keys().addCallback(keys.extend)
+        assert {key.id: key.caller_ids for key in keys if key.caller_ids} == {
+            key_id: caller_ids for key_id, caller_ids in self.model.caller_ids.items() if caller_ids
+        }
 
     @initialize()
     def first_key(self) -> None:
@@ -189,6 +202,13 @@ class StoreMachine(RuleBasedStateMachine):
         self.ask(
             self.bench.store.set_disabled(key_id, disabled),
             lambda: self.model.set_disabled(key_id, disabled) if key_id in self.model.keys else False,
+        )
+
+    @rule(key_id=KEYS, caller_ids=st.sampled_from([(), ("1",), ("+12125550100", "anonymous")]))
+    def set_caller_ids(self, key_id: str, caller_ids: tuple[str, ...]) -> None:
+        self.ask(
+            self.bench.store.set_caller_ids(key_id, caller_ids),
+            lambda: self.model.set_caller_ids(key_id, caller_ids) if key_id in self.model.keys else False,
         )
 
     @rule(key_id=KEYS, amount=st.integers(-2, 4))
@@ -238,6 +258,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(call_id=CALLS, charge=st.booleans())
     def settle(self, call_id: str, charge: bool) -> None:
+        self.settling.add(call_id)
         self.ask(
             self.bench.store.settle(call_id, ANSWERED if charge else BUSY, charge=charge),
             lambda: self.model.settle(call_id, charge),
@@ -246,6 +267,9 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(call_id=CALLS, tries=st.integers(1, 3), state=st.sampled_from([State.DONE, State.DELIVERED, State.EXHAUSTED]))
     def finish_callback(self, call_id: str, tries: int, state: State) -> None:
         store = self.bench.store
+        ended = self.model.calls.get(call_id, {}).get("state") in (State.DONE, State.DELIVERED, State.EXHAUSTED)
+        if self.bench.writer.jobs and not ended and call_id not in self.settling:
+            return  # nobody tells of a callback before the call's end is on its way
         if state is State.DONE:
             answer = store.callback_postponed(call_id, tries, NOW + 100 * tries)
         elif state is State.DELIVERED:
