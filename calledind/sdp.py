@@ -19,6 +19,8 @@ import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from calledind.codecs import CODECS, OPUS, OPUS_BIT_RATE, OPUS_PACKET
+from calledind.codecs import Codec as OurCodec
 from calledind.model import Address
 
 LONGEST = 65535
@@ -51,13 +53,13 @@ _STATIC = {
 }
 "Payload types of audio that need no a=rtpmap (RFC 3551 §6)."
 
-_NUMBERS = {"PCMU": 0, "PCMA": 8}
-"What we offer, with its number."
-
 _PROTOCOLS = ("RTP/AVP", "RTP/AVPF")
 "The second one differs in RTCP feedback, which nobody has to send (RFC 4585)."
 
 _SHORTEST_PTIME, _LONGEST_PTIME, _USUAL_PTIME = 1, 1000, 20
+
+_OURS = {codec.name.upper(): codec for codec in CODECS.values()}
+"Names are the same in any case of letters."
 
 
 class SDPError(ValueError):
@@ -77,6 +79,14 @@ class Codec:
     channels: int = 1
     format: str | None = None
     'The a=fmtp of it, such as "0-16".'
+
+    def parameter(self, name: str) -> str | None:
+        """Return the value of "name=value" among the a=fmtp's parameters, None where it isn't there."""
+        for each in (self.format or "").split(";"):
+            key, equals, value = each.partition("=")
+            if equals and key.strip().lower() == name:
+                return value.strip()
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +133,21 @@ class Media:
 
     @property
     def ptime(self) -> int:
-        """Milliseconds of audio that one packet ought to have; 20 where nothing sensible is said."""
-        ptime = _number(self.attribute("ptime") or "", _LONGEST_PTIME)
-        return ptime if ptime is not None and ptime >= _SHORTEST_PTIME else _USUAL_PTIME
+        """Milliseconds of audio that one packet ought to have; 20 where nothing sensible is said.
+
+        Never more than a=maxptime, which is what its writer can take (RFC 8866 §6.4).
+        """
+        ptime = self._milliseconds("ptime") or _USUAL_PTIME
+        return min(ptime, self.maxptime or ptime)
+
+    @property
+    def maxptime(self) -> int | None:
+        """Milliseconds of audio that one packet may have at most; None where nothing sensible is said."""
+        return self._milliseconds("maxptime")
+
+    def _milliseconds(self, name: str) -> int | None:
+        value = _number((self.attribute(name) or "").partition(".")[0], _LONGEST_PTIME)
+        return value if value is not None and value >= _SHORTEST_PTIME else None
 
     def __str__(self) -> str:
         port = f"{self.port}/{self.ports}" if self.ports > 1 else f"{self.port}"
@@ -196,7 +218,7 @@ class Agreed:
     """What both sides want, as we see it."""
 
     codec: str
-    '"PCMU" or "PCMA".'
+    "One of `codecs.CODECS`."
     payload_type: int
     "What our packets carry: the receiver's number for the codec."
     remote: Address
@@ -209,6 +231,8 @@ class Agreed:
     "Whether we may send: not while the peer holds the call."
     receives: bool
     "Whether the peer will send."
+    events: tuple[int, ...] = ()
+    "Payload types with which keys pressed may come: the number that we gave, and the peer's where that is another."
 
 
 def offer(
@@ -224,10 +248,13 @@ def offer(
 ) -> SessionDescription:
     """Offer one audio stream at our numeric `address` and `port`, the preferred codec first.
 
-    `version` must grow by one with each description of the same session that differs.
+    `version` must grow by one with each description of the same session that differs. `telephone_event`: payload
+    type of keys pressed; where the codecs' clocks differ each rate has its own (RFC 4733 §2.3), numbered on from it.
     """
+    rates = list(dict.fromkeys(CODECS[name].clock_rate for name in codecs))
+    events = [] if telephone_event is None else [(telephone_event + index, rate) for index, rate in enumerate(rates)]
     return _ours(
-        (_audio(port, {name: _NUMBERS[name] for name in codecs}, telephone_event, direction, ptime),),
+        (_audio(port, [(CODECS[name], CODECS[name].number) for name in codecs], events, direction, ptime),),
         address=address,
         session_id=session_id,
         version=version,
@@ -236,17 +263,35 @@ def offer(
 
 def agree(offer: SessionDescription, answer: SessionDescription) -> Agreed:
     """Read the peer's answer to our offer. Raises `SDPError` where no call can be made of it."""
-    for ours, theirs in zip(offer.media, answer.media, strict=False):
+    for index, ours in enumerate(offer.media):
         if ours.kind != "audio" or ours.port == 0:
             continue
+        theirs = _counterpart(answer, index)
         if theirs.kind != "audio" or theirs.port == 0:
             raise SDPError("the peer refuses audio")
         if theirs.protocol not in _PROTOCOLS:
             raise SDPError("the peer answers with another protocol than RTP/AVP")
-        offered = {(codec.name, codec.rate, codec.channels) for codec in ours.codecs}
-        codecs = [codec for codec in theirs.codecs if (codec.name, codec.rate, codec.channels) in offered]
-        codec = _first_codec(codecs, tuple(_NUMBERS))
-        return _agreed(answer, theirs, codec, _events(codecs), offer.direction(ours))
+        codec, ours_of_it = _first_codec(theirs, [each.name for each in ours.codecs])
+        events = _events(theirs.codecs, codec.rate)
+        own = _events(ours.codecs, codec.rate) if events is not None else None
+        return _agreed(
+            answer, theirs, codec, ours_of_it, events if own is not None else None, own, offer.direction(ours)
+        )
+    raise SDPError("the offer has no audio")
+
+
+def _counterpart(answer: SessionDescription, index: int) -> Media:
+    """Return what answers the offer's m= line of this index. Raises `SDPError` where nothing does.
+
+    It is the line at the same place (RFC 3264 §6). A peer that mixes them up but has one audio is meant well.
+    """
+    if index < len(answer.media) and answer.media[index].kind == "audio":
+        return answer.media[index]
+    audio = [media for media in answer.media if media.kind == "audio" and media.port]
+    if len(audio) == 1:
+        return audio[0]
+    if index < len(answer.media):
+        return answer.media[index]
     raise SDPError("the answer has no audio where the offer has it")
 
 
@@ -272,14 +317,15 @@ def answer(
         if theirs.kind != "audio" or theirs.port == 0 or theirs.protocol not in _PROTOCOLS:
             continue
         try:
-            codec = _first_codec(theirs.codecs, codecs)
-            events = _events(theirs.codecs) if telephone_event is not None else None
-            agreed = _agreed(offer, theirs, codec, events, direction)
+            codec, ours = _first_codec(theirs, codecs)
+            events = _events(theirs.codecs, codec.rate) if telephone_event is not None else None
+            agreed = _agreed(offer, theirs, codec, ours, events, events, direction)
         except SDPError as error:
             failure = error
             continue
         kept = _DIRECTION[agreed.sends, agreed.receives]
-        taken = _audio(port, {codec.name: codec.payload_type}, events, kept, ptime, theirs.protocol)
+        keys = [] if events is None else [(events, _rate_of(theirs.codecs, events))]
+        taken = _audio(port, [(ours, codec.payload_type)], keys, kept, ptime, theirs.protocol)
         media = (*map(_refused, offer.media[:index]), taken, *map(_refused, offer.media[index + 1 :]))
         return _ours(media, address=address, session_id=session_id, version=version), agreed
     raise failure
@@ -295,14 +341,20 @@ _DIRECTION = {
 
 
 def _agreed(
-    description: SessionDescription, media: Media, codec: Codec, events: int | None, our_direction: str
+    description: SessionDescription,
+    media: Media,
+    codec: Codec,
+    ours: OurCodec,
+    events: int | None,
+    own_events: int | None,
+    our_direction: str,
 ) -> Agreed:
     """Work out what the peer's description of the taken media means for us."""
     remote = _numeric(description.connection(media))
     direction = description.direction(media)
     held = ipaddress.ip_address(remote).is_unspecified
     return Agreed(
-        codec=codec.name,
+        codec=ours.name,
         payload_type=codec.payload_type,
         remote=(remote, media.port),
         remote_rtcp=_rtcp(media, remote),
@@ -310,21 +362,45 @@ def _agreed(
         ptime=media.ptime,
         sends=our_direction in ("sendrecv", "sendonly") and direction in ("sendrecv", "recvonly") and not held,
         receives=our_direction in ("sendrecv", "recvonly") and direction in ("sendrecv", "sendonly"),
+        events=tuple(dict.fromkeys(each for each in (own_events, events) if each is not None)),
     )
 
 
-def _first_codec(codecs: Sequence[Codec], names: Sequence[str]) -> Codec:
-    for codec in codecs:
-        if codec.name in names and codec.name in _NUMBERS and codec.rate == 8000 and codec.channels == 1:
-            return codec
+def _first_codec(media: Media, names: Sequence[str]) -> tuple[Codec, OurCodec]:
+    """Return the first codec of the media that is one of ours by name, as the peer and as we describe it."""
+    wanted = {name.upper() for name in names}
+    for codec in media.codecs:
+        ours = _OURS.get(codec.name) if codec.name in wanted else None
+        if ours is not None and _is_same(codec, ours) and _can_take(media, codec, ours):
+            return codec, ours
     raise SDPError("no codec in common")
 
 
-def _events(codecs: Sequence[Codec]) -> int | None:
-    for codec in codecs:
-        if codec.name == "TELEPHONE-EVENT" and codec.rate == 8000:
-            return codec.payload_type
-    return None
+def _is_same(codec: Codec, ours: OurCodec) -> bool:
+    """Say whether the figures are those of our codec, or of those who get them wrong in a known way."""
+    if ours.name == "G722" and codec.rate == ours.sample_rate:
+        return codec.channels == 1  # the true rate in place of the old mistake (RFC 3551 §4.5.2)
+    return codec.rate == ours.clock_rate and codec.channels in (1, ours.channels)
+
+
+def _can_take(media: Media, codec: Codec, ours: OurCodec) -> bool:
+    """Say whether what we encode is within what the peer takes."""
+    if ours is not OPUS:
+        return True
+    if media.maxptime is not None and media.maxptime < OPUS_PACKET:
+        return False
+    most = _number(codec.parameter("maxaveragebitrate") or "", 2**31)  # RFC 7587 §6.1
+    return most is None or most >= OPUS_BIT_RATE
+
+
+def _events(codecs: Sequence[Codec], rate: int) -> int | None:
+    """Return the payload type of keys pressed: that of the audio's clock rate, else of 8,000 Hz, which many keep."""
+    numbers = {codec.rate: codec.payload_type for codec in reversed(codecs) if codec.name == "TELEPHONE-EVENT"}
+    return numbers.get(rate, numbers.get(8000))
+
+
+def _rate_of(codecs: Sequence[Codec], payload_type: int) -> int:
+    return next(codec.rate for codec in codecs if codec.payload_type == payload_type)
 
 
 def _numeric(host: str) -> str:
@@ -355,21 +431,22 @@ def _rtcp(media: Media, remote: str) -> Address:
 
 def _audio(
     port: int,
-    codecs: dict[str, int],
-    telephone_event: int | None,
+    codecs: Sequence[tuple[OurCodec, int]],
+    telephone_events: Sequence[tuple[int, int]],
     direction: str,
     ptime: int,
     protocol: str = "RTP/AVP",
 ) -> Media:
-    attributes: list[Attribute] = [("rtpmap", f"{number} {name}/8000") for name, number in codecs.items()]
-    numbers = list(codecs.values())
-    if telephone_event is not None:
-        numbers.append(telephone_event)
-        attributes += [
-            ("rtpmap", f"{telephone_event} telephone-event/8000"),
-            ("fmtp", f"{telephone_event} 0-16"),
-        ]
+    """Describe our audio. `codecs`: with their numbers; `telephone_events`: numbers and clock rates."""
+    attributes: list[Attribute] = []
+    for codec, number in codecs:
+        attributes.append(("rtpmap", f"{number} {codec.rtpmap}"))
+        if codec.parameters is not None:
+            attributes.append(("fmtp", f"{number} {codec.parameters}"))
+    for number, rate in telephone_events:
+        attributes += [("rtpmap", f"{number} telephone-event/{rate}"), ("fmtp", f"{number} 0-16")]
     attributes += [("ptime", str(ptime)), (direction, None)]
+    numbers = [number for _, number in codecs] + [number for number, _ in telephone_events]
     return Media("audio", port, protocol, tuple(map(str, numbers)), None, tuple(attributes))
 
 
@@ -430,7 +507,8 @@ def _session(lines: list[tuple[str, str]], media: tuple[Media, ...]) -> SessionD
 
 def _media(lines: list[tuple[str, str]]) -> Media:
     fields = lines[0][1].split()
-    if len(fields) < 4:
+    # There are those who leave the formats of a refused media away.
+    if len(fields) < 4 and not (len(fields) == 3 and fields[1] == "0"):
         raise SDPError("an m= line has fewer than four parts")
     port_text, slash, count = fields[1].partition("/")
     port = _number(port_text, 65535)

@@ -160,7 +160,17 @@ class AgreeTests(SynchronousTestCase):
         agreed = self.agreed("m=audio 6000 RTP/AVP 8 101", "a=rtpmap:101 telephone-event/8000")
         self.assertEqual(
             agreed,
-            Agreed("PCMA", 8, ("203.0.113.5", 6000), ("203.0.113.5", 6001), 101, 20, sends=True, receives=True),
+            Agreed(
+                "PCMA",
+                8,
+                ("203.0.113.5", 6000),
+                ("203.0.113.5", 6001),
+                101,
+                20,
+                sends=True,
+                receives=True,
+                events=(101,),
+            ),
         )
 
     def test_the_first_of_several_codecs(self) -> None:

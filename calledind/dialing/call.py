@@ -30,7 +30,7 @@ from twisted.python.failure import Failure
 
 from calledind import sdp
 from calledind.model import Address, Attempt, Call, Cause, EndedBy, Ending
-from calledind.net.media import Digit, Finished, Lost, MediaEvent, MediaSession, NoMedia, Silent
+from calledind.net.media import Digit, Finished, Format, Lost, MediaEvent, MediaSession, NoMedia, Silent
 from calledind.settings import Calls
 from calledind.settings import Trunk as TrunkSettings
 from calledind.sip.auth import Credentials
@@ -357,18 +357,19 @@ class CallAttempt:
         whole = settings.lead_in + self.call.duration + settings.lead_out
         self._wait(whole + SLACK, _Input.MEDIA_LOST, "the audio did not end in time")
         self._media.play(
-            audio=self._around.audio_path(self.call.audio, agreed.codec),
-            codec="PCMA" if agreed.codec == "PCMA" else "PCMU",
-            payload_type=agreed.payload_type,
+            self._format(agreed),
             remote=agreed.remote,
             remote_rtcp=agreed.remote_rtcp,
-            telephone_event=agreed.telephone_event,
             lead_in=settings.lead_in,
             lead_out=settings.lead_out,
             silence_timeout=settings.media_timeout,
         )
         if not agreed.sends:
             self._media.redirect(agreed.remote, agreed.remote_rtcp, False)
+
+    def _format(self, agreed: sdp.Agreed) -> Format:
+        path = self._around.audio_path(self.call.audio, agreed.codec)
+        return Format(path, agreed.codec, agreed.payload_type, agreed.ptime, agreed.events)
 
     def _refuse_answer(self, detail: str) -> None:
         """ACK, then BYE at once: the callee's 2xx offered nothing that we can play to."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IDelayedCall
@@ -65,12 +65,32 @@ MediaEvent = Finished | Digit | Silent | Lost
 
 
 @dataclass(frozen=True, slots=True)
+class Format:
+    """What is in the packets of a session, as both sides agreed."""
+
+    audio: Path
+    "File of the audio in this codec: octets, 8,000 a second, or packets (`codecs.pack_packets`)."
+    codec: str
+    "One of `codecs.CODECS`."
+    payload_type: int
+    ptime: int = 20
+    "Milliseconds that a packet lasts: 10, 20, 30, 40, 50 or 60, what is between them is rounded down."
+    telephone_events: tuple[int, ...] = ()
+    "Payload types that keys pressed come with (RFC 4733): ours, and the peer's where it has another; two at most."
+
+    @property
+    def item(self) -> Item:
+        """For the process."""
+        return [str(self.audio), self.codec, self.payload_type, self.ptime, list(self.telephone_events)]
+
+
+@dataclass(frozen=True, slots=True)
 class MediaStatistics:
     """How one session went."""
 
     packets_sent: int = 0
     octets_sent: int = 0
-    "Of G.711, headers not counted."
+    "Headers not counted."
     packets_late: int = 0
     "Sent more than 5 ms after they were due."
     packets_received: int = 0
@@ -98,41 +118,39 @@ class MediaSession:
 
     def play(
         self,
+        format: Format,
         *,
-        audio: Path,
-        codec: Literal["PCMU", "PCMA"],
-        payload_type: int,
         remote: Address,
         remote_rtcp: Address,
-        telephone_event: int | None,
         lead_in: float,
         lead_out: float,
         silence_timeout: float = 0,
     ) -> None:
-        """Send silence, the audio and silence again, 20 ms a packet; `Finished` is reported after the last.
+        """Send silence, the audio and silence again; `Finished` is reported after the last packet.
 
-        `audio`: file of G.711 octets, 8,000 a second. `lead_in`, `lead_out`, `silence_timeout`: seconds; 0 for
-        the last means that silence is not reported. `telephone_event`: payload type of RFC 4733, as agreed.
+        `lead_in`, `lead_out`, `silence_timeout`: seconds; 0 for the last means that silence is not reported.
         What can't be used is reported as `Lost`.
         """
         self._tell(
             "play",
             {
-                "audio": str(audio),
-                "codec": codec,
-                "payload_type": payload_type,
+                "format": format.item,
                 "remote": remote,
                 "remote_rtcp": remote_rtcp,
-                "telephone_event": telephone_event,
                 "lead_in": lead_in,
                 "lead_out": lead_out,
                 "silence_timeout": silence_timeout,
             },
         )
 
-    def redirect(self, remote: Address, remote_rtcp: Address, sends: bool) -> None:
-        """Send to and expect packets from another address from now on; with `sends` False, pause the audio."""
-        self._tell("redirect", remote, remote_rtcp, sends)
+    def redirect(self, remote: Address, remote_rtcp: Address, sends: bool, format: Format | None = None) -> None:
+        """Take up what a later offer or answer says, at once.
+
+        Packets go to `remote` and are expected from there. With `sends` False the audio pauses. With a `format`
+        the audio goes on in it at the same moment; without one it stays as it is. Give it only where it differs:
+        a repeated one costs a packet of fewer octets' worth of silence at most, but is not free.
+        """
+        self._tell("redirect", remote, remote_rtcp, sends, None if format is None else format.item)
 
     def close(self) -> Deferred[MediaStatistics]:
         """End the session with an RTCP BYE. May be called again: all answers are the same."""
@@ -331,6 +349,7 @@ def _all_started(results: list[tuple[bool, Any]]) -> None:
 __all__ = [
     "Digit",
     "Finished",
+    "Format",
     "Lost",
     "Media",
     "MediaEvent",

@@ -10,38 +10,80 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from calledind.codecs import CODECS, OCTET_RATE, OPUS_PACKET, Codec
 from calledind.net.pace import Stretch
-from calledind.rtp.packetizer import PACKET_OCTETS, SILENCE, Run, Source, tail
+from calledind.rtp.packetizer import Plan, Run, Source, runs
 
-_silences = {codec: np.full(PACKET_OCTETS, octet, np.uint8) for codec, octet in SILENCE.items()}
+LONGEST_PACKET = 60
+"Milliseconds."
+PTIMES = (10, 20, 30, 40, 50, 60)
+"Lengths of a packet that we can send, in milliseconds: whole slices of the pace, whole octets of every codec."
+
+_silences = {
+    codec.name: np.frombuffer(codec.silence * (1 if codec.packets else OCTET_RATE * LONGEST_PACKET // 1000), np.uint8)
+    for codec in CODECS.values()
+}
 
 
 class Audio:
-    """One file of raw G.711, in memory for as long as somebody holds this."""
+    """One file of encoded audio, in memory for as long as somebody holds this."""
 
-    def __init__(self, descriptor: int, octets: int, codec: str) -> None:
-        self.octets = octets
-        self._codec = codec
+    def __init__(self, descriptor: int, octets: int, codec: Codec) -> None:
+        self.codec = codec
         self._map: NDArray[np.uint8] = np.zeros(0, np.uint8)
         if octets:
             mapped = mmap.mmap(descriptor, octets, access=mmap.ACCESS_READ)
             mapped.madvise(mmap.MADV_WILLNEED)
             self._map = np.frombuffer(mapped, np.uint8)
-        rest = self._map[octets - octets % PACKET_OCTETS :]
-        self._tail = np.frombuffer(tail(rest.tobytes(), codec), np.uint8)
+        self._bounds = _bounds(self._map) if codec.packets else None
+        self.units = octets if self._bounds is None else self._bounds.size - 1
+        "Octets, or packets where the codec's audio is packets."
+        self.per_second = float(OCTET_RATE) if self._bounds is None else 1000 / OPUS_PACKET
 
-    def stretch(self, run: Run) -> Stretch:
-        """Return the run with the address of its octets."""
-        if run.source is Source.AUDIO:
-            first = self._map.ctypes.data + run.first * PACKET_OCTETS
-            return Stretch(first, PACKET_OCTETS, run.packets, run.marker)
-        memory = self._tail if run.source is Source.TAIL else _silences[self._codec]
-        return Stretch(memory.ctypes.data, 0, run.packets, run.marker)
+    @property
+    def duration(self) -> float:
+        return self.units / self.per_second
 
-    def stretches(self, runs: tuple[Run, ...]) -> Iterator[Stretch]:
+    def ptime(self, wanted: int) -> int:
+        """Return the milliseconds that a packet will last; those of packets made beforehand are what they are."""
+        if self._bounds is not None:
+            return OPUS_PACKET
+        return max((each for each in PTIMES if each <= wanted), default=PTIMES[0])
+
+    def stretches(self, plan: Plan, ptime: int, *, marker: bool) -> Iterator[Stretch]:
         """Give the runs one by one; the file stays mapped until the iterator is gone."""
-        for run in runs:
-            yield self.stretch(run)
+        per_packet = OCTET_RATE * ptime // 1000
+        laid_out = runs(plan, units=self.units, per_second=self.per_second, packet_seconds=ptime / 1000, marker=marker)
+        for run in laid_out:
+            if run.source is Source.AUDIO and self._bounds is not None:
+                yield from self._packets(run, self._bounds)
+            elif run.source is Source.AUDIO:
+                yield Stretch(self._map.ctypes.data + run.first, per_packet, run.packets, per_packet, run.marker)
+            else:
+                memory = _silences[self.codec.name][: per_packet if self._bounds is None else None]
+                if run.source is Source.TAIL:
+                    rest = self._map[run.first :]
+                    memory = np.concatenate((rest, memory[rest.size :]))
+                yield Stretch(memory.ctypes.data, 0, run.packets, memory.size, run.marker)
+
+    def _packets(self, run: Run, bounds: NDArray[np.int64]) -> Iterator[Stretch]:
+        start = self._map.ctypes.data
+        marker = run.marker
+        for number in range(run.first, run.first + run.packets):
+            begin = int(bounds[number])
+            yield Stretch(start + begin, 0, 1, int(bounds[number + 1]) - begin, marker)
+            marker = False
+
+
+def _bounds(content: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Read the index of a file of packets (see `codecs.pack_packets`). Raises ValueError for what is none."""
+    count = int.from_bytes(content[:4].tobytes(), "little")
+    if content.size < 4 * (count + 2):
+        raise ValueError("a file of packets without its index")
+    bounds = content[4 : 4 * (count + 2)].view("<u4").astype(np.int64)
+    if bounds[0] != 4 * (count + 2) or bounds[-1] != content.size or (np.diff(bounds) <= 0).any():
+        raise ValueError("a file of packets whose index is wrong")
+    return bounds
 
 
 class AudioFiles:
@@ -53,17 +95,18 @@ class AudioFiles:
     def __len__(self) -> int:
         return len(self._files)
 
-    def open(self, path: str, codec: str) -> Audio:
+    def open(self, path: str, name: str) -> Audio:
         """Return the file's audio. Raises OSError when it can't be read, ValueError for a codec that is not ours."""
-        if codec not in _silences:
-            raise ValueError(f"the codec {codec} is none of {', '.join(_silences)}")
+        codec = CODECS.get(name)
+        if codec is None:
+            raise ValueError(f"the codec {name} is none of {', '.join(CODECS)}")
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             status = os.fstat(descriptor)
-            name = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, codec)
-            audio = self._files.get(name)
+            key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, name)
+            audio = self._files.get(key)
             if audio is None:
-                audio = self._files[name] = Audio(descriptor, status.st_size, codec)
+                audio = self._files[key] = Audio(descriptor, status.st_size, codec)
             return audio
         finally:
             os.close(descriptor)

@@ -22,16 +22,20 @@ from calledind.net.media_pipe import Item
 from calledind.net.media_ports import NoPort, Port, Ports
 from calledind.net.media_session import Session, canonical, report_interval
 from calledind.net.metronome import LATE
-from calledind.net.pace import PHASES, Phase, Stream
+from calledind.net.pace import SLICES_PER_SECOND, Lane, Phase, Stream
 from calledind.rtp import rtcp
 from calledind.rtp.packet import HEADER_OCTETS, VERSION, Packet, RTPError
-from calledind.rtp.packetizer import CLOCK_RATE, runs
+from calledind.rtp.packetizer import Plan
 from calledind.rtp.statistics import Receptions
 
 _LONGEST_LOOK = 128
 "Octets of a received RTP packet that we look at: its header, and a telephone event."
 _BATCH = 384
 "Datagrams taken at a time: about a millisecond's work, so that no flood makes a slice late."
+_TICKS = 48_000
+"Units of the time in which received packets are compared, of which every codec's clock has a whole part."
+_EVENT_TYPES = 2
+"Payload types that keys pressed may come with: our number for them, and the peer's."
 _PER_SOCKET = 64
 "Datagrams of one socket in a batch, so that a flood at one leaves room for the others."
 
@@ -48,7 +52,8 @@ class Engine:
         "Seconds since the epoch, which never jumps."
         self.ports = Ports(bind, first, last, self._port)
         self.family = self.ports.family
-        self.phases = [Phase(self.family) for _ in range(PHASES)]
+        self._phases: dict[int, list[Phase]] = {}
+        "How long packets last, in ms -> as many phases as there are slices in that time."
         self.opened: list[Port] = []
         "All ports with sockets, in the order in which they were opened."
         self.events: list[Item] = []
@@ -62,10 +67,12 @@ class Engine:
         self._by_row: list[Session | None] = []
         self._free_rows: list[int] = []
         self._by_ssrc: dict[int, Session] = {}
-        self._receptions = Receptions()
+        self._receptions = Receptions(_TICKS)
         self._heard: NDArray[np.float64] = np.zeros(1)
-        self._event_types: NDArray[np.int64] = np.full(1, -1, np.int64)
-        "Payload type of telephone events by row, -1 for none."
+        self._event_types: NDArray[np.int64] = np.full((1, _EVENT_TYPES), -1, np.int64)
+        "Payload types of telephone events by row, -1 for none."
+        self._scale: NDArray[np.int64] = np.ones(1, np.int64)
+        "Of received timestamps by row: what brings them to `_TICKS`."
         self._receiver = mmsg.Receiver(self.family, _BATCH, _LONGEST_LOOK)
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._timer_count = 0
@@ -73,17 +80,18 @@ class Engine:
     @property
     def sending(self) -> int:
         """How many streams are being sent."""
-        return sum(phase.streams for phase in self.phases)
+        return sum(phase.streams for phases in self._phases.values() for phase in phases)
 
     # time
 
     def slice(self, count: int, lateness: float) -> None:
         """Send the packets of slice number `count`."""
         self.latest = max(self.latest, lateness)
-        phase = self.phases[count % PHASES]
-        if phase.streams:
-            phase.sent_at = self._now()
-            phase.send(late=lateness > LATE)
+        for phases in self._phases.values():
+            phase = phases[count % len(phases)]
+            if phase.streams:
+                phase.sent_at = self._now()
+                phase.send(late=lateness > LATE)
 
     def next_timer(self) -> float | None:
         """Return when something is to be done next, in monotonic seconds."""
@@ -137,13 +145,16 @@ class Engine:
         except NoPort as error:
             self.events.append(["refused", number, str(error)])
             return
+        session = Session(number, port, self._take_row(), self._new_ssrc())
+        self._by_row[session.row] = session
+        self._by_ssrc[session.ssrc] = self.sessions[number] = session
+        self.events.append(["opened", number, self.ports.bind, port.number])
+
+    def _new_ssrc(self) -> int:
         ssrc = secrets.randbits(32)
         while ssrc in self._by_ssrc:
             ssrc = secrets.randbits(32)
-        session = Session(number, port, self._take_row(), ssrc)
-        self._by_row[session.row] = session
-        self._by_ssrc[ssrc] = self.sessions[number] = session
-        self.events.append(["opened", number, self.ports.bind, port.number])
+        return ssrc
 
     def _take_row(self) -> int:
         if self._free_rows:
@@ -155,7 +166,8 @@ class Engine:
         if len(self._receptions) > self._heard.size:
             more = len(self._receptions) - self._heard.size
             self._heard = np.concatenate((self._heard, np.zeros(more)))
-            self._event_types = np.concatenate((self._event_types, np.full(more, -1, np.int64)))
+            self._scale = np.concatenate((self._scale, np.ones(more, np.int64)))
+            self._event_types = np.concatenate((self._event_types, np.full((more, _EVENT_TYPES), -1, np.int64)))
         self._event_types[row] = -1
         return row
 
@@ -163,57 +175,91 @@ class Engine:
         self,
         session: Session,
         *,
-        audio: str,
-        codec: str,
-        payload_type: int,
+        format: Item,
         remote: Address,
         remote_rtcp: Address,
-        telephone_event: int | None,
         lead_in: float,
         lead_out: float,
         silence_timeout: float,
     ) -> None:
         packed = mmsg.pack_address(self.family, remote)
-        opened = self._files.open(audio, codec)
-        before = session.stream
-        if before is not None and before.lane is not None:
-            before.lane.phase.withdraw(before)
-        stream = Stream(
-            payload_type=payload_type & 0x7F,
-            ssrc=session.ssrc,
-            sequence=before.sequence if before else secrets.randbits(16),
-            timestamp=before.timestamp if before else secrets.randbits(32),
-            address=packed,
-            stretches=opened.stretches(runs(opened.octets, lead_in, lead_out)),
-            finished=lambda: self._finished(session),
-            sent=before.sent if before else 0,
-            late=before.late if before else 0,
-            failed=before.failed if before else 0,
-        )
-        session.stream, session.audio, session.held_since = stream, opened, None
-        self._event_types[session.row] = -1 if telephone_event is None else telephone_event
+        session.held_since = None
+        self._begin(session, packed, Plan(lead_in, lead_out), *format)
         self._route(session, packed, remote_rtcp)
         session.silence_timeout = silence_timeout
         self._watch_silence(session)
         if not session.reporting:
             session.reporting = True
             self._call_at(self._now() + report_interval() / 2, lambda: self._report(session))
-        if stream.next_stretch():
-            session.port.lane.phase.place(session.port.lane, stream)
-        else:
-            self._finished(session)
 
-    def _redirect(self, session: Session, remote: Address, remote_rtcp: Address, sends: bool) -> None:
+    def _begin(
+        self,
+        session: Session,
+        packed: bytes,
+        plan: Plan | None,
+        path: str,
+        codec: str,
+        payload_type: int,
+        ptime: int,
+        telephone_events: list[int],
+    ) -> Stream:
+        """Send what is planned, or without a plan what is left of it, in this format from now on."""
+        audio = self._files.open(path, codec)
+        before = session.stop()
+        ptime = audio.ptime(ptime)
+        marker = plan is not None
+        if plan is None:
+            plan = session.rest()
+        clock_rate = audio.codec.clock_rate
+        if before is not None and before.clock_rate != clock_rate:
+            # A timestamp can't go on at another pace (RFC 7160 §4.1): it is a source of its own.
+            del self._by_ssrc[session.ssrc]
+            session.begin_source(self._new_ssrc())
+            self._by_ssrc[session.ssrc] = session
+            before, marker = None, True
+        stream = Stream(
+            payload_type=payload_type & 0x7F,
+            ssrc=session.ssrc,
+            sequence=before.sequence if before else secrets.randbits(16),
+            timestamp=before.timestamp if before else secrets.randbits(32),
+            tick=clock_rate * ptime // 1000,
+            clock_rate=clock_rate,
+            address=packed,
+            stretches=audio.stretches(plan, ptime, marker=marker),
+            finished=lambda: self._finished(session),
+            sent=before.sent if before else 0,
+            octets=before.octets if before else 0,
+            late=before.late if before else 0,
+            failed=before.failed if before else 0,
+        )
+        lane = self._lane(session.port, ptime)
+        session.begin(stream, audio, plan, lane)
+        self._event_types[session.row] = -1
+        for place, number in enumerate(telephone_events[:_EVENT_TYPES]):
+            self._event_types[session.row, place] = number
+        self._scale[session.row] = _TICKS // clock_rate
+        if not stream.next_stretch():
+            self._finished(session)
+        elif session.held_since is None:
+            lane.phase.place(lane, stream)
+        return stream
+
+    def _redirect(
+        self, session: Session, remote: Address, remote_rtcp: Address, sends: bool, format: Item | None = None
+    ) -> None:
         stream = session.stream
         if stream is None:
             return
         if not sends:
             session.hold(self._now())
+        packed = mmsg.pack_address(self.family, remote) if remote[1] else stream.address
+        if format is not None and stream.stretch is not None:
+            stream = self._begin(session, packed, None, *format)
         if remote[1]:
-            stream.address = mmsg.pack_address(self.family, remote)
+            stream.address = packed
             if stream.lane is not None:
                 stream.lane.phase.redirect(stream)
-            self._route(session, stream.address, remote_rtcp)
+            self._route(session, packed, remote_rtcp)
         if sends:
             session.resume(self._now())
         self._heard[session.row] = self._now()
@@ -236,9 +282,7 @@ class Engine:
             del session.port.control_routes[control]
 
     def _close(self, session: Session) -> None:
-        if session.stream is not None:
-            if session.stream.lane is not None:
-                session.stream.lane.phase.withdraw(session.stream)
+        if session.stop() is not None:
             self._send_report(session, goodbye=True)
         session.closed = True
         figures = self._receptions.figures(session.row)
@@ -292,16 +336,16 @@ class Engine:
         self.strays += end - which.size
         if not which.size:
             return
-        arrival = receiver.arrival(end, rate=CLOCK_RATE, otherwise=self._wall())
+        arrival = receiver.arrival(end, rate=_TICKS, otherwise=self._wall())
         head = data[which, :HEADER_OCTETS].astype(np.int64)
         rows = rows[which]
-        events = kinds[which] == self._event_types[rows]
+        events = (kinds[which, None] == self._event_types[rows]).any(1)
         self._heard[rows] = self._now()
         self._receptions.received(
             rows,
             head[:, 8] << 24 | head[:, 9] << 16 | head[:, 10] << 8 | head[:, 11],
             head[:, 2] << 8 | head[:, 3],
-            head[:, 4] << 24 | head[:, 5] << 16 | head[:, 6] << 8 | head[:, 7],
+            (head[:, 4] << 24 | head[:, 5] << 16 | head[:, 6] << 8 | head[:, 7]) * self._scale[rows],
             arrival[which],
             (~events).astype(np.int64),
         )
@@ -391,11 +435,19 @@ class Engine:
             session.port.rtcp.sendto(data, session.control_address)
 
     def _port(self, number: int, rtp: socket.socket, control: socket.socket) -> Port:
-        # A socket's streams are all due in the same slice, so that one system call sends them.
-        phase = self.phases[len(self.opened) % PHASES]
-        port = Port(number, rtp, control, phase.lane(rtp.fileno()))
+        port = Port(number, rtp, control)
         self.opened.append(port)
         return port
+
+    def _lane(self, port: Port, ptime: int) -> Lane:
+        """Return the port's streams of packets this long: all are due in one slice, so that one call sends them."""
+        lane = port.lanes.get(ptime)
+        if lane is None:
+            if ptime not in self._phases:
+                self._phases[ptime] = [Phase(self.family) for _ in range(ptime * SLICES_PER_SECOND // 1000)]
+            phases = self._phases[ptime]
+            lane = port.lanes[ptime] = phases[port.number // 2 % len(phases)].lane(port.rtp.fileno())
+        return lane
 
     def shut(self) -> None:
         """Close all sockets."""

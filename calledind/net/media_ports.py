@@ -34,7 +34,8 @@ class Port:
     "Of the RTP socket."
     rtp: socket.socket = field(repr=False)
     rtcp: socket.socket = field(repr=False)
-    lane: Lane = field(repr=False)
+    lanes: dict[int, Lane] = field(default_factory=dict, repr=False)
+    "How long packets last, in ms -> the streams of such packets."
     routes: dict[Hashable, int] = field(default_factory=dict, repr=False)
     "Whom RTP comes from (see `mmsg.address_key`) -> the session's row."
     control_routes: dict[tuple[str, int], int] = field(default_factory=dict, repr=False)

@@ -12,14 +12,27 @@ from dataclasses import dataclass, field
 from calledind.model import Address
 from calledind.net.media_audio import Audio
 from calledind.net.media_ports import Port
-from calledind.net.pace import Stream, Stretch
+from calledind.net.pace import Lane, Stream, Stretch
 from calledind.rtp import rtcp
 from calledind.rtp.dtmf import DigitDetector
-from calledind.rtp.packetizer import CLOCK_RATE, PACKET_OCTETS, PACKET_SECONDS
+from calledind.rtp.packetizer import CLOCK_RATE, Plan
 from calledind.rtp.statistics import Figures
 
 REPORT_SECONDS = 5.0
 "Mean time between our RTCP reports (RFC 3550 §6.2)."
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """Figures of what left."""
+
+    packets: int = 0
+    octets: int = 0
+    "Of payload; what the kernel refused is counted too."
+    late: int = 0
+
+    def __add__(self, other: Sent) -> Sent:
+        return Sent(self.packets + other.packets, self.octets + other.octets, self.late + other.late)
 
 
 @dataclass(slots=True, eq=False)
@@ -34,7 +47,15 @@ class Session:
     name: str = field(default_factory=lambda: secrets.token_urlsafe(12))
     "CNAME, one for each call so that calls can't be linked (RFC 7022 §4.2)."
     stream: Stream | None = None
+    lane: Lane | None = field(default=None, repr=False)
+    "Where the stream is sent; it stays the stream's while that is paused."
     audio: Audio | None = field(default=None, repr=False)
+    plan: Plan = Plan(0.0, 0.0)
+    "What the stream was begun to play."
+    begun_at: int = 0
+    "Packets that the stream had sent by then."
+    before: Sent = Sent()
+    "By earlier sources of ours."
     detector: DigitDetector = field(default_factory=DigitDetector, repr=False)
     route: Hashable = None
     control_address: tuple[str, int] | None = None
@@ -54,26 +75,56 @@ class Session:
     reported: tuple[int, int] = (0, 0)
     "Packets expected and received when our last report was made."
 
+    def begin(self, stream: Stream, audio: Audio, plan: Plan, lane: Lane) -> None:
+        """Have this to send."""
+        self.stream, self.audio, self.plan, self.lane = stream, audio, plan, lane
+        self.begun_at = stream.sent
+
+    def stop(self) -> Stream | None:
+        """Send nothing more; return the stream with its last figures."""
+        if self.stream is not None and self.stream.lane is not None:
+            self.stream.lane.phase.withdraw(self.stream)
+        return self.stream
+
+    def rest(self) -> Plan:
+        """Return what is left to be played of the stopped stream."""
+        if self.stream is None or self.audio is None:
+            return self.plan
+        return self.plan.after(self.stream.sent - self.begun_at, self.stream.packet_seconds, self.audio.duration)
+
+    def begin_source(self, ssrc: int) -> None:
+        """Go on under another SSRC; the statistics of the call go on, those of RTCP begin anew."""
+        self.before = self.sent
+        self.stream, self.ssrc = None, ssrc
+
     def hold(self, now: float) -> None:
         """Stop sending; go on from there later."""
         if self.held_since is None and self.stream is not None and self.stream.lane is not None:
-            self.stream.lane.phase.withdraw(self.stream)
+            self.stop()
             self.held_since = now
 
     def resume(self, now: float) -> None:
         """Send again: the timestamps have gone on, the sequence numbers have not (RFC 3550 §5.1)."""
-        stream = self.stream
-        if self.held_since is None or stream is None or stream.stretch is None:
+        stream, lane = self.stream, self.lane
+        if self.held_since is None or stream is None or stream.stretch is None or lane is None:
             return
-        elapsed = round((now - self.held_since) / PACKET_SECONDS)
-        stream.timestamp = (stream.timestamp + elapsed * PACKET_OCTETS) & 0xFFFFFFFF
+        elapsed = round((now - self.held_since) / stream.packet_seconds)
+        stream.timestamp = (stream.timestamp + elapsed * stream.tick) & 0xFFFFFFFF
         rest = stream.stretch
         if rest.packets > 1:
-            later = Stretch(rest.payload + rest.step, rest.step, rest.packets - 1)
+            later = Stretch(rest.payload + rest.step, rest.step, rest.packets - 1, rest.octets)
             stream.stretches = itertools.chain((later,), stream.stretches)
-        stream.stretch = Stretch(rest.payload, rest.step, 1, marker=True)
+        stream.stretch = Stretch(rest.payload, rest.step, 1, rest.octets, marker=True)
         self.held_since = None
-        self.port.lane.phase.place(self.port.lane, stream)
+        lane.phase.place(lane, stream)
+
+    @property
+    def sent(self) -> Sent:
+        """What was sent in the call so far."""
+        stream = self._up_to_date()
+        if stream is None:
+            return self.before
+        return self.before + Sent(stream.sent - stream.failed, stream.octets, stream.late)
 
     def report(self, figures: Figures, now: float, wall: float, *, goodbye: bool = False) -> bytes:
         """Return a compound packet: what we sent, what we got, who we are.
@@ -84,12 +135,12 @@ class Session:
         stream = self._up_to_date()
         first: rtcp.Report
         if stream is not None and stream.sent:
-            sent = stream.sent - stream.failed
             timestamp = stream.timestamp
             if stream.lane is not None:
                 # Of this instant, not of the next packet, so that both clocks of the report say the same (§6.4.1).
-                timestamp += round((now - stream.lane.phase.sent_at) * CLOCK_RATE) - PACKET_OCTETS
-            first = rtcp.SenderReport(self.ssrc, rtcp.ntp_time(wall), timestamp, sent, sent * PACKET_OCTETS, blocks)
+                timestamp += round((now - stream.lane.phase.sent_at) * stream.clock_rate) - stream.tick
+            sent = stream.sent - stream.failed
+            first = rtcp.SenderReport(self.ssrc, rtcp.ntp_time(wall), timestamp, sent, stream.octets, blocks)
         else:
             first = rtcp.ReceiverReport(self.ssrc, blocks)
         reports: list[rtcp.Report] = [first, rtcp.SourceDescription.named(self.ssrc, self.name)]
@@ -117,7 +168,7 @@ class Session:
                 fraction,
                 figures.lost,
                 figures.highest_sequence,
-                round(figures.jitter * CLOCK_RATE),
+                round(figures.jitter * (self.stream.clock_rate if self.stream is not None else CLOCK_RATE)),
                 last,
                 round((now - came) * 65536),
             ),
@@ -138,14 +189,11 @@ class Session:
 
     def statistics(self, figures: Figures) -> dict[str, float | None]:
         """Return the fields of `calledind.net.media.MediaStatistics`."""
-        sent = late = 0
-        stream = self._up_to_date()
-        if stream is not None:
-            sent, late = stream.sent - stream.failed, stream.late
+        sent = self.sent
         return {
-            "packets_sent": sent,
-            "octets_sent": sent * PACKET_OCTETS,
-            "packets_late": late,
+            "packets_sent": sent.packets,
+            "octets_sent": sent.octets,
+            "packets_late": sent.late,
             "packets_received": figures.received,
             "packets_lost": figures.lost,
             "jitter": figures.jitter,

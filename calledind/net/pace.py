@@ -1,6 +1,7 @@
-"""Twenty milliseconds of many streams: each has its packet sent in its slice, all advance as vectors.
+"""Packets of many streams: each has its packet sent in its slice, all advance as vectors.
 
-The 20 ms between two packets of a stream are cut into ten slices (phases). A phase keeps the streams that are
+Time is cut into slices of 2 ms. A stream whose packets last 20 ms is due in every tenth of them, so there are ten
+phases of such streams, and fifteen of streams with packets of 30 ms. A phase keeps the streams that are
 due in it in arrays: header, address, where the payload is, how many packets are left of the run. A lane is the
 part of the arrays that belongs to one socket: a rectangle's row, filled from the left, since one `sendmmsg`
 sends through one socket. To set up a stream is to fill the next place of its lane, to end it is to move
@@ -26,10 +27,10 @@ from numpy.typing import NDArray
 
 from calledind.net import mmsg
 from calledind.rtp.packet import HEADER_OCTETS, VERSION
-from calledind.rtp.packetizer import PACKET_OCTETS
 
 PHASES = 10
-"Slices of the 20 ms."
+"Slices of 20 ms."
+SLICES_PER_SECOND = 500
 
 HEADER = np.dtype([("flags", "u1"), ("second", "u1"), ("sequence", ">u2"), ("timestamp", ">u4"), ("ssrc", ">u4")])
 "The fixed part of an RTP header, in network order."
@@ -46,6 +47,8 @@ class Stretch:
     step: int
     "From packet to packet; 0 where all are the same."
     packets: int
+    octets: int
+    "Of each packet's payload."
     marker: bool = False
 
 
@@ -58,6 +61,10 @@ class Stream:
     sequence: int
     timestamp: int
     "Of the next packet."
+    tick: int
+    "The timestamp's step from packet to packet."
+    clock_rate: int
+    "Of the timestamp, in Hz."
     address: bytes = field(repr=False)
     "Packed, see `mmsg.pack_address`."
     stretches: Iterator[Stretch] = field(repr=False)
@@ -66,12 +73,18 @@ class Stream:
     stretch: Stretch | None = None
     "What is left of the one begun."
     sent: int = 0
+    octets: int = 0
+    "Of all payloads sent."
     late: int = 0
     "Sent more than `LATE` after they were due."
     failed: int = 0
     "Counted as sent, but refused by the kernel."
     lane: Lane | None = None
     place: int = 0
+
+    @property
+    def packet_seconds(self) -> float:
+        return self.tick / self.clock_rate
 
     def next_stretch(self) -> bool:
         """Take up the next run; False at the end."""
@@ -123,6 +136,8 @@ class Phase:
         self.sequence[row, place] = stream.sequence
         self.timestamp[row, place] = stream.timestamp
         self.sent[row, place] = stream.sent
+        self.octets[row, place] = stream.octets
+        self._tick[row, place] = stream.tick
         self.late[row, place] = stream.late
         header = self._header[row, place]
         header["flags"] = VERSION << 6
@@ -145,6 +160,7 @@ class Phase:
         stream.sequence = int(self.sequence[at])
         stream.timestamp = int(self.timestamp[at])
         stream.sent = int(self.sent[at])
+        stream.octets = int(self.octets[at])
         stream.late = int(self.late[at])
         if stream.stretch is not None:
             stream.stretch.payload = int(self._payload[at])
@@ -183,8 +199,9 @@ class Phase:
                 _send_the_rest(lane, messages, sent)
         used = slice(len(self._lanes))
         self.sequence[used] += 1
-        self.timestamp[used] += np.uint32(PACKET_OCTETS)
+        self.timestamp[used] += self._tick[used]
         self.sent[used] += 1
+        self.octets[used] += self._length[used]
         if late:
             self.late[used] += 1
         self._payload[used] += self._step[used]
@@ -214,6 +231,7 @@ class Phase:
         stretch = stream.stretch
         self._payload[at] = stretch.payload
         self._step[at] = stretch.step
+        self._length[at] = stretch.octets
         self.left[at] = stretch.packets
         self._header["second"][at] = stream.payload_type | (0x80 if stretch.marker else 0)
 
@@ -225,16 +243,18 @@ class Phase:
         self.sequence: NDArray[np.uint16] = np.zeros(shape, np.uint16)
         self.timestamp: NDArray[np.uint32] = np.zeros(shape, np.uint32)
         self.sent: NDArray[np.uint32] = np.zeros(shape, np.uint32)
+        self.octets: NDArray[np.uint64] = np.zeros(shape, np.uint64)
         self.late: NDArray[np.uint32] = np.zeros(shape, np.uint32)
+        self._tick: NDArray[np.uint32] = np.zeros(shape, np.uint32)
         self._step: NDArray[np.uint64] = np.zeros(shape, np.uint64)
         self._header: mmsg.Records = np.zeros(shape, HEADER)
         self._address: NDArray[np.uint8] = np.zeros((*shape, 32), np.uint8)[:, :, : mmsg.ADDRESS_OCTETS]
         vectors: mmsg.Records = np.zeros((*shape, 2), mmsg.VECTOR)
         self._payload: NDArray[np.uint64] = vectors["base"][:, :, 1]
+        self._length: NDArray[np.uint64] = vectors["length"][:, :, 1]
         count = np.arange(rows * width, dtype=np.uint64).reshape(shape)
         vectors["base"][:, :, 0] = self._header.ctypes.data + count * HEADER.itemsize
         vectors["length"][:, :, 0] = HEADER_OCTETS
-        vectors["length"][:, :, 1] = PACKET_OCTETS
         messages: mmsg.Records = np.zeros(shape, mmsg.MESSAGE)
         messages["name"] = self._address.ctypes.data + count * 32
         messages["name_length"] = self._name_length
@@ -247,11 +267,14 @@ class Phase:
             self.sequence,
             self.timestamp,
             self.sent,
+            self.octets,
             self.late,
+            self._tick,
             self._step,
             self._header,
             self._address,
             self._payload,
+            self._length,
         ]
         for before, now in zip(old, self._by_place, strict=False):
             now[: before.shape[0], : before.shape[1]] = before

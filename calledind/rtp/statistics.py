@@ -109,7 +109,9 @@ Rows = NDArray[np.int64]
 class Receptions:
     """Many streams, each a row; rows are given out by the owner and start over with `clear`."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock_rate: int = CLOCK_RATE) -> None:
+        self._clock_rate = clock_rate
+        "Of the timestamps and arrivals of all streams, in Hz."
         self._allocate(1)
 
     def __len__(self) -> int:
@@ -145,7 +147,7 @@ class Receptions:
         return Figures(
             received,
             max(expected - received, 0),
-            float(self._jitter[row]) / CLOCK_RATE,
+            float(self._jitter[row]) / self._clock_rate,
             int(self._highest[row]),
             int(self._ssrc[row]),
         )
@@ -186,7 +188,7 @@ class Receptions:
         transit = (arrival - timestamp) & 0xFFFFFFFF
         difference = (transit - self._transit[rows]) & 0xFFFFFFFF
         difference = np.minimum(difference, 0x100000000 - difference)
-        smooth = self._has_transit[rows] & (difference <= CLOCK_RATE)
+        smooth = self._has_transit[rows] & (difference <= self._clock_rate)
         jitter = self._jitter[rows]
         self._jitter[rows] = np.where(smooth, jitter + (difference - jitter) / 16, jitter)
         self._transit[rows] = transit

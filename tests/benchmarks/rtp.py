@@ -144,12 +144,9 @@ def main(argv: list[str]) -> int:
         for number in numbers:
             remote = sink.addresses[number % RECEIVERS]
             arguments = {
-                "audio": audio.name,
-                "codec": "PCMU",
-                "payload_type": 0,
+                "format": [audio.name, "PCMU", 0, 20, []],
                 "remote": remote,
                 "remote_rtcp": (remote[0], 9),
-                "telephone_event": None,
                 "lead_in": 0.0,
                 "lead_out": 0.0,
                 "silence_timeout": 0.0,

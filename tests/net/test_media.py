@@ -20,6 +20,7 @@ from calledind.net import media_child
 from calledind.net.media import (
     Digit,
     Finished,
+    Format,
     Lost,
     Media,
     MediaEvent,
@@ -113,12 +114,9 @@ class MediaTests(SynchronousTestCase):
 
     def play(self, session: MediaSession) -> None:
         session.play(
-            audio=Path("/spool/x.ulaw"),
-            codec="PCMU",
-            payload_type=0,
+            Format(Path("/spool/x.ulaw"), "PCMU", 0),
             remote=("192.0.2.1", 4000),
             remote_rtcp=("192.0.2.1", 4001),
-            telephone_event=None,
             lead_in=0.4,
             lead_out=0.4,
         )
@@ -132,7 +130,7 @@ class MediaTests(SynchronousTestCase):
         self.turn()
         process = self.reactor.process
         self.assertEqual([command[0] for command in process.commands], ["open", "play", "redirect"])
-        self.assertEqual(process.commands[1][2]["audio"], "/spool/x.ulaw")
+        self.assertEqual(process.commands[1][2]["format"], ["/spool/x.ulaw", "PCMU", 0, 20, []])
         process.says(["digit", 1, "5"], ["silent", 1], ["lost", 1, "no such file"], ["finished", 1])
         self.assertEqual(self.events, [Digit("5"), Silent(), Lost("no such file"), Finished()])
         closing, again = session.close(), session.close()
@@ -404,12 +402,9 @@ class RealProcessTests(TestCase):
         session = await self.media.open(happened.callback)
         address = self.phone.getsockname()
         session.play(
-            audio=self.audio,
-            codec="PCMU",
-            payload_type=0,
+            Format(self.audio, "PCMU", 0, telephone_events=(101,)),
             remote=address,
             remote_rtcp=(address[0], 9),
-            telephone_event=101,
             lead_in=0.0,
             lead_out=0.0,
         )

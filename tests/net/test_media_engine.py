@@ -101,14 +101,21 @@ class EngineTests(SynchronousTestCase):
         port: int = event[3]
         return port
 
-    def play(self, number: int, peer: Peer, audio: bytes | str = bytes(1600), **others: Any) -> None:
+    def format(
+        self,
+        audio: bytes | str,
+        codec: str = "PCMU",
+        payload_type: int = 0,
+        ptime: int = 20,
+        events: tuple[int, ...] = (101,),
+    ) -> Item:
+        return [audio if isinstance(audio, str) else self.audio(audio), codec, payload_type, ptime, list(events)]
+
+    def play(self, number: int, peer: Peer, audio: bytes | str | Item = bytes(1600), **others: Any) -> None:
         arguments = {
-            "audio": audio if isinstance(audio, str) else self.audio(audio),
-            "codec": "PCMU",
-            "payload_type": 0,
+            "format": audio if isinstance(audio, list) else self.format(audio),
             "remote": peer.address,
             "remote_rtcp": peer.control_address,
-            "telephone_event": 101,
             "lead_in": 0.0,
             "lead_out": 0.0,
             "silence_timeout": 0.0,
@@ -146,7 +153,7 @@ class EngineTests(SynchronousTestCase):
         peer = self.peer()
         self.opened()
         octets = bytes(range(250)) * 2
-        self.play(1, peer, octets, lead_in=0.04, lead_out=0.02, payload_type=8, codec="PCMA")
+        self.play(1, peer, self.format(octets, "PCMA", 8), lead_in=0.04, lead_out=0.02)
         self.pass_time(10)
         packets = peer.packets()
         silence = b"\xd5" * 160
@@ -234,7 +241,7 @@ class EngineTests(SynchronousTestCase):
         self.opened()
         self.play(1, peer, "/nonexistent/audio")
         self.play(1, peer, remote=("::1", 4000))
-        self.play(1, peer, codec="G722")
+        self.play(1, peer, self.format(bytes(160), "GSM"))
         self.assertEqual([event[:2] for event in self.events()], [["lost", 1]] * 3)
         self.assertEqual(self.closed()["packets_sent"], 0)
 
