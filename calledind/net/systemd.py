@@ -29,6 +29,6 @@ def watchdog_interval(*, environment: Mapping[str, str] = os.environ) -> float |
     """Return the seconds between two "WATCHDOG=1", half of what systemd waits for; None: it does not wait."""
     microseconds = environment.get("WATCHDOG_USEC", "")
     owner = environment.get("WATCHDOG_PID", str(os.getpid()))
-    if not microseconds.isdigit() or owner != str(os.getpid()):
+    if not microseconds.isdigit() or int(microseconds) == 0 or owner != str(os.getpid()):
         return None
     return int(microseconds) / 2_000_000

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from calledind.model import Address
 
+CALL_ID = re.compile(rb"\n(?:call-id|i)[ \t]*:[ \t]*([0-9a-f]{32})-", re.IGNORECASE)
 MOST_CALLS = 200
 MOST_MESSAGES = 100
 "Of one call."
@@ -66,14 +68,8 @@ class SipTrace:
 
 def _call_id(data: bytes) -> str | None:
     """Find the call id in a Call-ID of ours, "<call id>-<attempt>", without parsing the message."""
-    start = data.find(b"\r\nCall-ID:")
-    if start < 0:
-        start = data.find(b"\r\ni:")
-    if start < 0:
-        return None
-    value = data[data.index(b":", start) + 1 : data.find(b"\r\n", start + 2)].strip()
-    call_id, dash, _ = value.partition(b"-")
-    return call_id.decode("latin-1") if dash and len(call_id) == 32 else None
+    found = CALL_ID.search(data, 0, data.find(b"\r\n\r\n") + 1 or len(data))
+    return found[1].decode() if found is not None else None
 
 
 def _host_port(address: Address) -> str:
