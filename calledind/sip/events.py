@@ -24,6 +24,8 @@ class Answered:
     sdp: bytes
     dialog: str = field(repr=False)
     "JSON, what `UserAgent.recover_dialog` needs to send a BYE after a restart."
+    offer: bytes = b""
+    "The callee's own, of an early UPDATE, which `Invitation.renegotiate` has answered; it goes before `sdp`."
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class Refused:
     retry_after: int | None = None
     "Seconds."
     warning: str = ""
+    contacts: tuple[str, ...] = field(default=(), repr=False)
+    "URIs that a 3xx names, the preferred one first."
 
 
 @dataclass(frozen=True, slots=True)

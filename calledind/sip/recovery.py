@@ -25,6 +25,8 @@ from calledind.sip.usage import Endpoint, InviteUsage
 LateResponses = dict[str, Callable[[Response], None]]
 "Branch of an INVITE of the process before -> who takes its responses."
 
+SKIPPED: Final = 1000
+"By how much CSeq goes on: the process before may have sent requests that were not kept (§12.2.1.1 allows gaps)."
 REASON: Final = 'SIP;cause=487;text="restarted"'
 
 
@@ -74,20 +76,29 @@ class InvitationRecovery:
         layer = self._endpoint.layer
         if response.status >= 300:
             layer.try_transmit(bytes(acknowledgement(invite, response)), self._target)
-            self._done(branch)
+            # A CANCEL was what ended this one, so no further INVITE had followed it.
+            for ended in tuple(self._waiting) if response.status == 487 else (branch,):
+                self._done(ended)
         elif response.status >= 200:
             leg = branch, response.to.tag or ""
             if leg in self._usages:
                 self._usages[leg].success_repeated()
                 return
             self._timers.stop(branch)
+            # Once it was answered, no further INVITE had followed it either.
+            for other in self._waiting - {branch}:
+                if not self._is_leaving(other):
+                    self._done(other)
             dialog = Dialog.of_caller(invite, response, self._target)
+            dialog.local_cseq += SKIPPED
             usage = InviteUsage(self._endpoint, dialog, self._local, ended=lambda by, q850, detail: self._done(branch))
             self._usages[leg] = usage
             usage.acknowledge()
             usage.bye(REASON)
 
     def _done(self, branch: str) -> None:
+        if branch not in self._waiting:
+            return
         self._waiting.discard(branch)
         if not self._waiting:
             finished, self._finished = self._finished, lambda: None
@@ -121,6 +132,7 @@ class DialogRecovery:
         self._late = late
         self._finished = finished
         self._dialog = Dialog.restore(snapshot)
+        self._dialog.local_cseq += SKIPPED
         self._usage = InviteUsage(
             endpoint,
             self._dialog,

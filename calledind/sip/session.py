@@ -20,6 +20,7 @@ another To tag is acknowledged and left at once, without a word to the owner.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -31,15 +32,17 @@ from calledind.sip.auth import MOST_TRIES, Authenticator, Credentials, credentia
 from calledind.sip.body import SDP, session_description
 from calledind.sip.client import ClientTransaction, TransactionFailure
 from calledind.sip.dialog import Dialog
+from calledind.sip.early import EarlyDialog
 from calledind.sip.events import Answered, Ended, Event, LateAnswer, Progress, Refused, Unreachable
-from calledind.sip.grammar import ParseError
+from calledind.sip.grammar import ParseError, parameter
 from calledind.sip.header import NameAddr
 from calledind.sip.message import Request, Response
+from calledind.sip.session_timer import SessionExpires, least_session
 from calledind.sip.target import target_snapshot
 from calledind.sip.timers import TimerSet
 from calledind.sip.transactions import new_branch, new_tag, via
 from calledind.sip.uri import Uri
-from calledind.sip.usage import ALLOW, Endpoint, InviteUsage, Renegotiate, contact
+from calledind.sip.usage import ALLOW, OPTIONS, Endpoint, InviteUsage, Renegotiate, contact
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,14 @@ class Invitation:
     "Extra ones, such as P-Asserted-Identity."
     call_id: str = ""
     "Call-ID, unique in space and time; empty: one is made up."
+    from_tag: str = ""
+    "Our tag; empty: one is made up. That of the call before where this one follows its redirection (§8.1.3.4)."
+    cseq: int = 1
+    "Of the first INVITE."
+    supported: tuple[str, ...] = OPTIONS
+    "Option tags that the callee may make use of."
+    session_expires: int = 0
+    "Seconds after which the session is to be refreshed (RFC 4028); 0: whatever the callee says."
     renegotiate: Renegotiate | None = field(default=None, compare=False)
     "The peer's later offer -> our answer, None: 488. An empty one: return our offer."
 
@@ -86,6 +97,8 @@ class Input(Enum):
 PREPARED, CALLING, PROCEEDING, WITHDRAWING, CANCELLING, TALKING, OVER = State
 SEND, END, PROVISIONAL, SUCCESS, FAILURE, FAILED, CANCEL_EXPIRED = Input
 
+MOST_TOO_SMALL: Final = 2
+"Times that an INVITE is sent again because its session was too short for somebody (422)."
 _Tag = str
 _OPAQUE: Final = 12
 "Octets of chance in a Call-ID."
@@ -100,7 +113,7 @@ class InviteSession:
         "`changed` hears when the session begins (True) and ends (False) to have an early dialog."
         self.invitation = invitation
         self.call_id = invitation.call_id or secrets.token_hex(_OPAQUE)
-        self.local_tag = new_tag()
+        self.local_tag = invitation.from_tag or new_tag()
         self._endpoint = endpoint
         self._changed = changed
         self._state = PREPARED
@@ -112,14 +125,16 @@ class InviteSession:
             self._no_way = TransactionFailure("transport", str(error))
         self._branch = new_branch()
         self._tries = 0
+        self._most_tries = 1 + MOST_TOO_SMALL + (MOST_TRIES if invitation.credentials else 0)
+        self._session_expires = invitation.session_expires
+        self._least_session = 0
         self._authenticator = Authenticator(invitation.credentials) if invitation.credentials else None
         self._report: Callable[[Event], None] = lambda event: None
         self._reason: str | None = None
         self._timers = TimerSet(endpoint.layer.timers)
         self._request: Request | None = None
         self._transaction: ClientTransaction | None = None
-        self._early: dict[_Tag, bytes] = {}
-        "Early dialogs, with the SDP of each."
+        self._early: dict[_Tag, EarlyDialog] = {}
         self._usage: InviteUsage | None = None
         self._strays: dict[_Tag, InviteUsage] = {}
         self._contact_user = _contact_user(invitation.from_uri)
@@ -144,8 +159,8 @@ class InviteSession:
                 "to": self._to,
                 "call_id": self.call_id,
                 "branch": self._branch,
-                "cseq": 1,
-                "tries": 1 + MOST_TRIES if self._authenticator else 1,
+                "cseq": self.invitation.cseq,
+                "tries": self._most_tries,
             },
             separators=(",", ":"),
         )
@@ -174,22 +189,11 @@ class InviteSession:
 
     def receive_early(self, request: Request, source: Address) -> None:
         """Take a request that belongs to an early dialog."""
-        if request.from_.tag not in self._early:
+        early = self._early.get(request.from_.tag or "")
+        if early is None:
             self._endpoint.answer(request, source, 481)
-        elif request.method == "BYE":
-            # Not what a callee may do (§15), but clear enough.
-            self._endpoint.answer(request, source, 200)
-            self.end()
-        elif request.method == "UPDATE":
-            self._endpoint.answer(request, source, 491 if session_description(request) else 200)
-        elif request.method == "INVITE":
-            self._endpoint.answer(request, source, 491)
-        elif request.method == "OPTIONS":
-            self._endpoint.answer_options(request, source)
-        elif request.method == "INFO":
-            self._endpoint.answer(request, source, 200)
         else:
-            self._endpoint.answer_other(request, source)
+            early.receive(request, source)
 
     def _heard(self, request: Request, news: Response | TransactionFailure) -> None:
         if isinstance(news, TransactionFailure):
@@ -235,9 +239,11 @@ class InviteSession:
             ("From", self._from),
             ("To", self._to),
             ("Call-ID", self.call_id),
-            ("CSeq", f"{self._tries} INVITE"),
+            ("CSeq", f"{invitation.cseq + self._tries - 1} INVITE"),
             contact(self._local, self._contact_user, self._scheme),
             ("Allow", ALLOW),
+            *([("Supported", ", ".join(invitation.supported))] if invitation.supported else []),
+            *self._session_headers,
             *credentials,
             ("User-Agent", self._endpoint.product),
             *invitation.headers,
@@ -252,17 +258,38 @@ class InviteSession:
 
     def _progress(self, response: Response) -> None:
         self._state = PROCEEDING
+        if self._take(response):
+            self._report(Progress(response.status, response.phrase, session_description(response)))
+
+    def _take(self, response: Response) -> bool:
+        "Take a provisional response into its early dialog; False where it is a repeat, or came before its turn."
         tag = response.to.tag
-        sdp = session_description(response)
-        if tag is not None and (sdp or tag not in self._early):
-            self._early[tag] = sdp
-        self._report(Progress(response.status, response.phrase, sdp))
+        if tag is None or response.status == 100 or self._request is None:
+            return True
+        if tag not in self._early:
+            self._early[tag] = EarlyDialog(
+                self._endpoint,
+                Dialog.of_caller(self._request, response, self.invitation.target),
+                self._local,
+                authenticator=self._authenticator,
+                renegotiate=self.invitation.renegotiate,
+                contact_user=self._contact_user,
+                left=self.end,
+            )
+        return self._early[tag].take(response)
 
     def _answered(self, response: Response) -> None:
         usage = self._use(response)
-        # Some put the answer into a 183 and leave it out here, where it belongs (§13.2.1).
-        sdp = session_description(response) or self._early.get(usage.dialog.remote_tag, b"")
-        self._report(Answered(sdp, usage.dialog.snapshot()))
+        usage.succeeded(response)
+        early = self._early.get(usage.dialog.remote_tag)
+        # Where the answer came in a reliable 183 it is left out here (RFC 3262 §5); some do so without 100rel.
+        sdp = session_description(response) or (early.sdp if early else b"")
+        self._report(Answered(sdp, usage.dialog.snapshot(), early.offer if early else b""))
+
+    def _dialog(self, request: Request, response: Response) -> Dialog:
+        dialog = Dialog.of_caller(request, response, self.invitation.target)
+        early = self._early.get(dialog.remote_tag)
+        return early.continue_in(dialog) if early else dialog
 
     def _answered_too_late(self, response: Response) -> None:
         usage = self._use(response)
@@ -278,13 +305,14 @@ class InviteSession:
         self._changed(self, False)
         self._usage = InviteUsage(
             self._endpoint,
-            Dialog.of_caller(self._request, response, self.invitation.target),
+            self._dialog(self._request, response),
             self._local,
             ended=lambda by, q850, detail: self._over(Ended(by, q850, detail)),
             renegotiate=self.invitation.renegotiate,
             late_answer=lambda sdp: self._report(LateAnswer(sdp)),
             authenticator=self._authenticator,
             contact_user=self._contact_user,
+            description=self.invitation.offer,
         )
         return self._usage
 
@@ -304,7 +332,7 @@ class InviteSession:
         if tag in self._strays:
             self._strays[tag].success_repeated()
             return
-        dialog = Dialog.of_caller(request, response, self.invitation.target)
+        dialog = self._dialog(request, response)
         stray = InviteUsage(
             self._endpoint, dialog, self._local, ended=lambda by, q850, detail: None, authenticator=self._authenticator
         )
@@ -312,15 +340,40 @@ class InviteSession:
         stray.acknowledge(credentials_of(request))
         stray.bye(self._reason)
 
-    def _refused_or_challenged(self, response: Response) -> None:
+    def _refused_or_asked_again(self, response: Response) -> None:
         credentials = None
-        if self._authenticator is not None:
-            uri, offer = self.invitation.request_uri, self.invitation.offer
-            credentials = self._authenticator.answer(response, method="INVITE", uri=uri, body=offer)
+        if self._tries < self._most_tries:
+            credentials = self._longer(response) if response.status == 422 else self._challenged(response)
         if credentials is None:
             self._refused(response)
         else:
             self._invite(credentials)
+
+    def _challenged(self, response: Response) -> list[tuple[str, str]] | None:
+        if self._authenticator is None:
+            return None
+        uri, offer = self.invitation.request_uri, self.invitation.offer
+        return self._authenticator.answer(response, method="INVITE", uri=uri, body=offer)
+
+    def _longer(self, response: Response) -> list[tuple[str, str]] | None:
+        "Ask for as long a session as a 422 wants (RFC 4028 §7.3)."
+        least = least_session(response)
+        if least <= self._least_session:
+            return None  # that is what we asked for
+        self._least_session = least
+        self._session_expires = max(self._session_expires, least)
+        if self._authenticator is None:
+            return []
+        return self._authenticator.authorization("INVITE", self.invitation.request_uri, self.invitation.offer)
+
+    @property
+    def _session_headers(self) -> list[tuple[str, str]]:
+        headers = []
+        if self._session_expires:
+            headers.append(("Session-Expires", str(SessionExpires(self._session_expires))))
+        if self._least_session:
+            headers.append(("Min-SE", str(self._least_session)))
+        return headers
 
     def _refused(self, response: Response) -> None:
         self._over(
@@ -330,6 +383,7 @@ class InviteSession:
                 response.reason_q850,
                 response.retry_after,
                 response.get("Warning") or "",
+                _targets(response) if response.status < 400 else (),
             )
         )
 
@@ -338,6 +392,13 @@ class InviteSession:
 
     def _withdraw(self, news: object) -> None:
         self._state = WITHDRAWING
+
+    def _take_late(self, response: Response) -> None:
+        self._take(response)
+
+    def _cancel_now(self, response: Response) -> None:
+        self._take(response)
+        self._cancel(response)
 
     def _cancel(self, news: object) -> None:
         assert self._request is not None
@@ -379,27 +440,28 @@ class InviteSession:
         (CALLING, END): _withdraw,
         (CALLING, PROVISIONAL): _progress,
         (CALLING, SUCCESS): _answered,
-        (CALLING, FAILURE): _refused_or_challenged,
+        (CALLING, FAILURE): _refused_or_asked_again,
         (CALLING, FAILED): _failed,
         (CALLING, CANCEL_EXPIRED): _ignore,
         (PROCEEDING, SEND): _never,
         (PROCEEDING, END): _cancel,
         (PROCEEDING, PROVISIONAL): _progress,
         (PROCEEDING, SUCCESS): _answered,
-        (PROCEEDING, FAILURE): _refused_or_challenged,
+        (PROCEEDING, FAILURE): _refused_or_asked_again,
         (PROCEEDING, FAILED): _failed,
         (PROCEEDING, CANCEL_EXPIRED): _ignore,
-        # A challenge isn't taken up any more, and nothing more is told but the last word.
+        # A challenge isn't taken up any more, and nothing more is told but the last word. What came reliably is
+        # acknowledged all the same.
         (WITHDRAWING, SEND): _never,
         (WITHDRAWING, END): _ignore,
-        (WITHDRAWING, PROVISIONAL): _cancel,
+        (WITHDRAWING, PROVISIONAL): _cancel_now,
         (WITHDRAWING, SUCCESS): _answered_too_late,
         (WITHDRAWING, FAILURE): _refused,
         (WITHDRAWING, FAILED): _failed,
         (WITHDRAWING, CANCEL_EXPIRED): _ignore,
         (CANCELLING, SEND): _never,
         (CANCELLING, END): _ignore,
-        (CANCELLING, PROVISIONAL): _ignore,
+        (CANCELLING, PROVISIONAL): _take_late,
         (CANCELLING, SUCCESS): _answered_too_late,
         (CANCELLING, FAILURE): _refused,
         (CANCELLING, FAILED): _failed,
@@ -431,3 +493,17 @@ def _contact_user(uri: str) -> str:
         return Uri.parse(uri).user or "calledin"
     except ParseError:
         return "calledin"
+
+
+def _targets(response: Response) -> tuple[str, ...]:
+    "The URIs that a 3xx names, the one with the highest q first (§8.1.3.4, §20.10)."
+    try:
+        contacts = response.contacts
+    except ParseError:
+        return ()
+    return tuple(contact.uri for contact in sorted(contacts, key=_preference, reverse=True))
+
+
+def _preference(contact: NameAddr) -> float:
+    text = parameter(contact.parameters, "q") or "1"
+    return float(text) if re.fullmatch(r"[01](\.[0-9]{0,3})?", text) else 0.0

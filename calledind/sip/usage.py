@@ -7,7 +7,7 @@
 
 A BYE of ours that is never answered is as good as one that is (§15.1.1), and two BYEs that cross end it as well.
 An offer inside the dialog (re-INVITE or UPDATE) goes to the owner, who answers it or not; while one offer is open,
-another is told to wait (491).
+another is told to wait (491). Where a session timer was agreed (RFC 4028), we refresh, or leave when the peer doesn't.
 """
 
 from __future__ import annotations
@@ -18,21 +18,30 @@ from enum import Enum
 from typing import Final, Literal
 
 from calledind.model import Address
-from calledind.sip.auth import Authenticator, credentials_of
+from calledind.sip.auth import Authenticator
 from calledind.sip.body import SDP, session_description
 from calledind.sip.challenged import send_challenged
 from calledind.sip.client import TransactionFailure
 from calledind.sip.dialog import Dialog
 from calledind.sip.message import Request, Response, response_to
+from calledind.sip.modification import Modification
 from calledind.sip.server import RepeatedSuccess, Report, ServerTransaction
+from calledind.sip.session_timer import LEAST, SessionTimer, is_too_small, least_session
 from calledind.sip.target import transport_of
 from calledind.sip.transactions import TransactionLayer, host_port, new_tag, response_address
 
-_SERVED: Final = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "UPDATE", "INFO")
+_SERVED: Final = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "UPDATE", "INFO", "PRACK")
 ALLOW: Final = ", ".join(_SERVED)
-_NOT_SERVED: Final = ("REGISTER", "PRACK", "SUBSCRIBE", "NOTIFY", "PUBLISH", "MESSAGE", "REFER")
+_NOT_SERVED: Final = ("REGISTER", "SUBSCRIBE", "NOTIFY", "PUBLISH", "MESSAGE", "REFER")
 KNOWN_METHODS: Final = frozenset((*_SERVED, *_NOT_SERVED))
 "Others are answered with 501, those of these that we don't serve with 405 (§8.2.1)."
+
+OPTIONS: Final = ("100rel", "timer")
+"Option tags of the extensions that we speak (RFC 3262, RFC 4028)."
+SUPPORTED: Final = ("Supported", ", ".join(OPTIONS))
+EXPIRED: Final = 'SIP;cause=408;text="Session expired"'
+"Reason of our BYE where the session wasn't refreshed."
+GONE: Final = 'SIP;cause=481;text="No such dialog"'
 
 DialogId = tuple[str, str, str]
 "Call-ID, local tag, remote tag."
@@ -73,14 +82,22 @@ class Endpoint:
 
     def capable(self, request: Request, source: Address) -> bool:
         """Whether the request asks for no extension that we lack; else it is answered with 420 (§8.2.2.3)."""
-        required = request.all("Require")
-        if required:
-            self.answer(request, source, 420, headers=[("Unsupported", value) for value in required])
-        return not required
+        required = [tag.strip() for value in request.all("Require") for tag in value.split(",")]
+        lacking = [tag for tag in required if tag.lower() not in OPTIONS]
+        if lacking:
+            self.answer(request, source, 420, headers=[("Unsupported", ", ".join(lacking))])
+        return not lacking
 
     def answer_options(self, request: Request, source: Address) -> None:
         headers = [("Allow", ALLOW), ("Accept", SDP), ("Accept-Encoding", "identity"), ("Accept-Language", "en")]
-        self.answer(request, source, 200, headers=headers)
+        self.answer(request, source, 200, headers=[*headers, SUPPORTED])
+
+    def answer_info(self, request: Request, source: Address) -> None:
+        """Answer an INFO inside a dialog."""
+        if request.get("Info-Package") is None:
+            self.answer(request, source, 200)  # as it was before RFC 6086, such as DTMF
+        else:
+            self.answer(request, source, 469, "Bad Info Package", [("Recv-Info", "")])
 
     def answer_cancel(self, cancel: Request, source: Address, to_tag: str = "") -> bool:
         """Answer a CANCEL; whether there is an INVITE that it is meant for (§9.2)."""
@@ -117,6 +134,11 @@ def contact(local: Address, user: str = "calledin", scheme: str = "sip") -> tupl
     return "Contact", f"<{scheme}:{user}@{host_port(local)}{parameter}>"
 
 
+def not_acceptable(local: Address) -> tuple[str, str]:
+    """Return the Warning header of a 488 (RFC 3261 §20.43)."""
+    return "Warning", f'305 {host_port(local)} "Incompatible media format"'
+
+
 class State(Enum):
     UNCONFIRMED = "unconfirmed"
     CONFIRMED = "confirmed"
@@ -144,7 +166,10 @@ class InviteUsage:
         late_answer: Callable[[bytes], None] = lambda sdp: None,
         authenticator: Authenticator | None = None,
         contact_user: str = "calledin",
+        description: bytes = b"",
     ) -> None:
+        """`renegotiate` answers the peer's offers, `late_answer` hears its answers to ours, `description` is the SDP
+        that we sent last."""
         self.dialog = dialog
         self.state = UNCONFIRMED
         self._endpoint = endpoint
@@ -163,8 +188,12 @@ class InviteUsage:
         "That 2xx had an offer of ours: the answer comes with the ACK."
         self._leave: Callable[[], None] | None = None
         "Our BYE, which a callee may not send before the ACK (§15)."
-        self._own_offer = False
-        "A re-INVITE of ours has no final response yet."
+        self._description = description
+        self._modification: Modification | None = None
+        "Our last re-INVITE or UPDATE."
+        self._session = SessionTimer(endpoint.layer.timers, refresh=self._refresh, expired=lambda: self.bye(EXPIRED))
+        self._peer_updates = False
+        "The peer takes UPDATE (RFC 3311)."
         endpoint.usages[self.id] = self
 
     @property
@@ -187,6 +216,11 @@ class InviteUsage:
         if self.state is UNCONFIRMED:
             self.state = CONFIRMED
 
+    def succeeded(self, response: Response) -> None:
+        """Take what the 2xx to our INVITE says of the peer and of the session's length."""
+        self._peer_updates = any("UPDATE" in value.upper() for value in response.all("Allow"))
+        self._session.answered(response)
+
     def success_repeated(self) -> None:
         """Take the 2xx once more: our ACK was lost, if it was sent yet. After the end it gets one in any case."""
         if self._ack is not None:
@@ -208,45 +242,65 @@ class InviteUsage:
 
     def reinvite(self, offer: bytes, answered: Callable[[int, bytes], None]) -> None:
         """Send an offer inside the dialog. `answered` hears the final status (408 where none came) and the SDP."""
-        if self.state is not CONFIRMED or self._own_offer or self._success is not None:
+        if self.state is not CONFIRMED or self._is_modifying or self._offer_is_open or self._success is not None:
             raise RuntimeError("a re-INVITE must wait")
-        self._own_offer = True
-        target = self.dialog.next_hop
-        headers = [self._contact, ("Allow", ALLOW), ("Content-Type", SDP), self._product]
-        acks: dict[str, bytes] = {}
 
-        def heard(request: Request, news: Response | TransactionFailure) -> None:
-            if isinstance(news, TransactionFailure):
-                self._own_offer = False
-                answered(408, b"")
-            elif 200 <= news.status < 300:
-                self._acknowledge_reinvite(request, news, acks, answered)
-            elif news.status >= 300:
-                self._own_offer = False
-                answered(news.status, b"")
+        def done(news: Response | TransactionFailure) -> None:
+            status = news.status if isinstance(news, Response) else 408
+            if 200 <= status < 300:
+                self._description = offer
+            self._modified(news)
+            answered(status, session_description(news) if isinstance(news, Response) else b"")
 
-        send_challenged(
+        self._modify("INVITE", offer, done)
+
+    @property
+    def _is_modifying(self) -> bool:
+        return self._modification is not None and not self._modification.is_over
+
+    def _modify(self, method: str, offer: bytes, done: Callable[[Response | TransactionFailure], None]) -> None:
+        def make() -> Request:
+            headers = [self._contact, ("Allow", ALLOW), SUPPORTED, *self._session.asked_for()]
+            headers += [("Content-Type", SDP)] if offer else []
+            return self.dialog.request(method, self._local, [*headers, self._product], offer)
+
+        self._modification = Modification(
             self._endpoint.layer,
-            target,
-            lambda: self.dialog.request("INVITE", self._local, headers, offer),
+            self.dialog,
+            self._local,
             self._authenticator,
-            heard,
+            make,
+            may_begin=lambda: not self._offer_is_open and self._success is None,
+            wanted=lambda: self.state is CONFIRMED,
+            done=done,
         )
+        self._modification.begin()
 
-    def _acknowledge_reinvite(
-        self, request: Request, response: Response, acks: dict[str, bytes], answered: Callable[[int, bytes], None]
-    ) -> None:
-        target = self.dialog.next_hop
-        first = not acks
-        if first:
-            self._own_offer = False
-            self.dialog.refresh_target(response)
-            target = self.dialog.next_hop
-            self.dialog.invite_cseq = request.cseq.number
-            acks["ACK"] = bytes(self.dialog.request("ACK", self._local, credentials_of(request)))
-        self._endpoint.layer.try_transmit(acks["ACK"], target)
-        if first:
-            answered(response.status, session_description(response))
+    def _modified(self, news: Response | TransactionFailure) -> None:
+        "Take the last word on a request that refreshes the session too, as INVITE and UPDATE do."
+        if isinstance(news, TransactionFailure) or news.status in (408, 481):
+            self.bye(GONE)  # the peer knows nothing of us any more (§12.2.1.2)
+        elif 200 <= news.status < 300:
+            self._session.answered(news)
+
+    def _refresh(self) -> None:
+        "Say that we're still there (RFC 4028 §7.4)."
+        if self.state is CONFIRMED and not self._is_modifying:
+            self._modify(*(("UPDATE", b"") if self._peer_updates else ("INVITE", self._description)), self._refreshed)
+
+    def _refreshed(self, news: Response | TransactionFailure) -> None:
+        status = news.status if isinstance(news, Response) else 408
+        if isinstance(news, Response) and status == 422 and least_session(news) > self._session.least:
+            self._session.too_small(news)
+            self._refresh()
+        elif status in (405, 501) and self._peer_updates:
+            self._peer_updates = False
+            self._refresh()
+        else:
+            # Refused for another reason, the session stays as it is until it expires.
+            self._modified(news)
+            if isinstance(news, Response) and 200 <= status < 300 and (answer := session_description(news)):
+                self._late_answer(answer)
 
     # the end
 
@@ -256,7 +310,7 @@ class InviteUsage:
             self._leave = lambda: self.bye(reason)
         elif self.state in (UNCONFIRMED, CONFIRMED):
             self.state = LEAVING
-            self._stop_success()
+            self._stop_waiting()
             self._send_bye([("Reason", reason)] if reason else [])
 
     def _send_bye(self, headers: list[tuple[str, str]]) -> None:
@@ -282,7 +336,7 @@ class InviteUsage:
     def _end(self, by: Literal["peer", "us"], q850: int | None, detail: str) -> None:
         if self.state is not OVER:
             self.state = OVER
-            self._stop_success()
+            self._stop_waiting()
             self._endpoint.usages.pop(self.id, None)
             self._ended(by, q850, detail)
 
@@ -312,32 +366,35 @@ class InviteUsage:
                 self._updated(request, source)
             case "OPTIONS":
                 self._endpoint.answer_options(request, source)
-            case "INFO" if request.get("Info-Package") is None:
-                self._endpoint.answer(request, source, 200)  # as it was before RFC 6086, such as DTMF
             case "INFO":
-                self._endpoint.answer(request, source, 469, "Bad Info Package", [("Recv-Info", "")])
+                self._endpoint.answer_info(request, source)
             case _:
                 self._endpoint.answer_other(request, source)
 
     @property
     def _offer_is_open(self) -> bool:
-        return self.state is UNCONFIRMED or self._own_offer or (self._success is not None and self._we_offered)
+        ours = self._modification is not None and self._modification.is_open
+        return self.state is UNCONFIRMED or ours or (self._success is not None and self._we_offered)
 
     def _reinvited(self, request: Request, source: Address) -> None:
         if self._offer_is_open:
             self._endpoint.answer(request, source, 491)
+            return
+        if self._is_too_small(request, source):
             return
         # A new INVITE after our 2xx: the ACK in between was lost, but the peer has that 2xx.
         self._stop_success()
         offer = session_description(request)
         description = self._renegotiate(offer) if self._renegotiate else None
         if description is None:
-            self._endpoint.answer(request, source, 488)
+            self._endpoint.answer(request, source, 488, headers=[not_acceptable(self._local)])
             return
+        self._description = description
         self.dialog.refresh_target(request)
         self._we_offered = not offer
+        headers = [*self._described(), *self._session.serve(request)]
         answered = self._endpoint.answer(
-            request, source, 200, headers=self._described(), body=description, report=self._acked_in_transaction
+            request, source, 200, headers=headers, body=description, report=self._acked_in_transaction
         )
         self.await_ack(request, source, answered.last, self._reinvite_acked)
 
@@ -351,18 +408,28 @@ class InviteUsage:
         if offer and self._offer_is_open:
             self._endpoint.answer(request, source, 491)
             return
+        if self._is_too_small(request, source):
+            return
         description = b""
         if offer:
             answer = self._renegotiate(offer) if self._renegotiate else None
             if answer is None:
-                self._endpoint.answer(request, source, 488)
+                self._endpoint.answer(request, source, 488, headers=[not_acceptable(self._local)])
                 return
-            description = answer
+            self._description = description = answer
         self.dialog.refresh_target(request)
-        self._endpoint.answer(request, source, 200, headers=self._described(bool(offer)), body=description)
+        headers = [*self._described(bool(offer)), *self._session.serve(request)]
+        self._endpoint.answer(request, source, 200, headers=headers, body=description)
+
+    def _is_too_small(self, request: Request, source: Address) -> bool:
+        "Whether a request was refused because it wants a session that is too short (RFC 4028 §9)."
+        too_small = is_too_small(request)
+        if too_small:
+            self._endpoint.answer(request, source, 422, headers=[("Min-SE", str(LEAST))])
+        return too_small
 
     def _described(self, with_body: bool = True) -> list[tuple[str, str]]:
-        headers = [self._contact, ("Allow", ALLOW)]
+        headers = [self._contact, ("Allow", ALLOW), SUPPORTED]
         return [*headers, ("Content-Type", SDP)] if with_body else headers
 
     def _acked(self, ack: Request) -> None:
@@ -389,3 +456,9 @@ class InviteUsage:
         if self._success is not None:
             self._success.stop()
             self._success = None
+
+    def _stop_waiting(self) -> None:
+        self._stop_success()
+        self._session.stop()
+        if self._modification is not None:
+            self._modification.stop()

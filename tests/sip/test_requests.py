@@ -111,7 +111,8 @@ class InsideTests(Case):
             ("REFER", (), 405),
             ("MESSAGE", (), 405),
             ("DANCE", (), 501),
-            ("OPTIONS", (("Require", "100rel"),), 420),
+            ("OPTIONS", (("Require", "100rel"),), 200),
+            ("OPTIONS", (("Require", "timer, dancing"),), 420),
         ):
             request = self.world.in_dialog(method, *headers)
             self.assertEqual(self.world.statuses(request), [status], method)

@@ -77,7 +77,7 @@ class UasTests(Case):
         self.assertEqual(world.network.labels[-3:], ["INVITE", "200 INVITE", "ACK"])
 
     def test_refused_reinvite(self) -> None:
-        """An offer that is refused, or never answered, leaves the call as it was."""
+        """An offer that is refused leaves the call as it was; one that is never answered ends it (§12.2.1.2)."""
         world = World(answers)
         world.answered()
         told: list[int] = []
@@ -87,7 +87,8 @@ class UasTests(Case):
         world.calls[0].reinvite(ANSWER, lambda status, sdp: told.append(status))
         world.network.pass_time(33)
         self.assertEqual(told, [488, 408])
-        self.assertTrue(world.calls[0].is_answered)
+        self.assertFalse(world.calls[0].is_answered)
+        self.assertEqual(world.network.labels[-1], "BYE")
 
     def test_reinvite_too_early(self) -> None:
         """There is nothing to offer in before the answer and its ACK."""

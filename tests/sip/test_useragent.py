@@ -195,7 +195,7 @@ class FlowTests(Case):
         world = World()
         world.call()
         world.network.pass_time(0.1)
-        world.calls[0].respond(183, sdp=ANSWER, headers=[("Require", "100rel"), ("RSeq", "1")])
+        world.calls[0].respond(183, sdp=ANSWER)
         world.calls[0].respond(200)
         world.network.pass_time(0.1)
         self.assertEqual(world.events[0], Progress(183, "Session Progress", ANSWER))
