@@ -127,6 +127,10 @@ class Admission:
         self._obstacle = obstacle
         self._now = now
 
+    def use_regions(self, regions: Regions) -> None:
+        """Decide by these from now on."""
+        self._area = Area(regions)
+
     def admit(self, args: Mapping[bytes, Sequence[bytes]]) -> Deferred[Verdict]:
         """Decide. `args` as `twisted.web` gives a query's arguments. Fails with `Unavailable` alone."""
         return Deferred.fromCoroutine(self._admit(args))

@@ -97,8 +97,8 @@ class Settlement:
     ) -> None:
         self._store = store
         self._timers = timers
-        self._trunk_reasons = trunk_reasons
-        self._charge_accepted = charge_accepted
+        self.trunk_reasons = trunk_reasons
+        self.charge_accepted = charge_accepted
         self._settled = settled
         self._released = released
         self._waiting: dict[str, Call] = {}
@@ -107,7 +107,7 @@ class Settlement:
 
     def end(self, call: Call, ending: Ending) -> None:
         """Take the end of a call; called once for each."""
-        outcome = Outcome(ending.answered, reason(ending, self._trunk_reasons.get(ending.trunk, {})), ending)
+        outcome = Outcome(ending.answered, reason(ending, self.trunk_reasons.get(ending.trunk, {})), ending)
         self._waiting[call.id] = call
         Deferred.fromCoroutine(self._settle(call, outcome)).addErrback(self._broken, call)
 
@@ -119,13 +119,16 @@ class Settlement:
         return waiter
 
     async def _settle(self, call: Call, outcome: Outcome) -> None:
-        charge = outcome.answered or self._charge_accepted
+        charge = outcome.answered or self.charge_accepted
+        told = False
         while True:
             try:
                 changed = await self._store.settle(call.id, outcome, charge=charge)
                 break
             except StoreUnavailable as error:
-                self.log.warn("call {call}: its outcome waits for the store: {error}", call=call.id, error=error)
+                if not told:
+                    self.log.warn("call {call}: its outcome waits for the store: {error}", call=call.id, error=error)
+                told = True
                 await self._pause(AGAIN)
         del self._waiting[call.id]
         if changed:
@@ -154,6 +157,9 @@ class Settlement:
 
     def _broken(self, failure: Failure, call: Call) -> None:
         self.log.failure("call {call}: its outcome could not be kept", failure, call=call.id)
+        if self._waiting.pop(call.id, None) is not None:
+            self._released(call)
+            self._tell_idle()
 
     def _tell_idle(self) -> None:
         if not self._waiting:

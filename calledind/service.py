@@ -1,7 +1,8 @@
 """The composition root: the only module that knows all the others. It makes them, starts them and stops them.
 
-Starting: store, audio, media, carrier or trunks, what the last process left behind, and at last the listeners;
-then systemd is told. Stopping: no new work, running calls finish (bounded), outcomes are kept, everything closes.
+Starting: store, audio, media, carrier or trunks, the listeners (which say 503 for now), and when nothing can go
+wrong any more, what the last process left behind; then systemd is told. Stopping: no new work, running calls finish
+(bounded), outcomes are kept, everything closes.
 """
 
 from __future__ import annotations
@@ -9,15 +10,16 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import attrs
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.error import CannotListenError
-from twisted.internet.task import LoopingCall
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -55,8 +57,10 @@ from calledind.store.embedded import EmbeddedStore
 from calledind.store.interface import StoreUnavailable
 
 EXIT_FAILED = 1
+LIVE = ("regions", "calls", "trunks")
+"Settings that SIGHUP brings into force."
 GOODBYES = 4.0
-"Seconds that BYEs and CANCELs have to be confirmed when a drain has run out of time."
+"Seconds that BYEs and CANCELs have to be confirmed when calls are hung up, and the last outcomes to be kept."
 
 
 class StartFailed(Exception):
@@ -92,15 +96,24 @@ class Daemon(Service):
         self._stopping = ""
         "Why no work is taken; empty while it is."
         self._started = False
+        self._starting: Deferred[None] = succeed(None)
+        self._out_of_time: Deferred[None] = Deferred()
+        "Fires when calls that were hung up had their time to say goodbye."
+        self._opened = False
+        self._hanging_up = False
         self._carrier: Carrier | None = None
+        self._trunks: tuple[TrunkSettings, ...] = ()
 
     # starting
 
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
-        self._reactor.callWhenRunning(self._handle_signals)
-        started = Deferred.fromCoroutine(self._start())
-        started.addErrback(self._not_started)
+        # A reactor that does not run yet could not be stopped by a start that fails.
+        self._reactor.callWhenRunning(self._begin)
+
+    def _begin(self) -> None:
+        self._handle_signals()
+        self._starting = Deferred.fromCoroutine(self._start()).addErrback(self._not_started)
 
     def _handle_signals(self) -> None:
         """After the reactor's own: SIGTERM and SIGINT let calls finish and end with 0; SIGHUP reloads."""
@@ -117,6 +130,7 @@ class Daemon(Service):
             self.log.warn("asked again to stop: running calls are hung up")
             self._hang_up()
             return
+        self._stopping = "calledin is shutting down"
         self._reactor.stop()
 
     def _not_started(self, failure: Failure) -> None:
@@ -124,35 +138,43 @@ class Daemon(Service):
             self.log.critical("calledin can't start: {error}", error=failure.getErrorMessage())
         else:
             self.log.failure("calledin can't start", failure)
-        self._stopping = self._stopping or "the start has failed"
         self._reactor.addSystemEventTrigger("after", "shutdown", os._exit, EXIT_FAILED)
-        self._reactor.stop()
+        if not self._stopping:
+            self._stopping = "the start has failed"
+            self._reactor.stop()
 
     async def _start(self) -> None:
         self._make()
         await self._store.open()
+        # From here on, what was opened is closed in good order.
+        self._opened = True
         await self._library.start()
         await self._media.start()
         if self._settings.simulator:
             assert self._carrier is not None
             host, port = await self._carrier.start()
-            trunks: tuple[TrunkSettings, ...] = (simulator_trunk(host, port),)
+            self._trunks = (simulator_trunk(host, port),)
         else:
-            trunks = tuple(with_password(trunk) for trunk in self._settings.trunks)
-        self._signalling.start(trunks)
-        self._dial(trunks)
+            self._trunks = with_passwords(self._settings.trunks)
+        self._signalling.start(self._trunks)
+        self._dial()
+        self._listen()
+        if self._stopping:
+            return
         await self._callbacks.start()
         await self._recover()
         self._dialer.start()
-        self._listen()
         self._started = True
         systemd.notify("READY=1")
         self._feed_watchdog()
-        self._say_hello(trunks)
+        self._say_hello()
 
     def _make(self) -> None:
         settings, reactor = self._settings, self._reactor
-        settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StartFailed(f"data: the folder {settings.data} can't be made: {error.strerror}") from None
         self._keyring = Keyring(read_pepper(settings.data))
         self._store = EmbeddedStore(reactor, settings.data / "store")
         self._resolver = ThreadedResolver(reactor)
@@ -178,12 +200,12 @@ class Daemon(Service):
             recordings = settings.simulation.recordings or settings.data / "recordings"
             self._carrier = Carrier(reactor, recordings=recordings)
 
-    def _dial(self, trunks: tuple[TrunkSettings, ...]) -> None:
-        settings = self._settings
+    def _dial(self) -> None:
+        settings, trunks = self._settings, self._trunks
         self._settlement = Settlement(
             store=self._store,
             timers=self._reactor,
-            trunk_reasons={trunk.name: trunk.reasons for trunk in trunks},
+            trunk_reasons=reasons(trunks),
             charge_accepted=settings.calls.charge == "accepted",
             settled=self._callbacks.add,
             released=lambda call: self._library.unpin(call.audio),
@@ -241,10 +263,10 @@ class Daemon(Service):
         """Take up each unfinished call where it was left; no attempt that may have left the machine is repeated."""
         records = await self._store.unfinished()
         for record in records:
-            self._pin(record.call)
+            pinned = self._pin(record.call)
             match record.state:
                 case State.ACCEPTED:
-                    self._take_up(record.call)
+                    self._take_up(record.call, pinned)
                 case State.DIALING:
                     self._cancel(record)
                 case _:
@@ -252,42 +274,47 @@ class Daemon(Service):
         if records:
             self.log.info("{count} calls of the process before were taken up", count=len(records))
 
-    def _pin(self, call: Call) -> None:
+    def _pin(self, call: Call) -> bool:
+        """Keep the call's audio, until the outcome lets go of it; False when it is gone."""
         try:
             self._library.pin(call.audio)
         except KeyError:
-            self.log.error("call {call}: its audio is not in the library any more", call=call.id)
+            return False
+        return True
 
-    def _take_up(self, call: Call) -> None:
+    def _take_up(self, call: Call, pinned: bool) -> None:
         if self._now() - call.accepted_at > self._settings.calls.queue_ttl:
             ending = Ending(Cause.EXPIRED, False, EndedBy.US, self._now(), detail="calledin was not running in time")
             self._settlement.end(call, ending)
-        elif not self._library.path(call.audio, "PCMU").exists():
+        elif not pinned:
+            self.log.error("call {call}: its audio is not in the library any more", call=call.id)
             ending = Ending(Cause.MEDIA_FAILED, False, EndedBy.US, self._now(), detail="its audio is gone")
             self._settlement.end(call, ending)
         else:
             self._dialer.add(call)
 
     def _cancel(self, record: CallRecord) -> None:
-        assert record.attempt is not None
         try:
+            if record.attempt is None:
+                raise ValueError("nothing is known of its attempt")
             self._signalling.user_agent.recover_invitation(record.attempt.invitation, _nothing)
         except (ValueError, OSError) as error:
             self.log.error("call {call} can't be cancelled: {error}", call=record.call.id, error=error)
         self._interrupted(record, answered=False)
 
     def _hang_up_dialog(self, record: CallRecord) -> None:
-        assert record.dialog is not None
         try:
+            if record.dialog is None:
+                raise ValueError("nothing is known of its dialog")
             self._signalling.user_agent.recover_dialog(record.dialog, _nothing, self._credentials(record))
         except (ValueError, OSError) as error:
             self.log.error("call {call} can't be hung up: {error}", call=record.call.id, error=error)
         self._interrupted(record, answered=True)
 
     def _credentials(self, record: CallRecord) -> Credentials | None:
-        for trunk in self._dialer.trunks:
-            if record.attempt is not None and trunk.name == record.attempt.trunk and trunk.settings.username:
-                return Credentials(trunk.settings.username, trunk.settings.password)
+        for trunk in self._trunks:
+            if record.attempt is not None and trunk.name == record.attempt.trunk and trunk.username:
+                return Credentials(trunk.username, trunk.password)
         return None
 
     def _interrupted(self, record: CallRecord, *, answered: bool) -> None:
@@ -388,11 +415,11 @@ class Daemon(Service):
             self._watchdog.clock = self._reactor
             self._watchdog.start(interval)
 
-    def _say_hello(self, trunks: tuple[TrunkSettings, ...]) -> None:
+    def _say_hello(self) -> None:
         if self._settings.simulator:
             self.log.warn("the built-in carrier takes all calls (simulator): nobody's phone rings")
         else:
-            self.log.info("trunks: {names}", names=", ".join(trunk.name for trunk in trunks))
+            self.log.info("trunks: {names}", names=", ".join(trunk.name for trunk in self._trunks))
         self.log.info(
             "calledin is ready: {addresses}",
             addresses=", ".join(
@@ -404,21 +431,44 @@ class Daemon(Service):
     # SIGHUP
 
     def _read_again(self) -> None:
-        """Take what can change while calls are up: certificates. The rest of the file is checked, and told about."""
+        """Take what can change while calls are up, all of it or, where something is wrong, nothing."""
+        if not self._started or self._stopping:
+            self.log.warn("not now: calledin is starting or stopping, the settings are not read again")
+            return
         systemd.notify("RELOADING=1")
         try:
             settings = self._reload()
+            trunks = self._trunks if settings.simulator else with_passwords(settings.trunks)
             for context in self._contexts:
                 context.reload()
-        except (SettingsError, tls.CertificateError) as error:
-            self.log.error("the reload is left out, all stays as it was: {error}", error=str(error))
+        except (SettingsError, StartFailed, tls.CertificateError) as error:
+            for line in str(error).splitlines():
+                self.log.error("the reload is left out, all stays as it was: {line}", line=line)
         else:
-            self._apply(settings)
+            self._apply(settings, trunks)
         systemd.notify("READY=1")
 
-    def _apply(self, settings: Settings) -> None:
-        changed = [name for name in ("regions", "calls", "trunks") if _differs(self._settings, settings, name)]
-        self.log.info("certificates were read again; settings {changed}", changed=", ".join(changed) or "are the same")
+    def _apply(self, settings: Settings, trunks: tuple[TrunkSettings, ...]) -> None:
+        """Use the new settings, but for those that only a start can bring."""
+        changed = changed_settings(self._settings, settings)
+        later = [name for name in changed if name.split(".")[0] not in LIVE]
+        if trunks != self._trunks and "trunks" not in changed:
+            changed.append("trunks")
+        if "simulator" in later:
+            # Its carrier was, or was not, started with the daemon; the trunks are the other side of it.
+            settings = attrs.evolve(settings, trunks=self._settings.trunks)
+            trunks = self._trunks
+        now = [name for name in changed if name not in later]
+        self._settings = attrs.evolve(self._settings, **{name: getattr(settings, name) for name in LIVE})
+        self._trunks = trunks
+        self._signalling.use_trunks(trunks)
+        self._settlement.trunk_reasons = reasons(trunks)
+        self._settlement.charge_accepted = settings.calls.charge == "accepted"
+        self._admission.use_regions(settings.regions)
+        self._dialer.replace(settings.calls, trunks)
+        self.log.info("settings and certificates were read again; changed: {names}", names=", ".join(now) or "nothing")
+        if later:
+            self.log.warn("changed, and in force after a restart only: {names}", names=", ".join(later))
 
     # stopping
 
@@ -431,23 +481,28 @@ class Daemon(Service):
         )
 
     async def _stop(self) -> None:
+        await self._starting
         if self._started:
             await self._drain()
         for port in self._ports:
             await _maybe(port.stopListening())
         if self._started:
-            await self._settlement.when_idle()
-        if hasattr(self, "_store"):
+            await self._either(self._settlement.when_idle(), self._in(GOODBYES))
+        if self._opened:
             await self._callbacks.stop()
             self._signalling.stop()
             if self._carrier is not None:
                 await self._carrier.stop()
             await self._media.stop()
-            await self._library.stop()
+            await self._close_library()
             self._resolver.stop()
             await self._store.close()
         if self._watchdog is not None and self._watchdog.running:
             self._watchdog.stop()
+
+    async def _close_library(self) -> None:
+        with suppress(LibraryUnavailable):  # it never opened, and that was told
+            await self._library.stop()
 
     async def _drain(self) -> None:
         drained = self._dialer.drain()
@@ -458,12 +513,22 @@ class Daemon(Service):
                 seconds=self._settings.calls.drain_timeout,
             )
         late = self._reactor.callLater(self._settings.calls.drain_timeout, self._hang_up)
-        await drained
+        await self._either(drained, self._out_of_time)
         if late.active():
             late.cancel()
 
     def _hang_up(self) -> None:
-        self._dialer.hang_up_all()
+        """End the running calls; who does not confirm it soon is left to the next start, which has them on disk."""
+        if self._started and not self._hanging_up:
+            self._hanging_up = True
+            self._dialer.hang_up_all()
+            self._in(GOODBYES).chainDeferred(self._out_of_time)
+
+    def _in(self, seconds: float) -> Deferred[None]:
+        return deferLater(self._reactor, seconds)
+
+    async def _either(self, first: Deferred[None], second: Deferred[None]) -> None:
+        await DeferredList([first, second], fireOnOneCallback=True, fireOnOneErrback=True)
 
 
 def _nothing() -> None:
@@ -475,8 +540,24 @@ async def _maybe(result: Any) -> None:
         await result
 
 
-def _differs(old: Settings, new: Settings, name: str) -> bool:
-    return bool(getattr(old, name) != getattr(new, name))
+def reasons(trunks: Sequence[TrunkSettings]) -> dict[str, Mapping[str, int]]:
+    """Return what each trunk means by a SIP status, by the trunk's name."""
+    return {trunk.name: trunk.reasons for trunk in trunks}
+
+
+def changed_settings(old: Settings, new: Settings) -> list[str]:
+    """Return the names of the settings that differ, such as "http.listen"; a list of tables is one setting."""
+    names = []
+    for field in attrs.fields(Settings):
+        before, after = getattr(old, field.name), getattr(new, field.name)
+        if before != after and attrs.has(type(before)):
+            parts = attrs.fields(type(before))
+            names += [
+                f"{field.name}.{each.name}" for each in parts if getattr(before, each.name) != getattr(after, each.name)
+            ]
+        elif before != after:
+            names.append(field.name)
+    return names
 
 
 def simulator_trunk(host: str, port: int) -> TrunkSettings:
@@ -493,6 +574,13 @@ def simulator_trunk(host: str, port: int) -> TrunkSettings:
     )
 
 
+def with_passwords(
+    trunks: Sequence[TrunkSettings], *, environment: Mapping[str, str] = os.environ
+) -> tuple[TrunkSettings, ...]:
+    """Read each trunk's password_file, where it has one. Raises StartFailed."""
+    return tuple(with_password(trunk, environment=environment) for trunk in trunks)
+
+
 def with_password(trunk: TrunkSettings, *, environment: Mapping[str, str] = os.environ) -> TrunkSettings:
     """Read the trunk's password_file, where it has one. Raises StartFailed."""
     if trunk.password_file is None:
@@ -502,6 +590,8 @@ def with_password(trunk: TrunkSettings, *, environment: Mapping[str, str] = os.e
         return attrs.evolve(trunk, password=path.read_text().strip(), password_file=None)
     except OSError as error:
         raise StartFailed(f"trunks: {trunk.name}: password_file {path} can't be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise StartFailed(f"trunks: {trunk.name}: password_file {path} is not text in UTF-8") from None
 
 
 def read_pepper(data: Path, *, environment: Mapping[str, str] = os.environ) -> bytes:

@@ -34,6 +34,11 @@ class Options(usage.Options):
         ["demo", None, "with the built-in carrier: MP3s and callbacks may be on this machine, too"],
     ]
 
+    def postOptions(self) -> None:
+        """Remember where the file is: twistd may go to another folder before it is read again."""
+        if self["config"] is not None:
+            self["config"] = str(Path(self["config"]).absolute())
+
     def settings(self) -> Settings:
         """Read what the options name. Raises SettingsError."""
         changes: dict[str, Any] = {}

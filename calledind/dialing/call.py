@@ -1,24 +1,26 @@
 """The life of one call on one trunk: from the taken channel to the BYE.
 
     preparing ──▶ calling ──▶ answering ──▶ streaming ──▶ closing ──▶ over
-        │            │             │             │                       ▲
+        │            │                                                  ▲
         └──▶ leaving └──▶ cancelling ───────────────────────────────────┘
 
 * `preparing`: the target's address, an RTP port, then DIALING committed. Nothing was sent; what fails here is
   either put back into the queue (no port, store away) or tried at the next trunk (no such host).
 * `calling`: the INVITE has left. It is never sent again for this call id by anyone.
 * `answering`: a usable 2xx is in. ANSWERED is committed *before* the ACK leaves: a daemon killed in between is
-  met by the repeated 2xx, and afterwards the dialog on disk says BYE. The callee waits some milliseconds.
+  met by the repeated 2xx, and afterwards the dialog on disk says BYE. The callee waits some milliseconds, and
+  no longer than `PATIENCE` for a store that hangs.
 * `streaming`: the first packet left after the ACK.
 * `closing`: BYE sent, outcome told; only the channel is still held until the peer confirms.
 
-Exactly one of `ended`, `postponed` and `dropped` is called, then `released` once nothing of it is left.
+Exactly one of `ended` and `postponed` is called (neither, where the store says that the call is not to be dialled),
+then `released` once nothing of it is left. An error of our own ends the call in any state, the same way.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -49,6 +51,10 @@ from calledind.sip.useragent import (
 from calledind.store.interface import Store, StoreUnavailable
 
 ANY_HOST = "0.0.0.0"  # noqa: S104 - agreeing looks at the offer's formats and port alone
+PATIENCE = 2.0
+"Seconds that the callee waits for the store to keep the answer."
+FAREWELL = 70.0
+"Seconds after which a broken call's channel is given back, whatever the peer says: more than twice 64*T1."
 SLACK = 30.0
 "Seconds after which audio that should have ended is taken for lost."
 DEFAULT_CALLER = "0000000000"
@@ -112,6 +118,8 @@ class _Input(Enum):
     SILENT = "silent"
     MEDIA_LOST = "media lost"
     HANG_UP = "hang up"
+    BROKEN = "an error of our own"
+    FORGOTTEN = "the peer never confirmed"
 
 
 @dataclass(frozen=True)
@@ -133,7 +141,6 @@ class CallAttempt:
         self,
         call: Call,
         trunk: TrunkSettings,
-        route: tuple[str, ...],
         number: int,
         surroundings: Surroundings,
         *,
@@ -143,7 +150,6 @@ class CallAttempt:
     ) -> None:
         self.call = call
         self.trunk = trunk
-        self.route = route
         self.number = number
         self.rang = False
         self.responded = False
@@ -179,9 +185,13 @@ class CallAttempt:
         return self._state.value
 
     def _on(self, event: _Input, *details: Any) -> None:
-        if (row := TABLE.get((self._state, event))) is not None:
-            act, self._state = row
+        if (row := TABLE.get((self._state, event))) is None:
+            return
+        act, self._state = row
+        try:
             act(self, *details)
+        except Exception:  # noqa: BLE001 - a call with a bug must end, and must not take others with it
+            self._broken(Failure())  # type: ignore[no-untyped-call]
 
     # preparing
 
@@ -189,11 +199,10 @@ class CallAttempt:
         around = self._around
         try:
             target = await around.locate(self.trunk)
+            host = around.local_host(target)
         except OSError as error:
-            self._on(
-                _Input.NOT_READY,
-                _Obstacle(str(error), self._end(Cause.TRANSPORT, EndedBy.NETWORK, detail=str(error))),
-            )
+            detail = str(error)
+            self._on(_Input.NOT_READY, _Obstacle(detail, self._end(Cause.TRANSPORT, EndedBy.NETWORK, detail=detail)))
             return
         try:
             media = await around.media.open(self._media_reported)
@@ -201,7 +210,7 @@ class CallAttempt:
             self._on(_Input.NOT_READY, _Obstacle(str(error)))
             return
         self._media = media
-        session = around.user_agent.prepare(self._invitation(target, media))
+        session = around.user_agent.prepare(self._invitation(target, host, media))
         attempt = Attempt(self.number, self.trunk.name, session.snapshot)
         try:
             committed = await around.store.begin_dialing(self.call.id, attempt)
@@ -216,9 +225,8 @@ class CallAttempt:
         else:
             self._on(_Input.NOT_READY, _Obstacle("it is not waiting to be dialled any more", dropped=True))
 
-    def _invitation(self, target: Address, media: MediaSession) -> Invitation:
+    def _invitation(self, target: Address, host: str, media: MediaSession) -> Invitation:
         trunk, call = self.trunk, self.call
-        host = self._around.local_host(target)
         caller = call.caller_id
         if caller == DEFAULT_CALLER and trunk.caller_id:
             caller = trunk.caller_id
@@ -231,18 +239,18 @@ class CallAttempt:
             request_uri=callee,
             from_uri=f"sip:{caller}@{_bracketed(domain)}",
             to_uri=callee,
-            offer=bytes(self._offer(host, media.local[1])),
+            offer=bytes(self._offer(host, media.local[1], trunk.codecs)),
             # So that a carrier's log and ours can be laid side by side.
             call_id=f"{call.id}-{self.number}",
             credentials=Credentials(trunk.username, trunk.password) if trunk.username else None,
             renegotiate=lambda offer: self._renegotiate(offer, host, media),
         )
 
-    def _offer(self, host: str, port: int) -> sdp.SessionDescription:
+    def _offer(self, host: str, port: int, codecs: Sequence[str]) -> sdp.SessionDescription:
         return sdp.offer(
             address=host,
             port=port,
-            codecs=self.trunk.codecs,
+            codecs=codecs,
             session_id=self._sdp_id,
             version=self._sdp_version,
             telephone_event=TELEPHONE_EVENT,
@@ -254,7 +262,7 @@ class CallAttempt:
             return None
         self._sdp_version += 1
         if not offer:
-            return bytes(self._offer(host, media.local[1]))
+            return bytes(self._offer(host, media.local[1], (self._agreed.codec,)))
         try:
             answer, agreed = sdp.answer(
                 sdp.SessionDescription.parse(offer),
@@ -268,8 +276,13 @@ class CallAttempt:
         except sdp.SDPError as error:
             self.log.info("call {call}: the peer's new offer is refused: {error}", call=self.call.id, error=error)
             return None
-        media.redirect(agreed.remote, agreed.remote_rtcp, agreed.sends)
+        self._redirect(media, agreed)
         return bytes(answer)
+
+    def _redirect(self, media: MediaSession, agreed: sdp.Agreed) -> None:
+        self._agreed = agreed
+        if self._state is _State.STREAMING:  # before it, `_stream` will read what was agreed last
+            media.redirect(agreed.remote, agreed.remote_rtcp, agreed.sends)
 
     # what the network and the clock say
 
@@ -277,7 +290,7 @@ class CallAttempt:
         match event:
             case Progress():
                 self._on(_Input.PROGRESS, event)
-            case Answered():
+            case Answered() if self._state is _State.CALLING:
                 self._read_answer(event)
             case Refused():
                 self._on(_Input.REFUSED, event)
@@ -287,28 +300,32 @@ class CallAttempt:
                 self._on(_Input.PEER_GONE, event)
             case LateAnswer():
                 self._take_late_answer(event)
+            case _:
+                pass  # an answer that comes too late for us
 
     def _read_answer(self, event: Answered) -> None:
-        assert self._media is not None
         try:
-            self._agreed = sdp.agree(
-                self._offer(ANY_HOST, self._media.local[1]), sdp.SessionDescription.parse(event.sdp)
-            )
+            self._agreed = self._agree(event.sdp, self.trunk.codecs)
         except sdp.SDPError as error:
             self._on(_Input.UNUSABLE, str(error))
         else:
             self._on(_Input.ANSWERED, event)
+
+    def _agree(self, answer: bytes, codecs: Sequence[str]) -> sdp.Agreed:
+        """Raises SDPError."""
+        assert self._media is not None
+        return sdp.agree(self._offer(ANY_HOST, self._media.local[1], codecs), sdp.SessionDescription.parse(answer))
 
     def _take_late_answer(self, event: LateAnswer) -> None:
         """The peer answered the offer that we made at its asking, in its ACK."""
         if self._media is None or self._agreed is None:
             return
         try:
-            agreed = sdp.agree(self._offer(ANY_HOST, self._media.local[1]), sdp.SessionDescription.parse(event.sdp))
+            agreed = self._agree(event.sdp, (self._agreed.codec,))
         except sdp.SDPError as error:
             self.log.info("call {call}: the peer's late answer is left out: {error}", call=self.call.id, error=error)
             return
-        self._media.redirect(agreed.remote, agreed.remote_rtcp, agreed.sends)
+        self._redirect(self._media, agreed)
 
     def _media_reported(self, event: MediaEvent) -> None:
         match event:
@@ -333,7 +350,7 @@ class CallAttempt:
         self.rang = self.rang or event.status in (180, 183)
 
     def _keep_answer(self, event: Answered) -> None:
-        self._stop_waiting()
+        self._wait(PATIENCE, _Input.ANSWER_KEPT)
         self._answered_at = self._around.now()
         Deferred.fromCoroutine(self._record_answer(event.dialog, self._answered_at)).addErrback(self._broken)
 
@@ -417,22 +434,42 @@ class CallAttempt:
         q850 = None if isinstance(event, Unreachable) else event.q850
         self._finish(replace(self._ending, ended_at=self._around.now(), rang=self.rang, sip_status=status, q850=q850))
 
-    def _leave(self, *_: object) -> None:
-        self._close_media()
-        self._finish(self._end(Cause.HUNG_UP, EndedBy.OPERATOR))
+    def _leave(self, news: object) -> None:
+        if isinstance(news, _Obstacle) and news.dropped:
+            self._give_back(news)
+        else:
+            self._finish(self._end(Cause.HUNG_UP, EndedBy.OPERATOR))
 
     def _give_back(self, obstacle: _Obstacle) -> None:
         self._close_media()
         if obstacle.dropped:
             self.log.error("call {call} is left alone: {detail}", call=self.call.id, detail=obstacle.detail)
         elif obstacle.ending is not None:
-            self._ended(self, obstacle.ending)
+            self._tell(obstacle.ending)
         else:
             self._postponed(self, obstacle.detail)
-        self._released(self)
+        self._let_go()
 
     def _let_go(self, *_: object) -> None:
-        self._released(self)
+        """The last step, taken once."""
+        self._stop_waiting()
+        released, self._released = self._released, _told_already
+        released(self)
+
+    def _fail(self, detail: str) -> None:
+        """Nothing was sent, or all is over and only what was not told yet is told."""
+        self._finish(self._end(Cause.INTERRUPTED, EndedBy.US, detail=detail))
+
+    def _fail_called(self, detail: str) -> None:
+        """The INVITE may have left, so no other trunk is asked, and the channel waits for the peer's last word."""
+        self._fail_closing(detail)
+        if self._session is not None:
+            self._session.end()
+
+    def _fail_closing(self, detail: str) -> None:
+        self._wait(FAREWELL, _Input.FORGOTTEN)
+        self._tell(self._ending or self._end(Cause.INTERRUPTED, EndedBy.US, detail=detail))
+        self._close_media()
 
     def _forget_media(self, _: str) -> None:
         self._close_media()
@@ -467,17 +504,22 @@ class CallAttempt:
     def _close(self, ending: Ending, reason: str | None = None) -> None:
         """Say goodbye, then tell the outcome: killed in between, the next start says goodbye again."""
         self._stop_waiting()
+        self._ending = ending
         assert self._session is not None
         self._session.end(reason)
         self._close_media()
-        self._ended(self, ending)
+        self._tell(ending)
 
     def _finish(self, ending: Ending) -> None:
         """The signalling is over: tell the outcome and let go."""
         self._stop_waiting()
         self._close_media()
-        self._ended(self, ending)
-        self._released(self)
+        self._tell(ending)
+        self._let_go()
+
+    def _tell(self, ending: Ending) -> None:
+        ended, self._ended = self._ended, _told_already
+        ended(self, ending)
 
     def _cancel(self, ending: Ending) -> None:
         """End a call that was not answered; what it ended by is told when the peer has confirmed."""
@@ -498,13 +540,18 @@ class CallAttempt:
 
     def _close_media(self) -> None:
         if self._media is not None:
-            self._media.close().addErrback(self._broken)
-            self._media = None
+            media, self._media = self._media, None
+            media.close().addErrback(
+                lambda failure: self.log.failure("call {call}: its media", failure, call=self.call.id)
+            )
 
     def _broken(self, failure: Failure) -> None:
-        self.log.failure("call {call} could not be dialled", failure, call=self.call.id)
-        detail = "an error in calledin itself; the log has it"
-        self._on(_Input.NOT_READY, _Obstacle(detail, self._end(Cause.NO_RESPONSE, EndedBy.US, detail=detail)))
+        self.log.failure("call {call} met an error of our own", failure, call=self.call.id)
+        self._on(_Input.BROKEN, "an error in calledin itself; the log has it")
+
+
+def _told_already(*_: object) -> None:
+    """Stands where a callable was that is called once."""
 
 
 def _bracketed(host: str) -> str:
@@ -546,6 +593,15 @@ def _table() -> dict[tuple[_State, _Input], tuple[Callable[..., None], _State]]:
         (s.CLOSING, i.PEER_GONE): (c._let_go, s.OVER),
         (s.CLOSING, i.REFUSED): (c._let_go, s.OVER),
         (s.CLOSING, i.UNREACHABLE): (c._let_go, s.OVER),
+        (s.CLOSING, i.FORGOTTEN): (c._let_go, s.OVER),
+        (s.PREPARING, i.BROKEN): (c._fail, s.OVER),
+        (s.LEAVING, i.BROKEN): (c._fail, s.OVER),
+        (s.CALLING, i.BROKEN): (c._fail_called, s.CLOSING),
+        (s.CANCELLING, i.BROKEN): (c._fail_called, s.CLOSING),
+        (s.ANSWERING, i.BROKEN): (c._fail_called, s.CLOSING),
+        (s.STREAMING, i.BROKEN): (c._fail_called, s.CLOSING),
+        (s.CLOSING, i.BROKEN): (c._fail_closing, s.CLOSING),
+        (s.OVER, i.BROKEN): (c._fail, s.OVER),
     }
 
 

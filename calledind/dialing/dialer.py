@@ -11,19 +11,21 @@ committed with the next attempt number before its INVITE leaves.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from calledind.dialing.call import CallAttempt, Surroundings
 from calledind.dialing.queue import FairQueue
 from calledind.dialing.trunks import Probe, Trunk, Trunks
 from calledind.model import Call, Cause, EndedBy, Ending
+from calledind.settings import Calls
 from calledind.settings import Trunk as TrunkSettings
 from calledind.sip.timers import DelayedCall
 
-TRUNK_FAILURES = frozenset({408, 500, 502, 503, 504})
+UNAVAILABLE = 503
+TRUNK_FAILURES = frozenset({408, 500, 502, UNAVAILABLE, 504})
 "Statuses that speak of the trunk and not of the callee, while nothing but 100 came before."
 SWEEP = 1.0
 "Seconds between two looks for calls that waited too long."
@@ -31,13 +33,17 @@ RETRY = 1.0
 "Seconds until the queue is served again after a call had to be put back."
 
 Ended = Callable[[Call, Ending], None]
+Route = tuple[str, ...]
+"Names of the trunks that take a number, in the order in which to ask them."
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Course:
     """How far a call has come that was tried at a trunk and goes on to the next."""
 
     call: Call
+    tried: tuple[str, ...]
+    "Names of the trunks that failed it."
     number: int
     "Of the last attempt."
     ending: Ending
@@ -54,21 +60,22 @@ class Dialer:
     ) -> None:
         self._around = surroundings
         self.trunks = Trunks(
-            [Trunk(each, timers=surroundings.timers, probe=probe, capacity=self.serve) for each in trunks]
+            trunks, lambda each: Trunk(each, timers=surroundings.timers, probe=probe, capacity=self.serve)
         )
         self._ended = ended
-        self._queues: dict[tuple[str, ...], FairQueue] = {}
+        self._queues: dict[Route, FairQueue] = {}
         self._courses: dict[str, _Course] = {}
         self._live: dict[str, CallAttempt] = {}
-        self._open: set[CallAttempt] = set()
+        self._open: dict[CallAttempt, Trunk] = {}
         "Attempts that still hold a channel; an ended call may, until the peer has confirmed our BYE."
         self._wakes: DelayedCall | None = None
         self._sweeper: DelayedCall | None = None
         self._not_before = 0.0
         "No call is dialled earlier, by the timers' clock."
         self._serving = False
+        self._serve_again = False
         self._draining = False
-        self._drained: Deferred[None] | None = None
+        self._drained: list[Deferred[None]] = []
 
     def start(self) -> None:
         self._sweep()
@@ -96,6 +103,16 @@ class Dialer:
         self._queue(route).add(call)
         self.serve()
 
+    def replace(self, settings: Calls, trunks: Sequence[TrunkSettings]) -> None:
+        """Take new settings: running calls go on by the old ones, what waits looks for its trunk anew."""
+        self._around = replace(self._around, settings=settings)
+        self.trunks.replace(trunks)
+        queues, self._queues = self._queues, {}
+        for queue in queues.values():
+            while (call := queue.take()) is not None:
+                self._queue_again(call)
+        self.serve()
+
     def hang_up(self, call_id: str) -> bool:
         """End a running call for the operator; False when it is not running."""
         attempt = self._live.get(call_id)
@@ -115,10 +132,10 @@ class Dialer:
         for call_id in self._courses.keys() - self._live.keys():
             course = self._courses.pop(call_id)
             self._ended(course.call, course.ending)
-        if not self._open:
-            return succeed(None)
-        self._drained = Deferred()
-        return self._drained
+        drained: Deferred[None] = Deferred()
+        self._drained.append(drained)
+        self._tell_drained()
+        return drained
 
     def hang_up_all(self) -> None:
         for attempt in list(self._live.values()):
@@ -126,28 +143,47 @@ class Dialer:
 
     def serve(self) -> None:
         """Start as many calls as the trunks take, in turns between the routes; wake up when they take more."""
-        if self._draining or self._serving:
+        if self._draining:
             return
-        pause = self._not_before - self._around.timers.seconds()
-        if pause > 0:
-            self._wake_in(pause)
+        # Starting a call may end another at once, which frees a trunk or sends a call to the next one.
+        self._serve_again = True
+        if self._serving:
             return
         self._serving = True
         try:
-            self._wake_in(self._serve_routes())
+            while self._serve_again:
+                self._serve_again = False
+                self._wake_in(self._serve_routes())
         finally:
             self._serving = False
 
     # the queue
 
-    def _queue(self, route: tuple[str, ...]) -> FairQueue:
+    def _queue(self, route: Route) -> FairQueue:
         return self._queues.setdefault(route, FairQueue())
+
+    def _queue_again(self, call: Call) -> None:
+        """Let a call that waited wait where its number leads now, at a trunk that did not fail it."""
+        course = self._courses.get(call.id)
+        tried = course.tried if course is not None else ()
+        names = self.trunks.route(call.country_code, call.phone_number)
+        route = tuple(name for name in names if name not in tried)
+        if route:
+            self._queue(route).add(call)
+        elif course is not None:
+            del self._courses[call.id]
+            self._ended(call, course.ending)
+        else:
+            self._end(call, Cause.NO_RESPONSE, "no trunk takes this number any more")
 
     def _serve_routes(self) -> float | None:
         """Return the seconds until some trunk takes one more of the calls that wait; None: ask when one comes free."""
         soonest: float | None = None
         waiting = [(route, queue) for route, queue in self._queues.items() if queue]
         while waiting:
+            pause = self._not_before - self._around.timers.seconds()
+            if pause > 0:
+                return pause
             still = []
             for route, queue in waiting:
                 trunk, wait = self._free(route)
@@ -160,7 +196,7 @@ class Dialer:
             waiting = still
         return soonest
 
-    def _free(self, route: tuple[str, ...]) -> tuple[Trunk | None, float | None]:
+    def _free(self, route: Route) -> tuple[Trunk | None, float | None]:
         """Return the first trunk of the route that takes a call now, else the seconds until one does."""
         waits = []
         for name in route:
@@ -192,59 +228,72 @@ class Dialer:
 
     # the calls
 
-    def _dial(self, call: Call, trunk: Trunk, route: tuple[str, ...]) -> None:
+    def _dial(self, call: Call, trunk: Trunk, route: Route) -> None:
         course = self._courses.get(call.id)
         trunk.take()
         attempt = CallAttempt(
             call,
             trunk.settings,
-            route,
             course.number + 1 if course else 1,
             self._around,
-            ended=self._attempt_ended,
-            postponed=self._attempt_postponed,
+            ended=lambda attempt, ending: self._attempt_ended(attempt, route, ending),
+            postponed=lambda attempt, detail: self._attempt_postponed(attempt, route, detail),
             released=self._attempt_released,
         )
         self._live[call.id] = attempt
-        self._open.add(attempt)
+        self._open[attempt] = trunk
         attempt.start()
 
-    def _attempt_ended(self, attempt: CallAttempt, ending: Ending) -> None:
-        self._live.pop(attempt.call.id, None)
-        trunk = self.trunks[attempt.trunk.name]
+    def _attempt_ended(self, attempt: CallAttempt, route: Route, ending: Ending) -> None:
+        call, trunk = attempt.call, self._open[attempt]
+        self._live.pop(call.id, None)
+        course = self._courses.pop(call.id, None)
         failed = _trunk_failed(attempt, ending)
+        if ending.sip_status == UNAVAILABLE and attempt.retry_after:
+            trunk.pause(attempt.retry_after)
         if failed:
-            trunk.failed(_words(ending), retry_after=attempt.retry_after)
+            trunk.failed(_words(ending))
         elif ending.sip_status is not None:
             trunk.succeeded()
-        remaining = tuple(name for name in attempt.route if name != attempt.trunk.name)
+        remaining = tuple(name for name in route if name != trunk.name)
         if failed and remaining and not self._draining:
             self.log.info(
                 "call {call}: trunk {trunk} failed ({why}); the next one is asked",
-                call=attempt.call.id,
-                trunk=attempt.trunk.name,
+                call=call.id,
+                trunk=trunk.name,
                 why=_words(ending),
             )
-            self._courses[attempt.call.id] = _Course(attempt.call, attempt.number, ending)
-            self._queue(remaining).add_in_front(attempt.call)
+            tried = (*(course.tried if course else ()), trunk.name)
+            self._courses[call.id] = _Course(call, tried, attempt.number, ending)
+            self._queue(remaining).put_back(call)
             return
-        self._courses.pop(attempt.call.id, None)
-        self._ended(attempt.call, ending)
+        self._ended(call, ending)
 
-    def _attempt_postponed(self, attempt: CallAttempt, detail: str) -> None:
-        self._live.pop(attempt.call.id, None)
-        self.log.warn("call {call} waits: {detail}", call=attempt.call.id, detail=detail)
-        self._queue(attempt.route).add_in_front(attempt.call)
+    def _attempt_postponed(self, attempt: CallAttempt, route: Route, detail: str) -> None:
+        call = attempt.call
+        self._live.pop(call.id, None)
+        if self._draining and (course := self._courses.pop(call.id, None)) is not None:
+            # It was dialled: the next process would not dial it again.
+            self._ended(call, course.ending)
+            return
+        self.log.warn("call {call} waits: {detail}", call=call.id, detail=detail)
+        self._queue(route).put_back(call)
         # What stands in the way (no port, store away) takes a moment to go.
         self._not_before = self._around.timers.seconds() + RETRY
 
     def _attempt_released(self, attempt: CallAttempt) -> None:
-        self._live.pop(attempt.call.id, None)
-        self._open.discard(attempt)
-        self.trunks[attempt.trunk.name].release()
-        if self._draining and not self._open and self._drained is not None:
-            drained, self._drained = self._drained, None
-            drained.callback(None)
+        if self._live.get(attempt.call.id) is attempt:
+            # Neither ended nor postponed: the store has it from somewhere else.
+            del self._live[attempt.call.id]
+            self._courses.pop(attempt.call.id, None)
+        self._open.pop(attempt).release()
+        self._tell_drained()
+
+    def _tell_drained(self) -> None:
+        if self._draining and not self._open:
+            drained, self._drained = self._drained, []
+            for each in drained:
+                each.callback(None)
 
 
 def _trunk_failed(attempt: CallAttempt, ending: Ending) -> bool:

@@ -27,9 +27,16 @@ class FairQueue:
         self._lines.setdefault(call.key_id, deque()).append(call)
         self._length += 1
 
-    def add_in_front(self, call: Call) -> None:
-        """Put a call back that was taken and could not be dialled just now."""
-        self._lines.setdefault(call.key_id, deque()).appendleft(call)
+    def put_back(self, call: Call) -> None:
+        """Take a call again that was taken and could not be dialled; its key is served next.
+
+        It stands among its key's calls by age, or `take_older_than` would stop at a younger one in front of it.
+        """
+        line = self._lines.setdefault(call.key_id, deque())
+        if line and line[0].accepted_at < call.accepted_at:
+            line.insert(_place(line, call), call)
+        else:
+            line.appendleft(call)
         self._lines.move_to_end(call.key_id, last=False)
         self._length += 1
 
@@ -54,3 +61,11 @@ class FairQueue:
                 yield line.popleft()
             if not line:
                 del self._lines[key_id]
+
+
+def _place(line: deque[Call], call: Call) -> int:
+    """Return the index of `call` by age. What comes back late comes back about in order: its place is near the end."""
+    index = len(line)
+    while index and line[index - 1].accepted_at > call.accepted_at:
+        index -= 1
+    return index

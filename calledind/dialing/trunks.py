@@ -81,16 +81,13 @@ class Trunk:
         """The trunk answered like one that works."""
         self._failures = 0
 
-    def failed(self, detail: str, *, retry_after: int | None = None) -> None:
+    def pause(self, seconds: int) -> None:
+        """The trunk said 503 and when to come again."""
+        self._paused_until = self._timers.seconds() + min(float(seconds), LONGEST_PAUSE)
+        self.log.warn("trunk {name} asked for a pause of {seconds} s", name=self.name, seconds=seconds)
+
+    def failed(self, detail: str) -> None:
         """The trunk failed for a technical reason."""
-        if retry_after:
-            self._paused_until = self._timers.seconds() + min(float(retry_after), LONGEST_PAUSE)
-            self.log.warn(
-                "trunk {name} asked for a pause of {seconds} s: {detail}",
-                name=self.name,
-                seconds=retry_after,
-                detail=detail,
-            )
         self._failures += 1
         if self._failures >= FAILURES_TO_OPEN and self.health is Health.CLOSED:
             self.health = Health.OPEN
@@ -127,8 +124,20 @@ class Trunk:
 class Trunks:
     """All trunks, and which of them take a number."""
 
-    def __init__(self, trunks: Sequence[Trunk]) -> None:
-        self._trunks = {trunk.name: trunk for trunk in trunks}
+    def __init__(self, settings: Sequence[TrunkSettings], make: Callable[[TrunkSettings], Trunk]) -> None:
+        self._make = make
+        self._trunks: dict[str, Trunk] = {}
+        self.replace(settings)
+
+    def replace(self, settings: Sequence[TrunkSettings]) -> None:
+        """Take new settings. A trunk is known by its name: it keeps its calls, its pace and its health."""
+        before, self._trunks = self._trunks, {}
+        for each in settings:
+            trunk = before.pop(each.name, None) or self._make(each)
+            trunk.settings = each
+            self._trunks[each.name] = trunk
+        for gone in before.values():
+            gone.stop()
 
     def __iter__(self) -> Iterator[Trunk]:
         return iter(self._trunks.values())

@@ -40,6 +40,8 @@ class Signalling:
         self._trunks: Sequence[Trunk] = ()
         self._addresses: dict[str, tuple[str, ...]] = {}
         "Host of a trunk -> its addresses, as last looked up."
+        self._trusted: frozenset[str] = frozenset()
+        "All of the trunks' addresses: asked for every datagram, so it is kept up to date and not looked for."
         self._hosts: dict[str, str] = {}
         "IP address of a target -> the address of ours that datagrams to it leave from."
         self._looks: Any = None
@@ -49,13 +51,12 @@ class Signalling:
             local=self._local,
             user_agent=settings.user_agent,
             t1=settings.t1,
-            trusted=self._trusted,
+            trusted=lambda address: address in self._trusted,
             trace=trace,
         )
 
     def start(self, trunks: Sequence[Trunk]) -> None:
         """Open the sockets. Raises OSError that says which can't be opened."""
-        self._trunks = trunks
         for text in self._settings.bind:
             sock = SipDatagram(self.user_agent.datagram_received, self.user_agent.transport_failed)
             try:
@@ -63,6 +64,14 @@ class Signalling:
             except CannotListenError as error:
                 raise OSError(f"sip.bind: {text} can't be listened on: {error.socketError}") from None
             self._sockets.append(sock)
+        self.use_trunks(trunks)
+
+    def use_trunks(self, trunks: Sequence[Trunk]) -> None:
+        """Take datagrams of these trunks from now on."""
+        self._trunks = trunks
+        hosts = {_next_hop(trunk)[0] for trunk in trunks}
+        self._addresses = {host: known for host, known in self._addresses.items() if host in hosts}
+        self._trust()
         self._look_up()
 
     def stop(self) -> None:
@@ -94,20 +103,22 @@ class Signalling:
     async def _locate(self, trunk: Trunk) -> Address:
         host, port = _next_hop(trunk)
         if _is_ip(host):
-            return host, port
+            return _canonical(host), port
         try:
             addresses = tuple(await self._resolver.resolve(host))
         except ResolveError as error:
             addresses = self._addresses.get(host, ())
             if not addresses:
                 raise OSError(f"{host}: {error}") from None
-        self._addresses[host] = addresses
+        self._learn(host, addresses)
         usable = [address for address in addresses if self._socket_to(address) is not None]
         if not usable:
             raise OSError(f"{host} has no address of a family that sip.bind has a socket for")
         return usable[0], port
 
     def _look_up(self) -> None:
+        if self._looks is not None and self._looks.active():
+            self._looks.cancel()
         for trunk in self._trunks:
             Deferred.fromCoroutine(self._locate(trunk)).addErrback(self._not_found, trunk)
         self._looks = self._reactor.callLater(LOOK_AGAIN, self._look_up)
@@ -115,13 +126,15 @@ class Signalling:
     def _not_found(self, failure: Any, trunk: Trunk) -> None:
         self.log.warn("trunk {name} can't be found: {error}", name=trunk.name, error=failure.getErrorMessage())
 
-    def _trusted(self, address: str) -> bool:
-        """Whether an IP address is one of a trunk's."""
-        for trunk in self._trunks:
-            host, _ = _next_hop(trunk)
-            if address == host or address in self._addresses.get(host, ()):
-                return True
-        return False
+    def _learn(self, host: str, addresses: tuple[str, ...]) -> None:
+        if self._addresses.get(host) != addresses:
+            self._addresses[host] = addresses
+            self._trust()
+
+    def _trust(self) -> None:
+        trusted = {_canonical(address) for addresses in self._addresses.values() for address in addresses}
+        hosts = (_next_hop(trunk)[0] for trunk in self._trunks)
+        self._trusted = frozenset(trusted.union(_canonical(host) for host in hosts if _is_ip(host)))
 
     def _socket_to(self, address: str) -> SipDatagram | None:
         family = ":" in address
@@ -166,6 +179,11 @@ def _is_ip(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _canonical(address: str) -> str:
+    """Write an IP address as sockets do."""
+    return str(ipaddress.ip_address(address))
 
 
 def _bracketed(host: str) -> str:
