@@ -167,7 +167,7 @@ class Channel(http.HTTPChannel):
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
         fields = [b"%b: %b\r\n" % (name, value) for name, values in headers.getAllRawHeaders() for value in values]
-        self._head = b"%b %b %b\r\n%b\r\n" % (version, code, reason, b"".join(fields))
+        self._head = b"%b %b %b\r\nDate: %b\r\n%b\r\n" % (version, code, reason, self.site.date(), b"".join(fields))
 
     def write(self, data: bytes) -> None:
         """Write at once what the kernel takes, in one piece with the headers where these are still here.

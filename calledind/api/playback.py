@@ -19,6 +19,8 @@ from calledind.admission import Unavailable, Verdict
 from calledind.api.answers import report_incident, respond
 from calledind.api.site import Request
 
+FIELDS = b"Content-Type: text/plain\r\nContent-Length: %d\r\nCache-Control: no-store\r\nCalledin-Reason: %b\r\n%b%b"
+
 Admit = Callable[[Mapping[bytes, Sequence[bytes]]], Deferred[Verdict]]
 
 
@@ -35,7 +37,7 @@ class Playback(Resource):
     def __init__(self, admit: Admit, *, trunk: str = "", max_in_flight: int = 512) -> None:
         super().__init__()
         self._admit = admit
-        self._trunk = trunk.encode()
+        self._trunk = b"Calledin-Trunk: %b\r\n" % trunk.encode() if trunk else b""
         self._max_in_flight = max_in_flight
         self._in_flight = 0
 
@@ -61,16 +63,10 @@ class Playback(Resource):
 
     def tell(self, request: Request, verdict: Verdict) -> None:
         body = b"%d" % verdict.code
-        request.setHeader(b"content-type", b"text/plain")
-        request.setHeader(b"content-length", b"%d" % len(body))
-        request.setHeader(b"cache-control", b"no-store")
-        request.setHeader(b"calledin-reason", verdict.words.encode("ascii", "replace"))
-        if verdict.call_id is not None:
-            request.setHeader(b"calledin-call-id", verdict.call_id.encode())
-        if self._trunk:
-            request.setHeader(b"calledin-trunk", self._trunk)
-        request.write(body)
-        request.finish()
+        # Words may come from a stranger's server: whatever would begin a header of its own is a space.
+        words = b" ".join(verdict.words.encode("ascii", "replace").split())
+        call_id = b"" if verdict.call_id is None else b"Calledin-Call-Id: %b\r\n" % verdict.call_id.encode()
+        request.answer(FIELDS % (len(body), words, call_id, self._trunk), body)
 
     def excuse(self, request: Request, failure: Failure) -> None:
         error = failure.value

@@ -24,7 +24,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -36,11 +36,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from calledind.audio.encode import CODECS
 from calledind.audio.errors import AudioError, LibraryUnavailable, unusable
 from calledind.audio.fetch import Fetched, FetchError, NotModified
 from calledind.audio.shelf import Content, Origin, Shelf, seconds
 from calledind.audio.single_flight import SingleFlight
+from calledind.codecs import ALWAYS, OCTET_RATE
 from calledind.settings import Audio
 
 __all__ = ["AudioError", "Library", "LibraryUnavailable", "Prepared"]
@@ -84,7 +84,7 @@ class Decodes(Protocol):
 
     def stop(self) -> Deferred[None]: ...
 
-    def decode(self, mp3: Path, pcmu: Path, pcma: Path) -> Deferred[float]: ...
+    def decode(self, mp3: Path, encodings: Mapping[str, Path]) -> Deferred[float]: ...
 
 
 class Disk(Protocol):
@@ -101,6 +101,7 @@ class _Held:
     size: int
     "Octets on disk, of all encodings."
     used_at: float
+    codecs: frozenset[str]
     pins: int = 0
     keys: set[bytes] = field(default_factory=set)
     "Of the URLs that lead to it."
@@ -120,13 +121,16 @@ class Library:
         decoder: Decodes,
         now: Callable[[], float],
         *,
+        codecs: Iterable[str] = ALWAYS,
         disk: Disk | None = None,
     ) -> None:
+        """`codecs`: what audio is encoded in, G.711 in any case."""
         self._reactor = reactor
         self._settings = settings
         self._fetcher = fetcher
         self._decoder = decoder
         self._now = now
+        self._codecs = frozenset(codecs).union(ALWAYS)
         self._shelf = Shelf(folder)
         self._pool: ThreadPool | None = None
         self._disk: Disk = disk or self._in_thread
@@ -161,9 +165,10 @@ class Library:
             return Deferred.fromCoroutine(self._fetch(url, None)).addCallback(self._pinned)
         key = hashlib.sha256(url.encode()).digest()
         origin = self._origins.get(key)
-        if origin is not None and self._now() < origin.fresh_until:
+        now = self._now()
+        if origin is not None and now < origin.fresh_until:
             self._origins.move_to_end(key)
-            return succeed(self._pinned(self._contents[origin.name]))
+            return succeed(self._pinned(self._contents[origin.name], now))
         bad = self._remembered(self._bad_urls, key)
         if bad is not None:
             return fail(bad)
@@ -171,8 +176,13 @@ class Library:
         return flight.addCallback(self._pinned)
 
     def path(self, name: str, codec: str) -> Path:
-        """Where the octets of a content are, for "PCMU" or "PCMA"."""
+        """Where a content is, in one of its codecs."""
         return self._shelf.path(name, codec)
+
+    def codecs(self, name: str) -> frozenset[str]:
+        """Return what a content is encoded in: an older one may lack what a trunk wants since then."""
+        held = self._contents.get(name)
+        return held.codecs if held is not None else frozenset()
 
     def pin(self, name: str) -> None:
         """Keep a content, however full the library is, until as many `unpin`."""
@@ -235,7 +245,7 @@ class Library:
         """Return the content of these octets, decoded now or long ago."""
         name = fetched.sha256
         held = self._contents.get(name)
-        if held is not None:
+        if held is not None and held.codecs >= self._codecs:
             return held
         bad = self._remembered(self._bad_contents, name)
         if bad is not None:
@@ -243,9 +253,13 @@ class Library:
         return await self._contents_in_flight.run(name, lambda: Deferred.fromCoroutine(self._decode(name, fetched)))
 
     async def _decode(self, name: str, fetched: Fetched) -> _Held:
-        encodings = {codec: self._temporary(codec.lower()) for codec in CODECS}
+        encodings = {codec: self._temporary(codec.lower()) for codec in sorted(self._codecs)}
+        older = self._contents.get(name)
+        if older is not None:
+            # Of fewer codecs. It must not be removed while its files are being replaced.
+            older.pins += 1
         try:
-            duration = await self._decoder.decode(fetched.path, encodings["PCMU"], encodings["PCMA"])
+            duration = await self._decoder.decode(fetched.path, encodings)
             await self._disk(self._shelf.publish, name, encodings)
         except AudioError as error:
             self._note(self._bad_contents, name, BAD_CONTENT_SECONDS, error)
@@ -257,7 +271,14 @@ class Library:
         except LibraryUnavailable:
             self._aside(self._shelf.discard, list(encodings.values()))
             raise
-        held = self._shelve(Prepared(name, duration), round(duration * 8000), self._now())
+        finally:
+            if older is not None:
+                self.unpin(name)
+        if older is not None:
+            self._size += (len(self._codecs | older.codecs) - len(older.codecs)) * round(duration * OCTET_RATE)
+            older.codecs |= self._codecs
+            return older
+        held = self._shelve(Prepared(name, duration), round(duration * OCTET_RATE), self._now(), self._codecs)
         # Nobody has it yet: whoever waits takes it in this turn of the reactor, and if nobody does, it goes.
         self._loose.add(name)
         self._soon(self._tidy, 0)
@@ -269,15 +290,15 @@ class Library:
 
     # memory
 
-    def _pinned(self, held: _Held) -> Prepared:
+    def _pinned(self, held: _Held, now: float | None = None) -> Prepared:
         name = held.prepared.name
         held.pins += 1
-        held.used_at = self._used[name] = self._now()
+        held.used_at = self._used[name] = self._now() if now is None else now
         self._contents.move_to_end(name)
         return held.prepared
 
-    def _shelve(self, prepared: Prepared, samples: int, used_at: float) -> _Held:
-        held = _Held(prepared, samples * len(CODECS), used_at)
+    def _shelve(self, prepared: Prepared, samples: int, used_at: float, codecs: frozenset[str]) -> _Held:
+        held = _Held(prepared, samples * len(codecs), used_at, codecs)
         self._contents[prepared.name] = held
         self._size += held.size
         return held
@@ -377,11 +398,13 @@ class Library:
 
     def _fill(self, contents: list[Content], origins: list[Origin]) -> None:
         for content in contents:
-            self._shelve(Prepared(content.name, seconds(content.samples)), content.samples, content.used_at)
+            prepared = Prepared(content.name, seconds(content.samples))
+            self._shelve(prepared, content.samples, content.used_at, content.codecs)
         lost = []
         for origin in origins:
             held = self._contents.get(origin.name)
-            if held is None:
+            if held is None or not held.codecs >= self._codecs:
+                # Its MP3 has to be fetched once more; whoever has the audio pinned plays it in what there is.
                 lost.append(origin.key)
             else:
                 held.keys.add(origin.key)
