@@ -16,9 +16,12 @@ RECORDS = "SELECT request, state, attempt, answer, outcome FROM call "
 PENDING = "SELECT request, outcome, tries, due_at FROM call "
 
 
+_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+
+
 def dump(value: object) -> str:
     """Write JSON. Raises ValueError for infinities and NaN, which SQLite does not read."""
-    return json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return _ENCODER.encode(value)
 
 
 def from_call(call: Call) -> dict[str, Any]:
