@@ -1,0 +1,190 @@
+"""Everything around a call, made of fakes that show what was asked of them and say what a test wants said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
+
+from calledind import sdp
+from calledind.dialing.call import Surroundings
+from calledind.model import Address, Attempt, Call
+from calledind.net.media import MediaEvent, MediaSession, NoMedia
+from calledind.settings import Calls, Trunk
+from calledind.sip.useragent import Event, Invitation, InviteSession
+from calledind.store.interface import Store, StoreUnavailable
+
+START = 1_800_000_000.0
+"Seconds since the epoch when the clock stands at 0."
+TARGET = ("192.0.2.1", 5060)
+AUDIO = "a" * 64
+
+
+def make_call(name: str = "1", *, key: str = "key_1", accepted_at: float = START, number: str = "2125550100") -> Call:
+    return Call(
+        id=name.rjust(32, "0"),
+        key_id=key,
+        phone_number=number,
+        country_code="1",
+        caller_id="0000000000",
+        audio=AUDIO,
+        duration=3.0,
+        callback_url=None,
+        secret="",
+        accepted_at=accepted_at,
+    )
+
+
+def make_trunk(name: str = "a", **settings: Any) -> Trunk:
+    return Trunk(**{"name": name, "host": f"{name}.example", "calls_per_second": 1000.0, **settings})
+
+
+def sdp_answer(direction: str = "sendrecv", codecs: tuple[str, ...] = ("PCMU",)) -> bytes:
+    """Return what a callee at 192.0.2.9:4000 says to an offer."""
+    return bytes(sdp.offer(address="192.0.2.9", port=4000, codecs=codecs, session_id=1, version=1, direction=direction))
+
+
+@dataclass
+class FakeStore:
+    """Answers at once, or when it is told to; what it was asked is in `log`."""
+
+    log: list[tuple[Any, ...]] = field(default_factory=list)
+    away: bool = False
+    ours: bool = True
+    "Whether the calls are where they should be."
+    holding: bool = False
+    held: list[tuple[Deferred[bool], bool]] = field(default_factory=list)
+
+    def begin_dialing(self, call_id: str, attempt: Attempt) -> Deferred[bool]:
+        self.log.append(("begin_dialing", call_id, attempt.number, attempt.trunk))
+        return self._answer()
+
+    def record_answer(self, call_id: str, dialog: str, now: float) -> Deferred[bool]:
+        self.log.append(("record_answer", call_id, dialog, now))
+        return self._answer()
+
+    def release(self) -> None:
+        held, self.held = self.held, []
+        for waiting, answer in held:
+            waiting.callback(answer)
+
+    def _answer(self) -> Deferred[bool]:
+        if self.away:
+            return fail(StoreUnavailable("disk full"))
+        if not self.holding:
+            return succeed(self.ours)
+        waiting: Deferred[bool] = Deferred()
+        self.held.append((waiting, self.ours))
+        return waiting
+
+
+@dataclass
+class FakeSession:
+    """An INVITE session that does nothing by itself."""
+
+    invitation: Invitation
+    log: list[str] = field(default_factory=list)
+    snapshot: str = "{}"
+    report: Callable[[Event], None] = lambda event: None
+    broken: str = ""
+    "The method that raises."
+
+    def send(self, report: Callable[[Event], None]) -> None:
+        self._note("send")
+        self.report = report
+
+    def acknowledge(self) -> None:
+        self._note("acknowledge")
+
+    def end(self, reason_header: str | None = None) -> None:
+        self._note("end" if reason_header is None else f"end {reason_header}")
+
+    def _note(self, what: str) -> None:
+        self.log.append(what)
+        if what.split()[0] == self.broken:
+            raise ZeroDivisionError(what)
+
+
+@dataclass
+class FakeUserAgent:
+    sessions: list[FakeSession] = field(default_factory=list)
+    broken: bool = False
+
+    def prepare(self, invitation: Invitation) -> InviteSession:
+        if self.broken:
+            raise ZeroDivisionError("prepare")
+        self.sessions.append(FakeSession(invitation))
+        return cast(InviteSession, self.sessions[-1])
+
+
+class FakeMediaSession:
+    def __init__(self, report: Callable[[MediaEvent], None]) -> None:
+        self.report = report
+        self.local: Address = ("0.0.0.0", 16384)
+        self.plays: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        self.redirects: list[tuple[Any, ...]] = []
+        self.closed = 0
+        self.broken = False
+
+    def play(self, *arguments: Any, **named: Any) -> None:
+        self.plays.append((arguments, named))
+
+    def redirect(self, *arguments: Any) -> None:
+        self.redirects.append(arguments)
+
+    def close(self) -> Deferred[None]:
+        self.closed += 1
+        return fail(ZeroDivisionError("close")) if self.broken else succeed(None)
+
+
+@dataclass
+class FakeMedia:
+    sessions: list[FakeMediaSession] = field(default_factory=list)
+    full: bool = False
+
+    def open(self, report: Callable[[MediaEvent], None]) -> Deferred[MediaSession]:
+        if self.full:
+            return fail(NoMedia("no port is free"))
+        self.sessions.append(FakeMediaSession(report))
+        return succeed(cast(MediaSession, self.sessions[-1]))
+
+
+class World:
+    """A clock, fakes, and the `Surroundings` made of them."""
+
+    def __init__(self, settings: Calls | None = None) -> None:
+        self.clock = Clock()
+        self.store = FakeStore()
+        self.user_agent = FakeUserAgent()
+        self.media = FakeMedia()
+        self.lost: set[str] = set()
+        "Hosts of trunks that have no address."
+        self.no_way = False
+        "Nothing leads to the trunks' addresses."
+        self.surroundings = Surroundings(
+            store=cast(Store, self.store),
+            user_agent=self.user_agent,
+            media=self.media,
+            timers=self.clock,
+            settings=settings or Calls(),
+            audio_path=lambda name, codec: Path(f"/audio/{name}.{codec}"),
+            locate=self._locate,
+            local_host=self._local_host,
+            now=lambda: START + self.clock.seconds(),
+        )
+
+    @property
+    def session(self) -> FakeSession:
+        return self.user_agent.sessions[-1]
+
+    def _locate(self, trunk: Trunk) -> Deferred[Any]:
+        return fail(OSError(f"{trunk.host} is not known")) if trunk.host in self.lost else succeed(TARGET)
+
+    def _local_host(self, target: Any) -> str:
+        if self.no_way:
+            raise OSError("Network is unreachable")
+        return "198.51.100.7"
