@@ -15,6 +15,9 @@ from calledind.sip.client import ClientTransaction, TransactionFailure
 from calledind.sip.message import Request, Response
 from calledind.sip.transactions import TransactionLayer
 
+Report = Callable[[Request, Response | TransactionFailure], None]
+"Hears what each try was and what came of it, but for the challenges that are answered."
+
 
 def _always() -> bool:
     return True
@@ -25,37 +28,63 @@ def send_challenged(
     target: Address,
     make: Callable[[], Request],
     authenticator: Authenticator | None,
-    report: Callable[[Request, Response | TransactionFailure], None],
+    report: Report,
     *,
     wanted: Callable[[], bool] = _always,
-) -> ClientTransaction:
-    """Send a request. `report` hears what each try was and what came of it, but for the challenges that are answered.
+) -> ChallengedRequest:
+    """Send a request, and again with an answer where it is challenged.
 
     `make` builds the request without credentials, for each try anew: a branch of its own, CSeq one higher.
-    `authenticator` None answers nothing. `wanted` tells, when a challenge comes, whether to go on at all. Returns
-    the first try's transaction.
+    `authenticator` None answers nothing. `wanted` tells, when a challenge comes, whether to go on at all.
     """
+    return ChallengedRequest(layer, target, make, authenticator, report, wanted)
 
-    def send(credentials: list[tuple[str, str]] | None) -> ClientTransaction:
-        request = make()
+
+class ChallengedRequest:
+    """The tries of one request; made by `send_challenged`."""
+
+    def __init__(
+        self,
+        layer: TransactionLayer,
+        target: Address,
+        make: Callable[[], Request],
+        authenticator: Authenticator | None,
+        report: Report,
+        wanted: Callable[[], bool],
+    ) -> None:
+        self._layer = layer
+        self._target = target
+        self._make = make
+        self._authenticator = authenticator
+        self._report = report
+        self._wanted = wanted
+        self._transaction = self._send(None)
+
+    def abandon(self) -> None:
+        """Send it no more, whatever was heard, and report nothing."""
+        self._report = lambda request, news: None
+        self._wanted = lambda: False
+        self._transaction.terminate()
+
+    def _send(self, credentials: list[tuple[str, str]] | None) -> ClientTransaction:
+        request = self._make()
         method, uri, body = request.method, request.uri, request.body
+        known = self._authenticator
         if credentials is None:
-            credentials = authenticator.authorization(method, uri, body) if authenticator else []
+            credentials = known.authorization(method, uri, body) if known else []
         if credentials:
             request = Request(method, uri, [*request.headers, *credentials], body)
 
         def heard(news: Response | TransactionFailure) -> None:
             again = None
-            if isinstance(news, Response) and authenticator is not None:
+            if isinstance(news, Response) and known is not None:
                 if 200 <= news.status < 300:
-                    authenticator.learn(news)
-                elif wanted():
-                    again = authenticator.answer(news, method=method, uri=uri, body=body)
+                    known.learn(news)
+                elif self._wanted():
+                    again = known.answer(news, method=method, uri=uri, body=body)
             if again is None:
-                report(request, news)
+                self._report(request, news)
             else:
-                send(again)
+                self._transaction = self._send(again)
 
-        return layer.request(request, target, heard)
-
-    return send(None)
+        return self._layer.request(request, self._target, heard)

@@ -6,6 +6,7 @@ transaction of ours is not answered at all.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 from calledind.model import Address
@@ -17,6 +18,7 @@ from calledind.sip.grammar import ParseError
 from calledind.sip.header import Via
 from calledind.sip.message import Request, Response
 from calledind.sip.recovery import DialogRecovery, InvitationRecovery, LateResponses
+from calledind.sip.registration import Account, Locate, Registration, RegistrationEvent
 from calledind.sip.session import Invitation, InviteSession
 from calledind.sip.timers import Intervals, Timers
 from calledind.sip.transactions import Send, Trace, TransactionLayer, host_port, new_branch, new_tag, via
@@ -126,6 +128,17 @@ class UserAgent:
                 report(news.status)
 
         self._layer.request(Request("OPTIONS", uri, headers), target, heard)
+
+    def registration(
+        self,
+        account: Account,
+        *,
+        locate: Locate,
+        report: Callable[[RegistrationEvent], None],
+        chance: Callable[[], float] = random.random,
+    ) -> Registration:
+        """Make a registration; nothing is sent before its `start`."""
+        return Registration(account, self._endpoint, locate=locate, report=report, chance=chance)
 
     def recover_invitation(self, snapshot: str, finished: Callable[[], None]) -> None:
         """End a call of the process before that may be ringing. Raises ValueError for what isn't a snapshot."""
