@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from calledind.model import Address
 from calledind.sip.auth import Authenticator, Credentials
@@ -155,10 +155,11 @@ class DialogRecovery:
         self._finished()
 
 
-def _invite(kept: dict[str, object], local: Address, number: int) -> Request:
+def _invite(kept: dict[str, Any], local: Address, number: int) -> Request:
     "As much of the INVITE as CANCEL and ACK have of it."
     headers = [
         via(local, f"{kept['branch']}.{number}"),
+        *(("Route", str(route)) for route in kept.get("route", ())),
         ("From", str(kept["from"])),
         ("To", str(kept["to"])),
         ("Call-ID", str(kept["call_id"])),

@@ -60,6 +60,8 @@ class Invitation:
     credentials: Credentials | None = None
     headers: tuple[tuple[str, str], ...] = ()
     "Extra ones, such as P-Asserted-Identity."
+    route: tuple[str, ...] = ()
+    "Route headers of the INVITE, such as a registrar's Service-Route (RFC 3608 §6.1)."
     call_id: str = ""
     "Call-ID, unique in space and time; empty: one is made up."
     from_tag: str = ""
@@ -154,6 +156,7 @@ class InviteSession:
             {
                 "target": target_snapshot(self.invitation.target),
                 "uri": self.invitation.request_uri,
+                "route": self.invitation.route,
                 "local": target_snapshot(self._local),
                 "from": self._from,
                 "to": self._to,
@@ -236,6 +239,7 @@ class InviteSession:
         headers = [
             via(self._local, f"{self._branch}.{self._tries}"),
             ("Max-Forwards", "70"),
+            *(("Route", route) for route in invitation.route),
             ("From", self._from),
             ("To", self._to),
             ("Call-ID", self.call_id),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from calledind.sip.auth import Credentials
 from calledind.sip.events import Answered
+from calledind.sip.message import Request, parse
 from calledind.sip.uas import Acked, ByeReceived, Cancelled, IncomingCall
 from calledind.sip.useragent import InviteSession, UserAgent
 from tests.sip.network import Datagram
@@ -43,6 +44,19 @@ class RecoveryTests(Case):
         for label in ("CANCEL", "200 CANCEL", "487 INVITE", "ACK"):
             self.assertIn(label, world.network.labels[2:])
         self.assertEqual(len(self.finished), 1)
+        self.quiet_now(world)
+
+    def test_route(self) -> None:
+        """INVITE, CANCEL and ACK have the same Route, after a restart as well."""
+        route = ("<sip:edge.example.com;lr>", "<sip:core.example.com;lr>")
+        world, session = self.begun(rings, route=route)
+        world.network.pass_time(2)
+        self.restart(world).recover_invitation(session.snapshot, self.done(world))
+        world.network.pass_time(1)
+        sent = [parse(datagram.data) for datagram in world.network.sent]
+        requests = [message for message in sent if isinstance(message, Request)]
+        self.assertEqual({request.method for request in requests}, {"INVITE", "CANCEL", "ACK"})
+        self.assertEqual({tuple(request.all("Route")) for request in requests}, {route})
         self.quiet_now(world)
 
     def test_answered_in_between(self) -> None:
