@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ import attrs
 import cattrs
 from attrs import Factory, field, frozen
 
-from calledind.model import Address
+from calledind.model import Address, is_caller_id
 
 Table = TypeVar("Table")
 
@@ -75,6 +76,55 @@ def _check_digits(values: tuple[str, ...]) -> None:
             raise ValueError(f'"{value}" must be digits in quotes, such as "1" or "212"')
 
 
+def _check_host(value: str) -> None:
+    if re.fullmatch(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?", value) is None:
+        raise ValueError(f'"{value}" must be a domain or an IP address')
+
+
+def _check_domain(value: str) -> None:
+    if value:
+        _check_host(value)
+
+
+PLACEHOLDER = re.compile(r"\{(\w*)\}")
+PLACEHOLDERS = ("caller", "e164", "national", "username")
+"What a template of a caller's identity may name; `dialing.identity` says what each is."
+
+
+def _check_template(value: str) -> None:
+    unknown = [name for name in PLACEHOLDER.findall(value) if name not in PLACEHOLDERS]
+    if unknown or re.search(r"[{}]", PLACEHOLDER.sub("", value)):
+        known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
+        raise ValueError(f'"{value}" may have {known} between braces, nothing else')
+
+
+def _check_privacy(value: str) -> None:
+    if re.fullmatch(r"[a-z]+(;[a-z]+)*|", value) is None:
+        raise ValueError(
+            f'"{value}" must be the words of RFC 3323 with semicolons between, such as "id" or "header;id"'
+        )
+
+
+def _check_sip_uri(value: str) -> None:
+    if re.fullmatch(r"sips?:[^\s\"<>@]+@[A-Za-z0-9.:_\[\]-]+", value) is None:
+        raise ValueError(f'"{value}" must be a SIP URI, such as "sip:anonymous@anonymous.invalid"')
+
+
+def _check_caller_id(value: str) -> None:
+    if value and not is_caller_id(value):
+        raise ValueError(f'"{value}" must be at most 20 digits, with a leading + where wanted, or "anonymous"')
+
+
+def _check_country_code(value: str) -> None:
+    if re.fullmatch(r"[1-9][0-9]{0,2}", value) is None:
+        raise ValueError(f'"{value}" must be a country code in quotes, such as "1" or "44"')
+
+
+def _check_url(value: str) -> None:
+    if re.fullmatch(r"https://[^\s\"<>;]+|", value) is None:
+        raise ValueError(f'"{value}" must be an https URL')
+
+
 CHECK = "check"
 "Key of a field's metadata: what raises ValueError for a value of the right type that is no good."
 _addresses = {CHECK: _check_addresses}
@@ -83,6 +133,9 @@ _ip = {CHECK: _check_ip}
 _positive = {CHECK: _check_positive}
 _not_negative = {CHECK: _check_not_negative}
 _digits = {CHECK: _check_digits}
+_host = {CHECK: _check_host}
+_domain = {CHECK: _check_domain}
+_template = {CHECK: _check_template}
 
 
 @frozen
@@ -146,6 +199,10 @@ class Calls:
     "When a held credit is spent: only by an answer, or by every accepted call."
     drain_timeout: float = field(default=240.0, metadata=_not_negative)
     "Seconds that running calls have to finish after SIGTERM; then they are hung up."
+    home_country: str = field(default="1", metadata={CHECK: _check_country_code})
+    "Country code of caller ids that are written without one."
+    unlisted_caller_id: Literal["replace", "refuse"] = "replace"
+    "A caller_id that is not on the list of its api key: the default stands in for it, or the answer is code 4."
     media_timeout: float = field(default=0.0, metadata=_not_negative)
     "Seconds without a packet from the callee before the call is ended; 0 never."
 
@@ -191,11 +248,25 @@ class Rtp:
 
 
 @frozen
+class Stir:
+    """What a signed call says of its caller (STIR/SHAKEN: RFC 8224, RFC 8225, RFC 8588)."""
+
+    private_key: Path | None = None
+    "PEM, of an EC key on P-256; a relative path is below $CREDENTIALS_DIRECTORY where that is set."
+    certificate: Path | None = None
+    "PEM, checked against the key at the start."
+    certificate_url: str = field(default="", metadata={CHECK: _check_url})
+    "Where the world fetches the certificate (x5u)."
+    attestation: Literal["B", "C"] = "B"
+    "Of calls whose api key has none of its own: B, you know the customer; C, you don't. A is said of a key."
+
+
+@frozen
 class Trunk:
     """A carrier or PBX that takes our calls."""
 
     name: str
-    host: str
+    host: str = field(metadata=_host)
     "Domain or address of the Request-URI."
     port: int = 5060
     outbound_proxy: str = ""
@@ -204,8 +275,28 @@ class Trunk:
     password: str = field(default="", repr=False)
     password_file: Path | None = None
     "Read instead of `password`; a relative path is below $CREDENTIALS_DIRECTORY where that is set."
-    caller_id: str = ""
-    "Used in place of a request's caller_id 0000000000."
+    caller_id: str = field(default="", metadata={CHECK: _check_caller_id})
+    'Used in place of a request\'s caller_id 0000000000; "anonymous" tells the callee none.'
+    from_user: str = field(default="{caller}", metadata=_template)
+    'Before the @ of From; a template such as "+{e164}", "{national}" or "{username}".'
+    from_domain: str = field(default="", metadata=_domain)
+    "Behind the @ of From; empty: `host` where there is a username, else our own address."
+    display_name: str = field(default="", metadata=_template)
+    "The caller's name, a template."
+    asserted_identity: str = field(default="", metadata=_template)
+    'User part of P-Asserted-Identity (RFC 3325), a template; "tel:+{e164}" makes a tel URI; empty: not sent.'
+    remote_party_id: str = field(default="", metadata=_template)
+    "User part of Remote-Party-ID, a template; empty: not sent."
+    diversion: str = field(default="", metadata=_template)
+    "User part of Diversion (RFC 5806), a template; empty: not sent."
+    privacy: str = field(default="id", metadata={CHECK: _check_privacy})
+    "Privacy of anonymous calls (RFC 3323, RFC 3325); empty: not sent."
+    anonymous_uri: str = field(default="sip:anonymous@anonymous.invalid", metadata={CHECK: _check_sip_uri})
+    "From of anonymous calls (RFC 3323 §4.1.1.3)."
+    user_phone: bool = False
+    "Whether URIs with a telephone number say user=phone."
+    stir: bool = True
+    "Whether calls are signed, where [stir] has a key."
     prefixes: tuple[str, ...] = ()
     'Leading digits, country code first, of the numbers it takes, such as "1212"; none means all. The longest wins.'
     dial_prefix: str = "+"
@@ -218,6 +309,10 @@ class Trunk:
     codecs: tuple[Literal["PCMU", "PCMA"], ...] = ("PCMU", "PCMA")
     reasons: Mapping[str, int] = Factory(dict)
     "SIP status -> reason of the callback (0, 1, 3, 5 or 8), where this carrier means something else by it."
+    failover: Mapping[str, Literal["final", "next", "slow", "pause"]] = Factory(dict)
+    "SIP status -> what it says of this carrier, where it is not the usual; see `dialing.trunks`."
+    pause: float = field(default=5.0, metadata=_positive)
+    'Seconds without calls after a status of failover "pause" that has no Retry-After.'
 
 
 @frozen
@@ -262,6 +357,7 @@ class Settings:
     regions: Regions = Regions()
     sip: Sip = Sip()
     rtp: Rtp = Rtp()
+    stir: Stir = Stir()
     callbacks: Callbacks = Callbacks()
     admin: Admin = Admin()
     simulation: Simulator = Simulator()
@@ -272,7 +368,7 @@ class Settings:
         return self.admin.socket or self.data / "admin.sock"
 
 
-TABLES = (Http, Audio, Calls, Regions, Sip, Rtp, Trunk, Simulator, Callbacks, Admin, Settings)
+TABLES = (Http, Audio, Calls, Regions, Sip, Rtp, Stir, Trunk, Simulator, Callbacks, Admin, Settings)
 
 
 class _Reader:
@@ -395,10 +491,15 @@ def _consistency(settings: Settings) -> Iterator[str]:
                 yield f'trunks[{index}].reasons.{status}: must be a SIP status from "300" to "699"'
             if reason not in (0, 1, 3, 5, 8):
                 yield f"trunks[{index}].reasons.{status}: {reason} must be 0, 1, 3, 5 or 8"
+        for status in trunk.failover:
+            if not (status.isdigit() and 300 <= int(status) <= 699):
+                yield f'trunks[{index}].failover.{status}: must be a SIP status from "300" to "699"'
         if not trunk.codecs:
             yield f'trunks[{index}].codecs: must name at least one of "PCMU", "PCMA"'
         if trunk.password and trunk.password_file:
             yield f"trunks[{index}].password_file: give either this or password"
+    if (settings.stir.private_key is None) != (not settings.stir.certificate_url):
+        yield "stir.private_key: private_key and certificate_url go together; give both to sign calls"
     if (settings.http.certificate is None) != (settings.http.private_key is None):
         yield "http.certificate: certificate and private_key go together; give both, or none for a self-signed one"
     if not settings.http.listen and not settings.http.tls_listen:

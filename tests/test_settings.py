@@ -66,6 +66,10 @@ class SettingsTests(SynchronousTestCase):
             ({"trunks": [{**TRUNK, "reasons": {"200": 5}}]}, "trunks[0].reasons.200"),
             ({"trunks": [{**TRUNK, "reasons": {"404": 2}}]}, "must be 0, 1, 3, 5 or 8"),
             ({"trunks": [{**TRUNK, "codecs": []}]}, "at least one of"),
+            ({"trunks": [{**TRUNK, "failover": {"200": "next"}}]}, "trunks[0].failover.200"),
+            ({"trunks": [{**TRUNK, "failover": {"486": "later"}}]}, "trunks[0].failover: 'later' must be one of"),
+            ({"simulator": True, "stir": {"private_key": "a.pem"}}, "stir.private_key"),
+            ({"simulator": True, "stir": {"certificate_url": "https://a.example/b"}}, "stir.private_key"),
             ({"trunks": [{**TRUNK, "password": "a", "password_file": "b"}]}, "give either"),
             ({"simulator": True, "http": {"certificate": "a.pem"}}, "go together"),
             ({"simulator": True, "http": {"listen": []}}, "http.listen: is empty"),
@@ -74,6 +78,31 @@ class SettingsTests(SynchronousTestCase):
             ({"simulator": True, "sip": {"advertise": "example.com"}}, "sip.advertise"),
         ):
             self.assertIn(words, "\n".join(wrong(table)))
+
+    def test_identity(self) -> None:
+        """What would not make a proper header is refused before any call: hosts, templates, URIs, words."""
+        for name, value in (
+            ("host", ""),
+            ("host", "a b"),
+            ("host", "sip.example.com>\r\nX: y"),
+            ("from_domain", "a@b"),
+            ("from_user", "{number}"),
+            ("from_user", "{"),
+            ("asserted_identity", "{}"),
+            ("privacy", "id,header"),
+            ("anonymous_uri", "anonymous"),
+            ("anonymous_uri", "sip:a@b>\nX: y"),
+            ("caller_id", "bob"),
+        ):
+            (line,) = wrong({"trunks": [{**TRUNK, name: value}]})
+            self.assertIn(f"trunks[0].{name}: ", line)
+        for table, path in (
+            ({"calls": {"home_country": "+1"}}, "calls.home_country"),
+            ({"stir": {"certificate_url": "http://a.example/b"}}, "stir.certificate_url"),
+        ):
+            self.assertIn(f"{path}: ", wrong({"simulator": True, **table})[0])
+        for name, value in (("host", "::1"), ("host", "[::1]"), ("from_user", "x{username}"), ("privacy", "header;id")):
+            structure({"trunks": [{**TRUNK, name: value}]}, environment={})
 
     def test_passwords_are_not_shown(self) -> None:
         """A password is in no repr."""
@@ -139,5 +168,5 @@ def setting_names() -> list[str]:
 
     from calledind.settings import TABLES
 
-    tables = {"http", "audio", "calls", "regions", "sip", "rtp", "callbacks", "admin", "simulation", "trunks"}
+    tables = {"http", "audio", "calls", "regions", "sip", "rtp", "stir", "callbacks", "admin", "simulation", "trunks"}
     return [each.name for table in TABLES for each in attrs.fields(table) if each.name not in tables]

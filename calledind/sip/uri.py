@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from urllib.parse import quote as percent_encode
 from urllib.parse import unquote as percent_decode
 
 from calledind.sip.grammar import (
@@ -14,6 +16,15 @@ from calledind.sip.grammar import (
     parameter,
     parse_host_port,
 )
+
+USER_UNRESERVED = "-_.!~*'()&=+$,;?/"
+"What stands for itself before the @, besides letters and digits (§25.1: mark, user-unreserved)."
+_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+
+def escape_user(text: str) -> str:
+    """Write any text as a URI's user part: "#" becomes "%23". What is written as an escape already stays one."""
+    return percent_encode(_PERCENT.sub("%25", text), safe=USER_UNRESERVED + "%", errors="replace")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from calledind.sip.grammar import ParseError
-from calledind.sip.uri import Uri
+from calledind.sip.uri import Uri, escape_user
 
 word = st.text("abcXYZ019-_.!~*'()&=+$,%", min_size=1)
 name = st.text("abcXYZ019-_", min_size=1)
@@ -84,3 +84,27 @@ class UriTests(SynchronousTestCase):
     def test_what_is_written_is_read_back(self, uri: Uri) -> None:
         """Every URI survives writing and reading."""
         self.assertEqual(Uri.parse(str(uri)), uri)
+
+
+class EscapeTests(SynchronousTestCase):
+    def test_what_a_user_part_may_not_have_is_escaped(self) -> None:
+        """Tech prefixes keep their * and +, a # and what else has no place there becomes %xx (§25.1)."""
+        for text, escaped in (
+            ("12345678*+12125550100", "12345678*+12125550100"),
+            ("1234#12125550100", "1234%2312125550100"),
+            ("-_.!~*'()&=+$,;?/", "-_.!~*'()&=+$,;?/"),
+            ('a b@c:d<e>"[f]', "a%20b%40c%3Ad%3Ce%3E%22%5Bf%5D"),
+            ("é\r\n", "%C3%A9%0D%0A"),
+            ("%23", "%23"),
+            ("100%", "100%25"),
+            ("%zz%4", "%25zz%254"),
+            ("\ud800", "?"),
+        ):
+            self.assertEqual(escape_user(text), escaped)
+
+    @settings(deadline=None, derandomize=True)
+    @given(st.text(min_size=1))
+    def test_any_text_makes_a_user_part(self, text: str) -> None:
+        """Whatever the text, the URI is read back with that user part, in that host."""
+        uri = Uri.parse(str(Uri("sip", escape_user(text), "example.com")))
+        self.assertEqual((uri.user, uri.host, uri.password), (escape_user(text), "example.com", None))
