@@ -1,6 +1,6 @@
 """How long a three-minute MP3 takes to become both G.711 encodings, against ffmpeg making one of them.
 
-    python -m tests.benchmarks.prepare [--rounds N]
+    python -m tests.benchmarks.prepare [--quick]
 
 Ours is the library's whole way but the fetch: a job to the decoding process, fork, sandbox, decode, resample, both
 encodings, two files synced. Theirs is a process start, decode, resample with its defaults (which alias 15 dB below
@@ -9,7 +9,6 @@ the voice) and one encoding. Both are measured in turn, in the same run; the med
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import shutil
 import statistics
@@ -22,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from twisted.internet.defer import Deferred, ensureDeferred, succeed
-from twisted.internet.task import react
+from twisted.internet.defer import Deferred, succeed
 
 from calledind.audio.decode import Decoder
 from calledind.audio.fetch import Fetched, NotModified
 from calledind.audio.library import Library
 from calledind.settings import Audio
+from tests.benchmarks.report import Row, in_reactor, options, tell
 
 SECONDS = 180
 GOAL = 1.3
@@ -70,7 +69,7 @@ def theirs(mp3: Path, folder: Path) -> float:
     return time.perf_counter() - began
 
 
-async def measure(reactor: Any, rounds: int) -> float:
+async def compare(reactor: Any, rounds: int) -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         mp3 = make_mp3(folder)
@@ -92,27 +91,29 @@ async def measure(reactor: Any, rounds: int) -> float:
         await library.stop()
     # The first round warms the disk's caches.
     ours, theirs_ = statistics.median(our_times[1:]), statistics.median(their_times[1:])
-    ratio = ours / theirs_
-    print(
-        f"prepare 3 min stereo | ours {ours:.3f} s | ffmpeg {theirs_:.3f} s | ratio {ratio:.2f} (goal <= {GOAL}) "
-        f"| from memory {again * 1e6:.1f} us"
-    )
-    return ratio
+    return [
+        Row(
+            "an MP3 of three minutes made ready",
+            ours / theirs_,
+            "x",
+            GOAL,
+            False,
+            "ffmpeg to one encoding, with a coarser resampler",
+            f"{ours:.3f} s to {theirs_:.3f} s; once more from memory {again * 1e6:.1f} µs",
+        )
+    ]
 
 
-def main(argv: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args(argv)
+def measure(quick: bool) -> list[Row]:
     if shutil.which("ffmpeg") is None:
         raise SystemExit("ffmpeg is needed to compare with")
+    return in_reactor(lambda reactor: compare(reactor, 3 if quick else 9))
 
-    async def run(reactor: Any) -> None:
-        if await measure(reactor, arguments.rounds) > GOAL:
-            raise SystemExit(1)
 
-    react(lambda reactor: ensureDeferred(run(reactor)))
+def main(argv: Sequence[str]) -> int:
+    arguments = options(__doc__).parse_args(argv)
+    return tell(measure(arguments.quick), arguments)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

@@ -1,7 +1,8 @@
 """What a benchmark hands back, and how it is printed: figures that are ratios of two things measured in one run.
 
-Each module beside this one has `measure(quick) -> list[Row]`, and can be run by itself
-(`python -m tests.benchmarks.accepts --quick`) or with the others (`python -m tests.benchmarks`).
+A benchmark is a module beside this one with `measure(quick) -> list[Row]` and `main(argv) -> int`, which has the
+options of `options` and may add its own. It is run by itself (`python -m tests.benchmarks.accepts --quick`) or with
+the others (`python -m tests.benchmarks`), in a process of its own either way: reactors and limits are for one use.
 """
 
 from __future__ import annotations
@@ -9,11 +10,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.table import Table
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+T = TypeVar("T")
 
 UNIT_OF_RATIOS = "x"
 
@@ -43,21 +49,39 @@ class Row:
         return self.figure >= self.goal if self.more_is_better else self.figure <= self.goal
 
 
-Measure = Callable[[bool], list[Row]]
-
-
-def run(measure: Measure, description: str | None, argv: Sequence[str]) -> int:
-    """Measure by the command line's wishes, print a table (or JSON, for `__main__`); returns the exit status."""
+def options(description: str | None) -> argparse.ArgumentParser:
+    """Return what every benchmark's command line takes; a benchmark may add to it."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="seconds in place of a minute; the figures are rougher")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
-    arguments = parser.parse_args(argv)
-    rows = measure(arguments.quick)
+    return parser
+
+
+def tell(rows: Sequence[Row], arguments: argparse.Namespace) -> int:
+    """Print the rows as the command line wishes; returns the exit status."""
     if arguments.json:
         json.dump([asdict(row) for row in rows], sys.stdout)
     else:
         show(rows)
     return status(rows)
+
+
+def in_reactor(work: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
+    """Run the reactor, once in this process, until `work(reactor)` is done; returns or raises what it did."""
+    from twisted.internet import reactor
+
+    outcome: list[T | Failure] = []
+
+    def begin() -> None:
+        done: Deferred[T] = Deferred.fromCoroutine(work(reactor))
+        done.addBoth(outcome.append).addBoth(lambda _: reactor.stop())
+
+    reactor.callWhenRunning(begin)
+    reactor.run()
+    [result] = outcome
+    if isinstance(result, Failure):
+        result.raiseException()
+    return result
 
 
 def status(rows: Iterable[Row]) -> int:

@@ -1,8 +1,10 @@
-"""How evenly the media process paces many calls, and what a packet costs: `python -m tests.benchmarks.rtp [calls]`.
+"""How evenly the media process paces many calls, and what a packet costs.
 
-Prints one table row: calls, seconds, packets lost on the way, the gap between two packets of a call (median,
-99th percentile, longest; by the kernel's clock of the receiving side), and processor time per packet of the
-media process as a ratio to a plain loop of Python's `sendto` that packs each header, measured in the same run.
+    python -m tests.benchmarks.rtp [--quick] [CALLS [SECONDS [PAIRS OF PORTS]]]
+
+The gap between two packets of a call is by the kernel's clock of the receiving side; the processor time of the
+media process for one packet is a ratio to a plain loop of Python's `sendto` that packs each header, measured in the
+same run. With few calls there are few packets in a slice of the 20 ms, and each carries more of the slice's cost.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +25,12 @@ from numpy.typing import NDArray
 from calledind.net import mmsg
 from calledind.net.media_pipe import Unpacker, pack
 from calledind.rtp.packetizer import PACKET_OCTETS
+from tests.benchmarks.report import Row, options, tell
 
+CALLS = 200
+PAIRS = 128
+GAP_GOAL = 25.0
+"Milliseconds."
 FIRST_PORT = 21000
 RECEIVERS = 8
 _SO_RCVBUFFORCE = 33
@@ -126,9 +134,7 @@ class Process:
         self._process.wait()
 
 
-def main(argv: list[str]) -> int:
-    """Run with `argv[0]` calls (200) for `argv[1]` seconds (5), over `argv[2]` pairs of ports (128)."""
-    calls, seconds, pairs = (int(given) for given in [*argv, *("200", "5", "128")[len(argv) :]])
+def pace(calls: int, seconds: int, pairs: int) -> list[Row]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     sink = Sink()
     plain = plain_loop(sink, 40_000)
@@ -166,13 +172,42 @@ def main(argv: list[str]) -> int:
     sent = sum(event[2]["packets_sent"] for event in closed)  # type: ignore[index]
     late = sum(event[2]["packets_late"] for event in closed)  # type: ignore[index]
     gaps = sink.gaps()
-    print("| calls | seconds | sent | lost | late | gap p50 | p99 | longest | CPU per packet | to plain sendto |")
-    print(
-        f"| {calls} | {seconds} | {sent} | {calls * seconds * 50 - got} | {late} | {np.percentile(gaps, 50):.2f} ms"
-        f" | {np.percentile(gaps, 99):.2f} ms | {gaps.max():.2f} ms | {cost / sent * 1e6:.1f} µs"
-        f" | {cost / sent / plain:.2f} |"
-    )
-    return 0
+    what = f"{calls} calls at once"
+    return [
+        Row(
+            f"{what}: gap of two packets, p99",
+            float(np.percentile(gaps, 99)),
+            "ms",
+            GAP_GOAL,
+            False,
+            "20 ms, by the receiving kernel",
+            f"p50 {np.percentile(gaps, 50):.2f} ms, longest {gaps.max():.2f} ms; {late} of {sent} sent late",
+        ),
+        Row(f"{what}: packets lost", calls * seconds * 50 - got, "", 0, False, f"{sent} sent in {seconds} s"),
+        Row(
+            f"{what}: CPU of a packet",
+            cost / sent / plain,
+            "x",
+            None,
+            False,
+            "a plain loop of sendto in Python",
+            f"{cost / sent * 1e6:.1f} µs to {plain * 1e6:.1f} µs",
+        ),
+    ]
+
+
+def measure(quick: bool) -> list[Row]:
+    return pace(CALLS, 2 if quick else 10, PAIRS)
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = options(__doc__)
+    parser.add_argument("calls", nargs="?", type=int, default=CALLS)
+    parser.add_argument("seconds", nargs="?", type=int)
+    parser.add_argument("pairs", nargs="?", type=int, default=PAIRS)
+    arguments = parser.parse_args(argv)
+    seconds = arguments.seconds or (2 if arguments.quick else 10)
+    return tell(pace(arguments.calls, seconds, arguments.pairs), arguments)
 
 
 if __name__ == "__main__":
