@@ -70,6 +70,11 @@ def _check_not_negative(value: float) -> None:
         raise ValueError(f"{value} must not be negative")
 
 
+def _check_one_line(value: str) -> None:
+    if not value.isprintable():
+        raise ValueError(f"{value!r} must have no line ends or other control characters")
+
+
 def _check_digits(values: tuple[str, ...]) -> None:
     for value in values:
         if not (value.isascii() and value.isdigit()):
@@ -131,6 +136,7 @@ _addresses = {CHECK: _check_addresses}
 _networks = {CHECK: _check_networks}
 _ip = {CHECK: _check_ip}
 _positive = {CHECK: _check_positive}
+_one_line = {CHECK: _check_one_line}
 _not_negative = {CHECK: _check_not_negative}
 _digits = {CHECK: _check_digits}
 _host = {CHECK: _check_host}
@@ -271,10 +277,20 @@ class Trunk:
     port: int = 5060
     outbound_proxy: str = ""
     'Where the packets go instead, "host" or "host:port".'
-    username: str = ""
+    username: str = field(default="", metadata=_one_line)
     password: str = field(default="", repr=False)
     password_file: Path | None = None
     "Read instead of `password`; a relative path is below $CREDENTIALS_DIRECTORY where that is set."
+    digest_md5: bool = True
+    "Whether a challenge may be answered by MD5 where nothing stronger is offered (RFC 8760)."
+    register: bool = False
+    "Whether it is told where we are (RFC 3261 §10), and asked for calls only while it knows."
+    register_expires: int = field(default=3600, metadata=_positive)
+    "Seconds that a registration shall last; the carrier decides."
+    register_user: str = field(default="", metadata=_one_line)
+    "User part of the address that is registered, where it isn't `username`."
+    register_required: bool = True
+    "Whether it gets no calls while it does not know where we are."
     caller_id: str = field(default="", metadata={CHECK: _check_caller_id})
     'Used in place of a request\'s caller_id 0000000000; "anonymous" tells the callee none.'
     from_user: str = field(default="{caller}", metadata=_template)
@@ -496,6 +512,8 @@ def _consistency(settings: Settings) -> Iterator[str]:
                 yield f'trunks[{index}].failover.{status}: must be a SIP status from "300" to "699"'
         if not trunk.codecs:
             yield f'trunks[{index}].codecs: must name at least one of "PCMU", "PCMA"'
+        if trunk.register and not (trunk.username or trunk.register_user):
+            yield f"trunks[{index}].register: needs a username, or a register_user where your address is enough"
         if trunk.password and trunk.password_file:
             yield f"trunks[{index}].password_file: give either this or password"
     if (settings.stir.private_key is None) != (not settings.stir.certificate_url):

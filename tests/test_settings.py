@@ -32,6 +32,15 @@ class SettingsTests(SynchronousTestCase):
         self.assertIn("trunks: is required", line)
         self.assertIn("simulator = true", line)
 
+    def test_register(self) -> None:
+        """A registration needs somebody to be registered; names are of one line."""
+        (line,) = wrong({"trunks": [{**TRUNK, "register": True}]})
+        self.assertIn("trunks[0].register: needs a username", line)
+        for name in ("username", "register_user"):
+            structure({"trunks": [{**TRUNK, "register": True, name: "a b;c@d #é"}]}, environment={})
+            (line,) = wrong({"trunks": [{**TRUNK, name: "a\r\nb"}]})
+            self.assertIn(f"trunks[0].{name}: 'a\\r\\nb' must have no line ends", line)
+
     def test_both(self) -> None:
         """A trunk beside the built-in carrier is a contradiction."""
         self.assertIn("simulator: must be false", wrong({"simulator": True, "trunks": [TRUNK]})[0])
