@@ -130,6 +130,28 @@ def _check_url(value: str) -> None:
         raise ValueError(f'"{value}" must be an https URL')
 
 
+def _check_port(value: int) -> None:
+    if not 0 <= value <= 65535:
+        raise ValueError(f"{value} must be a port, from 0 to 65535")
+
+
+def _check_bind(value: str) -> None:
+    if value:
+        parse_address(value)
+
+
+STUN_SERVER = re.compile(r"stun:([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
+"Host and port of a trunk's `advertise`."
+
+
+def _check_advertise(value: str) -> None:
+    if value != "received" and STUN_SERVER.fullmatch(value) is None:
+        try:
+            _check_ip(value)
+        except ValueError:
+            raise ValueError(f'"{value}" must be an IP address, "received" or "stun:HOST:PORT"') from None
+
+
 CHECK = "check"
 "Key of a field's metadata: what raises ValueError for a value of the right type that is no good."
 _addresses = {CHECK: _check_addresses}
@@ -233,9 +255,11 @@ class Sip:
     """Our side of the signalling."""
 
     bind: tuple[str, ...] = field(default=("0.0.0.0:5060",), metadata=_addresses)
-    'UDP, each ADDRESS:PORT. "[::]:5060" takes IPv4 and IPv6. Port 0 takes any.'
+    'UDP and TCP, each ADDRESS:PORT. "[::]:5060" takes IPv4 and IPv6. Port 0 takes any.'
     advertise: str = field(default="", metadata=_ip)
     "Public IP address to name in Via, Contact and SDP; empty: the one that packets to the trunk leave from."
+    dns_servers: tuple[str, ...] = field(default=(), metadata=_addresses)
+    "Name servers that are asked for trunks, each ADDRESS:PORT; none: those of /etc/resolv.conf."
     user_agent: str = "calledin"
     t1: float = field(default=0.5, metadata=_positive)
     "RFC 3261 T1, the round-trip estimate, in seconds."
@@ -274,9 +298,29 @@ class Trunk:
     name: str
     host: str = field(metadata=_host)
     "Domain or address of the Request-URI."
-    port: int = 5060
+    port: int = field(default=0, metadata={CHECK: _check_port})
+    "0: what DNS says (SRV), else 5060, with TLS 5061."
     outbound_proxy: str = ""
     'Where the packets go instead, "host" or "host:port".'
+    transport: Literal["udp", "tcp", "tls", "auto"] = "udp"
+    '"auto": what DNS says (NAPTR, SRV; RFC 3263), else UDP.'
+    large_by_tcp: bool = False
+    "Whether a request of more than 1,300 octets may go by TCP instead of UDP (RFC 3261 §18.1.1)."
+    sips: bool = False
+    "Whether URIs are of sips, which asks for TLS at every hop."
+    tls_name: str = field(default="", metadata={CHECK: _check_domain})
+    "Name that the certificate must be for; empty: that of `outbound_proxy`, else `host`."
+    tls_ca: Path | None = None
+    "PEM, the certificates to believe; empty: the system's."
+    tls_certificate: Path | None = None
+    "PEM, ours, the chain from the leaf up, for carriers that ask for one."
+    tls_private_key: Path | None = None
+    "PEM."
+    bind: str = field(default="", metadata={CHECK: _check_bind})
+    "ADDRESS:PORT that its messages leave from; empty: one of `sip.bind`."
+    advertise: str = field(default="", metadata={CHECK: _check_advertise})
+    """Behind a NAT, the address to name to it: an IP address, "received" (what its responses say), or
+    "stun:HOST:PORT" (what a STUN server says, RFC 8489); empty: `sip.advertise`."""
     username: str = field(default="", metadata=_one_line)
     password: str = field(default="", repr=False)
     password_file: Path | None = None
@@ -322,7 +366,15 @@ class Trunk:
     channels: int = field(default=100, metadata=_positive)
     "Calls at the same time."
     calls_per_second: float = field(default=10.0, metadata=_positive)
-    codecs: tuple[Literal["PCMU", "PCMA"], ...] = ("PCMU", "PCMA")
+    calls_per_second_per_address: float = field(default=0.0, metadata=_not_negative)
+    "New calls to one of the addresses that its name has; 0: no limit of their own."
+    codecs: tuple[Literal["PCMU", "PCMA", "G722", "opus"], ...] = ("PCMU", "PCMA")
+    "In the order of preference. Each that any trunk names is encoded for every MP3; Opus takes the longest."
+    nat: bool = False
+    """Whether media that comes from another port than the SDP says is followed, as a callee behind a NAT needs it:
+    within the first seconds, once, and only from the address of the signalling or of the SDP."""
+    inband_dtmf: bool = False
+    "Whether keys are listened for in the callee's sound too (PCMU and PCMA); it costs for every received packet."
     reasons: Mapping[str, int] = Factory(dict)
     "SIP status -> reason of the callback (0, 1, 3, 5 or 8), where this carrier means something else by it."
     failover: Mapping[str, Literal["final", "next", "slow", "pause"]] = Factory(dict)
@@ -511,7 +563,11 @@ def _consistency(settings: Settings) -> Iterator[str]:
             if not (status.isdigit() and 300 <= int(status) <= 699):
                 yield f'trunks[{index}].failover.{status}: must be a SIP status from "300" to "699"'
         if not trunk.codecs:
-            yield f'trunks[{index}].codecs: must name at least one of "PCMU", "PCMA"'
+            yield f'trunks[{index}].codecs: must name at least one of "PCMU", "PCMA", "G722", "opus"'
+        if trunk.sips and trunk.transport not in ("tls", "auto"):
+            yield f'trunks[{index}].sips: needs transport = "tls"'
+        if (trunk.tls_certificate is None) != (trunk.tls_private_key is None):
+            yield f"trunks[{index}].tls_certificate: tls_certificate and tls_private_key go together"
         if trunk.register and not (trunk.username or trunk.register_user):
             yield f"trunks[{index}].register: needs a username, or a register_user where your address is enough"
         if trunk.password and trunk.password_file:
