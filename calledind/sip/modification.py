@@ -34,13 +34,14 @@ class Modification:
         authenticator: Authenticator | None,
         make: Callable[[], Request],
         *,
+        offers: bool,
         may_begin: Callable[[], bool],
         wanted: Callable[[], bool],
         done: Callable[[Response | TransactionFailure], None],
     ) -> None:
-        """`make` builds the request, for each try anew. `may_begin`: no other offer is open. `wanted`: the dialog
-        isn't over. `done` hears the final response, or that there is none, once; but never where the dialog ends
-        before."""
+        """`make` builds the request, for each try anew; `offers`: it has an offer in it. `may_begin`: no other offer
+        is open. `wanted`: the dialog isn't over. `done` hears the final response, or that there is none, once; but
+        never where the dialog ends before."""
         self.is_open = False
         "Sent, and without a final response yet."
         self.is_over = False
@@ -50,6 +51,7 @@ class Modification:
         self._local = local
         self._authenticator = authenticator
         self._make = make
+        self._offers = offers
         self._may_begin = may_begin
         self._wanted = wanted
         self._done = done
@@ -66,6 +68,11 @@ class Modification:
         send_challenged(
             self._layer, self._dialog.next_hop, self._make, self._authenticator, self._heard, wanted=self._wanted
         )
+
+    @property
+    def has_open_offer(self) -> bool:
+        """Whether the peer's offers have to wait."""
+        return self.is_open and self._offers
 
     def stop(self) -> None:
         """Don't ask again."""

@@ -321,14 +321,15 @@ class InviteSession:
         return self._usage
 
     def _leave(self, news: object) -> None:
-        if self._usage is not None:
-            self._usage.acknowledge(self._credentials)
-            self._usage.bye(self._reason)
+        assert self._usage is not None
+        self._usage.acknowledge(self._credentials)
+        self._usage.bye(self._reason)
 
     def _answered_again(self, response: Response) -> None:
         if self._usage is not None and (response.to.tag or "") == self._usage.dialog.remote_tag:
             self._usage.success_repeated()
-        elif self._request is not None:
+        else:
+            assert self._request is not None
             self._stray(self._request, response)
 
     def _stray(self, request: Request, response: Response) -> None:
@@ -414,8 +415,8 @@ class InviteSession:
         layer.request(cancellation(self._request, headers), self.invitation.target, lambda news: None)
 
     def _cancel_expired(self, news: object) -> None:
-        if self._transaction is not None:
-            self._transaction.terminate()
+        assert self._transaction is not None
+        self._transaction.terminate()
         self._over(Refused(487, "Request Terminated", warning="no final response followed the CANCEL"))
 
     def _over(self, event: Refused | Unreachable | Ended) -> None:

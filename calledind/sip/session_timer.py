@@ -108,7 +108,7 @@ class SessionTimer:
         """Return the headers of a refresh of ours."""
         if not self.seconds:
             return []
-        headers = [("Session-Expires", str(SessionExpires(self.seconds, "uac")))]
+        headers = [("Session-Expires", str(SessionExpires(max(self.seconds, self.least), "uac")))]
         return [*headers, ("Min-SE", str(self.least))] if self.least > LEAST else headers
 
     def serve(self, request: Request) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ responses an INVITE gets, when, with how many To tags, and who hangs up.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from calledind.model import Address
@@ -14,10 +14,11 @@ from calledind.sip.body import SDP, session_description
 from calledind.sip.client import TransactionFailure
 from calledind.sip.dialog import Dialog
 from calledind.sip.message import Request, response_to
+from calledind.sip.reliable import ReliableProvisionals
 from calledind.sip.server import InviteServerTransaction
 from calledind.sip.timers import Intervals, Timers, TimerSet
 from calledind.sip.transactions import Send, Trace, TransactionLayer, new_tag
-from calledind.sip.usage import ALLOW, Endpoint, Headers, InviteUsage, Renegotiate, State, contact
+from calledind.sip.usage import ALLOW, Endpoint, InviteUsage, Renegotiate, State, contact
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class IncomingCall:
         self._endpoint = endpoint
         self._local = endpoint.local(source)
         self._over = over
-        self._early: set[str] = set()
+        self._early: dict[str, ReliableProvisionals] = {}
         self._legs: dict[str, InviteUsage] = {}
         self._refused = False
         self._timers = TimerSet(endpoint.layer.timers)
@@ -86,7 +87,7 @@ class IncomingCall:
         """Forget a call that has no final response yet, as a callee would that lost its power."""
         if not self._refused and not self._legs:
             self._refused = True
-            self._timers.stop_all()
+            self._stop_waiting()
             self._transaction.terminate()
             self._end("never answered")
 
@@ -95,40 +96,78 @@ class IncomingCall:
         status: int,
         phrase: str | None = None,
         sdp: bytes = b"",
-        headers: Headers = (),
+        headers: Sequence[tuple[str, str]] = (),
         to_tag: str | None = None,
+        reliable: bool = False,
     ) -> bool:
         """Send a response; False, and nothing is sent, where a final one has left.
 
-        A second 2xx with another `to_tag` is sent all the same: that is what a fork looks like.
+        A second 2xx with another `to_tag` is sent all the same: that is what a fork looks like. `reliable`: a
+        provisional one is repeated until its PRACK comes, and what follows it waits for that (RFC 3262).
         """
         tag = to_tag or self.tag
-        success = 200 <= status < 300
-        if self._refused or tag in self._legs or (self._legs and not success):
+        if self._is_final(tag, status):
             return False
         self._timers.stop_all()
-        own = [*headers, ("Server", self._endpoint.product)]
-        if 100 < status < 300:
-            own = [contact(self._local), ("Allow", ALLOW), *_record_route(self.request), *own]
-        if sdp:
-            own.append(("Content-Type", SDP))
-        response = response_to(self.request, status, phrase, tag if status > 100 else None, own, sdp)
-        if success:
-            self._answer(tag)
-        elif status >= 300:
+        if status <= 100:
+            self._transaction.respond(response_to(self.request, status, phrase, headers=self._described(headers, sdp)))
+            return True
+        if status >= 300:
             self._refused = True
-        elif status > 100:
-            self._early.add(tag)
-        self._transaction.respond(response)
-        if success:
-            leg = self._legs[tag]
-            leg.await_ack(
-                self.request,
-                self.source,
-                self._transaction.last,
-                lambda ack: self.report(Acked(session_description(ack), tag)),
-            )
+            self._stop_waiting()
+            response = response_to(self.request, status, phrase, tag, self._described(headers, sdp), sdp)
+            self._transaction.respond(response)
+            return True
+        early = self._early.get(tag)
+        if early is None:
+            layer = self._endpoint.layer
+            early = self._early[tag] = ReliableProvisionals(self._never_acknowledged, layer.timers, layer.intervals)
+        own = [contact(self._local), ("Allow", ALLOW), *_record_route(self.request), *headers]
+
+        def send(more: Sequence[tuple[str, str]] = ()) -> Callable[[], None]:
+            response = response_to(self.request, status, phrase, tag, self._described([*own, *more], sdp), sdp)
+            self._transaction.respond(response)
+            return lambda: self._transaction.respond(response)
+
+        def succeed() -> None:
+            if not self._is_final(tag, status):
+                self._stop_waiting()
+                self._answer(tag)
+                send()
+                acked = lambda ack: self.report(Acked(session_description(ack), tag))  # noqa: E731
+                self._legs[tag].await_ack(self.request, self.source, self._transaction.last, acked)
+
+        if status >= 200:
+            early.then(succeed)
+        elif reliable:
+            early.add(send)
+        else:
+            send()
         return True
+
+    def _is_final(self, tag: str, status: int) -> bool:
+        return self._refused or tag in self._legs or (bool(self._legs) and not 200 <= status < 300)
+
+    def _described(self, headers: Sequence[tuple[str, str]], sdp: bytes) -> list[tuple[str, str]]:
+        described = [*headers, ("Server", self._endpoint.product)]
+        return [*described, ("Content-Type", SDP)] if sdp else described
+
+    def pracked(self, prack: Request, source: Address) -> None:
+        """Take a PRACK of the caller's (RFC 3262 §3)."""
+        early = self._early.get(prack.to.tag or "")
+        if early is None or not early.is_due(prack):
+            self._endpoint.answer(prack, source, 481)
+            return
+        self._endpoint.answer(prack, source, 200)
+        early.acknowledged()
+
+    def _never_acknowledged(self) -> None:
+        self.respond(504)
+
+    def _stop_waiting(self) -> None:
+        self._timers.stop_all()
+        for early in self._early.values():
+            early.stop()
 
     @property
     def is_answered(self) -> bool:
@@ -241,6 +280,8 @@ class Uas:
             known = self._endpoint.answer_cancel(request, source, call.tag if call else "")
             if known and call is not None and call.request.cseq.number == request.cseq.number:
                 call.cancel()
+        elif request.method == "PRACK" and call is not None:
+            call.pracked(request, source)
         elif usage is not None:
             usage.receive(request, source)
         elif request.method == "ACK":

@@ -270,6 +270,7 @@ class InviteUsage:
             self._local,
             self._authenticator,
             make,
+            offers=bool(offer),
             may_begin=lambda: not self._offer_is_open and self._success is None,
             wanted=lambda: self.state is CONFIRMED,
             done=done,
@@ -290,7 +291,7 @@ class InviteUsage:
 
     def _refreshed(self, news: Response | TransactionFailure) -> None:
         status = news.status if isinstance(news, Response) else 408
-        if isinstance(news, Response) and status == 422 and least_session(news) > self._session.least:
+        if isinstance(news, Response) and status == 422 and least_session(news) > self._session.seconds:
             self._session.too_small(news)
             self._refresh()
         elif status in (405, 501) and self._peer_updates:
@@ -373,7 +374,7 @@ class InviteUsage:
 
     @property
     def _offer_is_open(self) -> bool:
-        ours = self._modification is not None and self._modification.is_open
+        ours = self._modification is not None and self._modification.has_open_offer
         return self.state is UNCONFIRMED or ours or (self._success is not None and self._we_offered)
 
     def _reinvited(self, request: Request, source: Address) -> None:

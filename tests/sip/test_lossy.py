@@ -87,6 +87,28 @@ def holds(world: World, call: IncomingCall) -> None:
     later(world, 3, hold)
 
 
+def is_reliable(world: World, call: IncomingCall) -> None:
+    later(world, 0.1, lambda: call.respond(183, sdp=ANSWER, reliable=True))
+    later(world, 0.2, lambda: call.respond(180, reliable=True))
+    later(world, 0.5, lambda: call.respond(200))
+
+
+def is_refreshed(world: World, call: IncomingCall) -> None:
+    later(world, 0.5, lambda: call.respond(200, sdp=ANSWER, headers=[("Session-Expires", "10;refresher=uac")]))
+
+
+def offers_at_once(world: World, call: IncomingCall) -> None:
+    "Our refresh, which has no offer, and their hold meet."
+    is_refreshed(world, call)
+    call.renegotiate = lambda offer: ANSWER
+
+    def hold() -> None:
+        if call.is_answered:
+            call.reinvite(ANSWER, lambda status, sdp: None)
+
+    later(world, 5.52, hold)
+
+
 def is_silent(world: World, call: IncomingCall) -> None:
     call.stay_silent()
 
@@ -104,6 +126,10 @@ FLOWS = {
     "acknowledged late": Flow(answers, ends=5, acknowledges_after=2),
     "fork": Flow(forks, ends=5),
     "hold": Flow(holds, ends=8),
+    "reliable": Flow(is_reliable, ends=5),
+    "reliable and cancelled": Flow(is_reliable, ends=0.25, expected=Refused),
+    "refreshed": Flow(is_refreshed, ends=12),
+    "refreshed and held at once": Flow(offers_at_once, ends=12),
     "silence": Flow(is_silent, expected=Unreachable),
 }
 
@@ -199,7 +225,7 @@ class LossyTests(SynchronousTestCase):
 
     def test_a_lost_message_changes_nothing(self) -> None:
         """Where one message is lost, the last word is what it is without the loss: that is what repeats are for."""
-        for name in ("we leave", "they leave", "refused", "challenged", "cancelled", "fork", "hold"):
+        for name in ("we leave", "they leave", "refused", "challenged", "cancelled", "fork", "hold", "reliable"):
             flow = FLOWS[name]
             straight = perform(flow, lambda datagram: [DELAY])
             for number in range(len(straight.network.sent)):
