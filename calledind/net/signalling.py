@@ -1,27 +1,70 @@
-"""The sockets of SIP, and the way to each trunk: names to addresses, and which address of ours leads there."""
+"""SIP's transports, and the way to each trunk: names to addresses, connections, and our own address towards it."""
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
-from twisted.internet.defer import Deferred
-from twisted.internet.error import CannotListenError
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from calledind.model import Address
+from calledind.net import stun
 from calledind.net.datagram import SipDatagram
+from calledind.net.dns import Dns, is_ip
+from calledind.net.next_hop import Chooser, Group, Place, Server, find
+from calledind.net.public import PublicAddresses
 from calledind.net.resolve import ResolveError, Resolver
-from calledind.settings import Sip, Trunk, parse_address
+from calledind.net.sockets import Sockets
+from calledind.net.stream import CONNECT_TIMEOUT, Streams
+from calledind.net.tls import TlsError, client_options
+from calledind.settings import STUN_SERVER, Sip, Trunk, parse_address
+from calledind.sip.header import Via
+from calledind.sip.target import Target, transport_of
+from calledind.sip.transactions import host_port
 from calledind.sip.useragent import UserAgent
 
 LOOK_AGAIN = 60.0
 "Seconds between two look-ups of the trunks' names, so that what they send is known to be theirs."
+KEEP_ALIVE = 25.0
+"Seconds between two empty datagrams to a trunk beyond a NAT, which forgets us otherwise (RFC 5626 §3.5.1)."
+
+
+@dataclass(slots=True)
+class _Route:
+    """What is known of the way to one trunk."""
+
+    trunk: Trunk
+    chooser: Chooser
+    groups: Sequence[Group] = ()
+    "As last found."
+    last: Address | None = None
+    "Where a request went last."
+
+    def places(self) -> list[Place]:
+        return [place for group in self.groups for server in group for place in server.places]
+
+
+@dataclass(slots=True)
+class _Looks:
+    """Timers."""
+
+    look_up: Any = None
+    keep_alive: Any = None
+
+    def stop(self) -> None:
+        for timer in (self.look_up, self.keep_alive):
+            if timer is not None and timer.active():
+                timer.cancel()
 
 
 class Signalling:
-    """One user agent on the sockets of the settings."""
+    """One user agent on the transports of the settings."""
 
     log = Logger()
 
@@ -36,63 +79,107 @@ class Signalling:
         self._reactor = reactor
         self._settings = settings
         self._resolver = resolver
-        self._sockets: list[SipDatagram] = []
-        self._trunks: Sequence[Trunk] = ()
-        self._addresses: dict[str, tuple[str, ...]] = {}
-        "Host of a trunk -> its addresses, as last looked up."
+        self._dns = Dns(reactor, resolver, servers=[parse_address(text) for text in settings.dns_servers])
+        self._routes: dict[str, _Route] = {}
         self._trusted: frozenset[str] = frozenset()
         "All of the trunks' addresses: asked for every datagram, so it is kept up to date and not looked for."
-        self._hosts: dict[str, str] = {}
-        "IP address of a target -> the address of ours that datagrams to it leave from."
-        self._looks: Any = None
+        self._public = PublicAddresses(reactor)
+        self._timers = _Looks()
         self.user_agent = UserAgent(
             send=self._send,
             timers=reactor,
             local=self._local,
             user_agent=settings.user_agent,
             t1=settings.t1,
-            trusted=lambda address: address in self._trusted,
+            trusted=self._is_trusted,
             trace=trace,
+            larger=self._larger,
+            seen_as=self._seen_as,
+        )
+        self._streams = Streams(
+            reactor,
+            connect=self._connect,
+            received=self.user_agent.message_received,
+            unreadable=self.user_agent.unreadable,
+            failed=self._stream_failed,
+            welcome=self._is_trusted,
+        )
+        self._sockets = Sockets(
+            reactor, self._datagram_received, self.user_agent.transport_failed, self._streams.factory()
         )
 
     def start(self, trunks: Sequence[Trunk]) -> None:
-        """Open the sockets. Raises OSError that says which can't be opened."""
+        """Open the sockets. Raises OSError that says what can't be opened or read."""
         for text in self._settings.bind:
-            sock = SipDatagram(self.user_agent.datagram_received, self.user_agent.transport_failed)
-            try:
-                sock.bind(self._reactor, parse_address(text))
-            except CannotListenError as error:
-                raise OSError(f"sip.bind: {text} can't be listened on: {error.socketError}") from None
-            self._sockets.append(sock)
-        self.use_trunks(trunks)
+            self._sockets.open(text, "sip.bind")
+        for trunk in trunks:
+            if trunk.transport == "tls":
+                _tls_options(trunk)
+        self.use_trunks(trunks, strict=True)
 
-    def use_trunks(self, trunks: Sequence[Trunk]) -> None:
-        """Take datagrams of these trunks from now on."""
-        self._trunks = trunks
-        hosts = {_next_hop(trunk)[0] for trunk in trunks}
-        self._addresses = {host: known for host, known in self._addresses.items() if host in hosts}
+    def use_trunks(self, trunks: Sequence[Trunk], *, strict: bool = False) -> None:
+        """Take messages of these trunks from now on. `strict`: raises OSError where a socket can't be opened."""
+        for trunk in trunks:
+            try:
+                if trunk.bind:
+                    self._sockets.open(trunk.bind, f"trunks: {trunk.name}: bind")
+            except OSError as error:
+                if strict:
+                    raise
+                self.log.error("{error}", error=str(error))
+        before, self._routes = self._routes, {}
+        for trunk in trunks:
+            route = before.get(trunk.name)
+            if route is None or _next_hop(route.trunk) != _next_hop(trunk):
+                route = _Route(trunk, Chooser(self._reactor.seconds))
+            route.trunk = trunk
+            self._routes[trunk.name] = route
+        self._public.keep(set(self._routes))
         self._trust()
+        self._timers.stop()
         self._look_up()
+        self._keep_alive()
 
     def stop(self) -> None:
-        if self._looks is not None and self._looks.active():
-            self._looks.cancel()
-        for sock in self._sockets:
-            sock.close()
+        self._timers.stop()
+        self._streams.stop()
+        self._sockets.close()
 
-    def locate(self, trunk: Trunk) -> Deferred[Address]:
-        """Find where a trunk's datagrams go. Fails with OSError."""
-        return Deferred.fromCoroutine(self._locate(trunk))
+    # the way to a trunk
+
+    def locate(self, trunk: Trunk, tried: Collection[Address] = ()) -> Deferred[Address]:
+        """Find where a trunk's next call goes, none of those that were tried; a connection is opened where one is
+        needed. Fails with OSError."""
+        return Deferred.fromCoroutine(self._locate(trunk, tried))
+
+    def has_more(self, trunk: Trunk, tried: Collection[Address]) -> bool:
+        """Whether a trunk has a target that was not tried yet, and is well."""
+        route = self._routes.get(trunk.name)
+        return route is not None and route.chooser.is_well(route.groups, [_place(target) for target in tried])
+
+    def failed(self, target: Address, retry_after: int | None = None) -> None:
+        """Leave a target alone for a while (RFC 3263 §4.3), or for the seconds that it asked for."""
+        route = self._route(target)
+        if route is not None:
+            route.chooser.failed(_place(target), retry_after)
+
+    def works(self, target: Address) -> None:
+        """A target has answered."""
+        route = self._route(target)
+        if route is not None:
+            route.chooser.works(_place(target))
 
     def probe(self, trunk: Trunk, report: Callable[[int | None], None]) -> None:
         """Ask with an OPTIONS whether a trunk is there; `report` hears the status, or None."""
 
         async def ask() -> None:
             try:
-                target = await self._locate(trunk)
-                self.user_agent.options(target, f"sip:{_bracketed(trunk.host)}", report)
+                target = await self._locate(trunk, ())
             except OSError:
                 report(None)
+            else:
+                scheme = "sips" if trunk.sips else "sip"
+                self.user_agent.options(target, f"{scheme}:{_bracketed(trunk.host)}", report)
 
         Deferred.fromCoroutine(ask()).addErrback(lambda failure: self.log.failure("a trunk's probe", failure))
 
@@ -100,90 +187,209 @@ class Signalling:
         """Return the IP address that we name to this target, in Via, Contact and SDP. Raises OSError."""
         return self._local(target)[0]
 
-    async def _locate(self, trunk: Trunk) -> Address:
-        host, port = _next_hop(trunk)
-        if _is_ip(host):
-            return _canonical(host), port
+    async def _locate(self, trunk: Trunk, tried: Collection[Address]) -> Address:
+        route = self._routes.get(trunk.name)
+        if route is None:
+            raise OSError(f"there is no trunk {trunk.name} any more")
+        groups = await self._find(route)
+        without = [_place(target) for target in tried]
+        words = f"{trunk.name} has no other address"
+        while True:
+            chosen = route.chooser.choose(groups, without, trunk.calls_per_second_per_address)
+            if chosen is None:
+                raise OSError(words)
+            place, wait = chosen
+            if wait > 0:
+                await deferLater(self._reactor, wait)
+            target = route.last = Target(place.host, place.port, place.transport, trunk.name)
+            if place.transport == "udp":
+                return target
+            try:
+                await self._streams.open(target)
+            except OSError as error:
+                words = f"{host_port(target)}: {error}"
+                route.chooser.failed(place)
+                without.append(place)
+            else:
+                return target
+
+    async def _find(self, route: _Route) -> Sequence[Group]:
+        """Return a trunk's places of the families that we have sockets for, and note that they are its. Raises
+        OSError."""
+        host, port = _next_hop(route.trunk)
         try:
-            addresses = tuple(await self._resolver.resolve(host))
-        except ResolveError as error:
-            addresses = self._addresses.get(host, ())
-            if not addresses:
-                raise OSError(f"{host}: {error}") from None
-        self._learn(host, addresses)
-        usable = [address for address in addresses if self._socket_to(address) is not None]
-        if not usable:
+            found = await find(self._dns, host, port, route.trunk.transport)
+        except OSError:
+            if not route.groups:
+                raise
+            return route.groups
+        groups = [
+            [
+                Server(tuple(place for place in server.places if self._reaches(place, route)), server.weight)
+                for server in group
+            ]
+            for group in found
+        ]
+        before = set(route.places())
+        route.groups = groups
+        if set(route.places()) != before:
+            self._trust()
+        if not route.places():
             raise OSError(f"{host} has no address of a family that sip.bind has a socket for")
-        return usable[0], port
+        return groups
+
+    def _reaches(self, place: Place, route: _Route) -> bool:
+        return self._sockets.to(place.host, route.trunk.bind) is not None
 
     def _look_up(self) -> None:
-        if self._looks is not None and self._looks.active():
-            self._looks.cancel()
-        for trunk in self._trunks:
-            Deferred.fromCoroutine(self._locate(trunk)).addErrback(self._not_found, trunk)
-        self._looks = self._reactor.callLater(LOOK_AGAIN, self._look_up)
+        for route in self._routes.values():
+            Deferred.fromCoroutine(self._refresh(route)).addErrback(self._not_found, route.trunk)
+        self._timers.look_up = self._reactor.callLater(LOOK_AGAIN, self._look_up)
+
+    async def _refresh(self, route: _Route) -> None:
+        await self._find(route)
+        trunk = route.trunk
+        server = STUN_SERVER.fullmatch(trunk.advertise)
+        if server is not None:
+            await self._ask_stun(route, server[1].strip("[]"), int(server[2] or stun.DEFAULT_PORT))
+        elif trunk.advertise == "received" and self._public.of(trunk.name) is None:
+            self.probe(trunk, lambda status: None)
+
+    async def _ask_stun(self, route: _Route, host: str, port: int) -> None:
+        try:
+            addresses = [host] if is_ip(host) else await self._resolver.resolve(host)
+        except ResolveError as error:
+            raise OSError(f"advertise: {host}: {error}") from None
+        for address in addresses:
+            sock = self._sockets.to(address, route.trunk.bind)
+            if sock is not None:
+                self._public.ask(route.trunk.name, sock, (address, port))
+                return
 
     def _not_found(self, failure: Any, trunk: Trunk) -> None:
         self.log.warn("trunk {name} can't be found: {error}", name=trunk.name, error=failure.getErrorMessage())
 
-    def _learn(self, host: str, addresses: tuple[str, ...]) -> None:
-        if self._addresses.get(host) != addresses:
-            self._addresses[host] = addresses
-            self._trust()
+    def _keep_alive(self) -> None:
+        for route in self._routes.values():
+            if route.last is not None and transport_of(route.last) == "udp" and _beyond_nat(route.trunk):
+                sock = self._sockets.to(route.last[0], route.trunk.bind)
+                if sock is not None:
+                    _try_to_send(sock, route.last)
+        self._timers.keep_alive = self._reactor.callLater(KEEP_ALIVE, self._keep_alive)
+
+    # who is one of a trunk's
 
     def _trust(self) -> None:
-        trusted = {_canonical(address) for addresses in self._addresses.values() for address in addresses}
-        hosts = (_next_hop(trunk)[0] for trunk in self._trunks)
-        self._trusted = frozenset(trusted.union(_canonical(host) for host in hosts if _is_ip(host)))
+        hosts = [_next_hop(route.trunk)[0] for route in self._routes.values()]
+        places = [place.host for route in self._routes.values() for place in route.places()]
+        self._trusted = frozenset(str(ipaddress.ip_address(host)) for host in hosts + places if is_ip(host))
 
-    def _socket_to(self, address: str) -> SipDatagram | None:
-        family = ":" in address
-        same = [sock for sock in self._sockets if (":" in sock.address[0]) == family]
-        # A socket on [::] carries IPv4 as well.
-        both = [sock for sock in self._sockets if sock.address[0] == "::"]
-        return next(iter(same + both), None)
+    def _is_trusted(self, address: str) -> bool:
+        return address in self._trusted
+
+    # messages out and in
+
+    def _route(self, target: Address) -> _Route | None:
+        return self._routes.get(target.trunk) if isinstance(target, Target) else None
+
+    def _bind(self, target: Address) -> str:
+        route = self._route(target)
+        return "" if route is None else route.trunk.bind
 
     def _send(self, data: bytes, target: Address) -> None:
-        sock = self._socket_to(target[0])
+        if isinstance(target, Target) and target.transport != "udp":
+            self._streams.send(data, target)
+            return
+        sock = self._sockets.to(target[0], self._bind(target))
         if sock is None:
             raise OSError(f"sip.bind has no socket for {target[0]}")
         sock.send(data, target)
 
+    def _datagram_received(self, sock: SipDatagram, data: bytes, source: Address) -> None:
+        if stun.is_stun(data):
+            self._public.stun_received(data, source)
+        else:
+            self.user_agent.datagram_received(data, source)
+
+    def _connect(self, target: Target, factory: Any) -> Deferred[Any]:
+        route = self._route(target)
+        bound = self._sockets.outgoing(target[0], self._bind(target))
+        kind = TCP6ClientEndpoint if ":" in target[0] else TCP4ClientEndpoint
+        endpoint: Any = kind(self._reactor, target[0], target[1], timeout=CONNECT_TIMEOUT, bindAddress=bound)
+        if target.transport == "tls":
+            try:
+                if route is None:
+                    raise TlsError(f"there is no trunk {target.trunk} any more")
+                endpoint = wrapClientTLS(_tls_options(route.trunk), endpoint)
+            except TlsError as error:
+                return fail(error)
+        connecting: Deferred[Any] = endpoint.connect(factory)
+        return connecting
+
+    def _stream_failed(self, target: Target, words: str) -> None:
+        self.user_agent.transport_failed(target, f"{host_port(target)}: {words}")
+
+    def _larger(self, target: Address) -> Address | None:
+        route = self._route(target)
+        if route is None or not route.trunk.large_by_tcp:
+            return None
+        return Target(*target, "tcp", route.trunk.name)
+
+    # our own address
+
     def _local(self, target: Address) -> Address:
-        sock = self._socket_to(target[0])
-        if sock is None:
-            raise OSError(f"sip.bind has no socket for {target[0]}")
-        if self._settings.advertise:
-            return self._settings.advertise, sock.address[1]
-        host = self._hosts.get(target[0])
-        if host is None:
-            if len(self._hosts) > 1000:
-                self._hosts.clear()
-            host = self._hosts[target[0]] = sock.local_address(target)[0]
-        return host, sock.address[1]
+        """Return what we call ourselves towards a target. Raises OSError where there is no way there."""
+        route = self._route(target)
+        transport = transport_of(target)
+        host, port = self._sockets.local_address(target, self._bind(target))
+        if transport == "tls" and isinstance(target, Target):
+            # Nobody can connect to us by TLS: what is for us comes by this connection.
+            own = self._streams.local_address(target)
+            port = port if own is None else own[1]
+        if route is not None and route.trunk.advertise:
+            public = self._public.of(route.trunk.name)
+            if public is not None:
+                host, port = public[0], public[1] if transport == "udp" else port
+            elif is_ip(route.trunk.advertise):
+                host = route.trunk.advertise
+        elif self._settings.advertise:
+            host = self._settings.advertise
+        return Target(host, port, transport, route.trunk.name if route is not None else "")
+
+    def _seen_as(self, target: Address, via: Via) -> None:
+        route = self._route(target)
+        if route is not None and route.trunk.advertise == "received":
+            self._public.seen_as(route.trunk.name, via, with_port=transport_of(target) == "udp")
+
+
+def _place(target: Address) -> Place:
+    return Place(target[0], target[1], transport_of(target))
 
 
 def _next_hop(trunk: Trunk) -> tuple[str, int]:
-    """Return host and port that a trunk's datagrams go to."""
+    """Return host or domain, and port (0: DNS says it), that a trunk's messages go to."""
     if not trunk.outbound_proxy:
         return trunk.host.strip("[]"), trunk.port
     host, colon, port = trunk.outbound_proxy.rpartition(":")
     if colon and port.isdigit() and (":" not in host or host.startswith("[")):
         return host.strip("[]"), int(port)
-    return trunk.outbound_proxy.strip("[]"), 5060
+    return trunk.outbound_proxy.strip("[]"), 0
 
 
-def _is_ip(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+def _tls_options(trunk: Trunk) -> Any:
+    """Raises TlsError. The files are read each time, so that new ones need no restart."""
+    # What the certificate is for is the name that we were told, not one that DNS led to (RFC 5922 §4).
+    name = trunk.tls_name or _next_hop(trunk)[0]
+    return client_options(name, ca=trunk.tls_ca, certificate=trunk.tls_certificate, private_key=trunk.tls_private_key)
 
 
-def _canonical(address: str) -> str:
-    """Write an IP address as sockets do."""
-    return str(ipaddress.ip_address(address))
+def _beyond_nat(trunk: Trunk) -> bool:
+    return bool(trunk.advertise) and not is_ip(trunk.advertise)
+
+
+def _try_to_send(sock: SipDatagram, target: Address) -> None:
+    with suppress(OSError):  # the next request says what is wrong
+        sock.send(b"\r\n\r\n", target)
 
 
 def _bracketed(host: str) -> str:

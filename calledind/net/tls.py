@@ -1,0 +1,79 @@
+# mypy: allow-untyped-calls
+"""TLS towards the trunks: their certificates checked, ours shown where they ask for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from OpenSSL import SSL, crypto
+from twisted.internet.ssl import (
+    Certificate,
+    KeyPair,
+    PrivateCertificate,
+    optionsForClientTLS,
+    platformTrust,
+    trustRootFromCertificates,
+)
+
+BEGIN = b"-----BEGIN CERTIFICATE-----"
+
+
+class TlsError(OSError):
+    """Files that can't be used; the message says which and why."""
+
+
+def client_options(
+    name: str, *, ca: Path | None = None, certificate: Path | None = None, private_key: Path | None = None
+) -> Any:
+    """Return what `wrapClientTLS` takes, for a peer whose certificate must be one of `name` (a host or IP address).
+
+    `ca`: PEM, the certificates to believe, in place of the system's. `certificate`, `private_key`: PEM, ours, the
+    chain from the leaf up. TLS 1.2 or newer; SNI is sent for names. Raises TlsError.
+    """
+    trust = platformTrust() if ca is None else trustRootFromCertificates(_certificates(ca))
+    ours: PrivateCertificate | None = None
+    more = {}
+    if certificate is not None and private_key is not None:
+        leaf, *chain = _certificates(certificate)
+        more = {"extraCertChain": [each.original for each in chain]}
+        ours = PrivateCertificate.fromCertificateAndKeyPair(leaf, _key(private_key))
+        _check_pair(ours, certificate, private_key)
+    return optionsForClientTLS(name, trustRoot=trust, clientCertificate=ours, extraCertificateOptions=more)
+
+
+def _certificates(path: Path) -> list[Certificate]:
+    pieces = _read(path).split(BEGIN)[1:]
+    try:
+        found = [Certificate.loadPEM(BEGIN + piece) for piece in pieces]
+    except (crypto.Error, ValueError):
+        found = []
+    if not found:
+        raise TlsError(f"{path}: has no certificate in PEM")
+    return found
+
+
+def _key(path: Path) -> KeyPair:
+    data = _read(path)
+    try:
+        # An encrypted key would have OpenSSL ask for its passphrase at the terminal.
+        return KeyPair(crypto.load_privatekey(crypto.FILETYPE_PEM, data, passphrase=b""))
+    except (crypto.Error, ValueError, TypeError):
+        raise TlsError(f"{path}: has no unencrypted private key in PEM") from None
+
+
+def _check_pair(ours: PrivateCertificate, certificate: Path, private_key: Path) -> None:
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    try:
+        context.use_privatekey(ours.privateKey.original)
+        context.use_certificate(ours.original)
+        context.check_privatekey()
+    except SSL.Error:
+        raise TlsError(f"{private_key}: is not the key of {certificate}") from None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise TlsError(f"{path}: can't be read: {error.strerror}") from None
