@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol
 
@@ -14,8 +14,9 @@ from twisted.internet.defer import Deferred
 from calledind.audio.errors import AudioError, LibraryUnavailable
 from calledind.audio.library import Prepared
 from calledind.keyring import Keyring
-from calledind.model import BadRequest, Call, PlaybackRequest, ReturnCode, new_call_id
-from calledind.settings import Regions
+from calledind.model import DEFAULT_CALLER, BadRequest, Call, Key, PlaybackRequest, ReturnCode, new_call_id
+from calledind.numbering import same_caller
+from calledind.settings import Calls, Regions
 from calledind.store.interface import Store, StoreUnavailable
 
 WORDS = {
@@ -32,6 +33,7 @@ WORDS = {
     ReturnCode.MP3_TOO_LONG: "mp3 plays longer than three minutes",
 }
 
+DEFAULTS = Calls()
 NORTH_AMERICA = "1"
 PREMIUM = frozenset({PhoneNumberType.PREMIUM_RATE, PhoneNumberType.SHARED_COST})
 
@@ -115,6 +117,7 @@ class Admission:
         keyring: Keyring,
         library: Library,
         regions: Regions,
+        calls: Calls = DEFAULTS,
         accepted: Callable[[Call], None],
         obstacle: Callable[[], Unavailable | None],
         now: Callable[[], float],
@@ -123,6 +126,7 @@ class Admission:
         self._keyring = keyring
         self._library = library
         self._area = Area(regions)
+        self._calls = calls
         self._accepted = accepted
         self._obstacle = obstacle
         self._now = now
@@ -130,6 +134,10 @@ class Admission:
     def use_regions(self, regions: Regions) -> None:
         """Decide by these from now on."""
         self._area = Area(regions)
+
+    def use_calls(self, calls: Calls) -> None:
+        """Judge caller ids by these from now on."""
+        self._calls = calls
 
     def admit(self, args: Mapping[bytes, Sequence[bytes]]) -> Deferred[Verdict]:
         """Decide. `args` as `twisted.web` gives a query's arguments. Fails with `Unavailable` alone."""
@@ -154,6 +162,9 @@ class Admission:
         key = await self._store.find_key(self._keyring.digest(request.api_key))
         if key is None:
             return _refusal(ReturnCode.INVALID_KEY)
+        listed = self._is_listed(request.caller_id, key)
+        if not listed and self._calls.unlisted_caller_id == "refuse":
+            return Verdict(ReturnCode.BAD_REQUEST, "caller_id is not one that this api_key may use")
         if key.disabled:
             return _refusal(ReturnCode.KEY_DISABLED)
         region = self._area.refusal(request.country_code, request.phone_number)
@@ -166,7 +177,7 @@ class Admission:
             prepared = await self._library.prepare(request.mp3, cache=request.cache)
         except AudioError as error:
             return Verdict(error.code, error.words)
-        call = self._call(request, key.id, prepared)
+        call = self._call(request if listed else replace(request, caller_id=DEFAULT_CALLER), key, prepared)
         try:
             code = await self._store.accept(call)
         except BaseException:
@@ -178,11 +189,20 @@ class Admission:
         self._accepted(call)
         return Verdict(code, WORDS[code], call.id)
 
-    def _call(self, request: PlaybackRequest, key_id: str, prepared: Prepared) -> Call:
+    def _is_listed(self, caller_id: str, key: Key) -> bool:
+        """Whether a key may use a caller id; one without a list may use any, and each may leave it to the trunk."""
+        if not key.caller_ids or caller_id == DEFAULT_CALLER or caller_id in key.caller_ids:
+            return True
+        home = self._calls.home_country
+        return any(same_caller(caller_id, each, home) for each in key.caller_ids)
+
+    def _call(self, request: PlaybackRequest, key: Key, prepared: Prepared) -> Call:
         now = self._now()
+        # Full attestation speaks of the right to a number: one of the list, or the trunk's own, the operator's.
+        sure = bool(key.caller_ids) or request.caller_id == DEFAULT_CALLER
         return Call(
             id=new_call_id(now),
-            key_id=key_id,
+            key_id=key.id,
             phone_number=request.phone_number,
             country_code=request.country_code,
             caller_id=request.caller_id,
@@ -191,6 +211,7 @@ class Admission:
             callback_url=request.callback_url,
             secret=request.secret,
             accepted_at=now,
+            attestation="B" if key.attestation == "A" and not sure else key.attestation,
         )
 
 

@@ -57,7 +57,7 @@ SLICE = 1000
 "Numbers read or written before others have their turn."
 MOST_REJECTED = 500_000
 "Wrong lines told in one answer."
-MOST_CALLER_IDS = 10_000
+MOST_CALLER_IDS = 1000
 "Of one key."
 
 

@@ -132,7 +132,7 @@ class KeyTests(AdminCase):
         wanted = {"caller_ids": ["+12125550100", "2125550101", "anonymous", "+12125550100"]}
         self.assertEqual(self.ask("POST", path, wanted)[1]["caller_ids"], wanted["caller_ids"][:3])
         self.assertEqual(self.ask("POST", path, {"caller_ids": []})[1]["caller_ids"], [])
-        for wrong in ("+1", None, [7], [""], ["+"], ["1-2"], ["1\r\nX: y"], ["Anonymous"], ["1" * 21], ["1"] * 10_001):
+        for wrong in ("+1", None, [7], [""], ["+"], ["1-2"], ["1\r\nX: y"], ["Anonymous"], ["1" * 21], ["1"] * 1001):
             self.refused(400, "POST", path, {"caller_ids": wrong})
         self.refused(404, "POST", "/keys/nobody/caller-ids", wanted)
 
