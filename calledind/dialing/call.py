@@ -151,6 +151,8 @@ class CallAttempt:
         self.call = call
         self.trunk = trunk
         self.number = number
+        self.committed = False
+        "Whether the store knows of this attempt: only then is its number used up."
         self.rang = False
         self.responded = False
         "A provisional response but 100 has come: the call reached somebody, no other trunk may be asked."
@@ -217,6 +219,7 @@ class CallAttempt:
         except StoreUnavailable as error:
             self._on(_Input.NOT_READY, _Obstacle(str(error)))
             return
+        self.committed = committed
         if committed and self._media is not media:
             detail = "the process that sends the audio was lost"
             self._on(_Input.NOT_READY, _Obstacle(detail, self._end(Cause.MEDIA_FAILED, EndedBy.US, detail=detail)))

@@ -45,7 +45,7 @@ class _Course:
     tried: tuple[str, ...]
     "Names of the trunks that failed it."
     number: int
-    "Of the last attempt."
+    "Of the last attempt that the store knows of, 0 where none is."
     ending: Ending
     "What to say when no other trunk takes it."
 
@@ -110,7 +110,7 @@ class Dialer:
         queues, self._queues = self._queues, {}
         for queue in queues.values():
             while (call := queue.take()) is not None:
-                self._queue_again(call)
+                self._queue_again(call, FairQueue.add)
         self.serve()
 
     def hang_up(self, call_id: str) -> bool:
@@ -162,19 +162,21 @@ class Dialer:
     def _queue(self, route: Route) -> FairQueue:
         return self._queues.setdefault(route, FairQueue())
 
-    def _queue_again(self, call: Call) -> None:
+    def _queue_again(self, call: Call, how: Callable[[FairQueue, Call], None]) -> None:
         """Let a call that waited wait where its number leads now, at a trunk that did not fail it."""
         course = self._courses.get(call.id)
-        tried = course.tried if course is not None else ()
-        names = self.trunks.route(call.country_code, call.phone_number)
-        route = tuple(name for name in names if name not in tried)
+        route = self._route(call, course.tried if course is not None else ())
         if route:
-            self._queue(route).add(call)
+            how(self._queue(route), call)
         elif course is not None:
             del self._courses[call.id]
             self._ended(call, course.ending)
         else:
             self._end(call, Cause.NO_RESPONSE, "no trunk takes this number any more")
+
+    def _route(self, call: Call, tried: Route) -> Route:
+        names = self.trunks.route(call.country_code, call.phone_number)
+        return tuple(name for name in names if name not in tried)
 
     def _serve_routes(self) -> float | None:
         """Return the seconds until some trunk takes one more of the calls that wait; None: ask when one comes free."""
@@ -189,7 +191,7 @@ class Dialer:
                 trunk, wait = self._free(route)
                 call = queue.take() if trunk is not None else None
                 if trunk is not None and call is not None:
-                    self._dial(call, trunk, route)
+                    self._dial(call, trunk)
                     still.append((route, queue))
                 elif trunk is None and wait is not None:
                     soonest = wait if soonest is None else min(soonest, wait)
@@ -228,7 +230,7 @@ class Dialer:
 
     # the calls
 
-    def _dial(self, call: Call, trunk: Trunk, route: Route) -> None:
+    def _dial(self, call: Call, trunk: Trunk) -> None:
         course = self._courses.get(call.id)
         trunk.take()
         attempt = CallAttempt(
@@ -236,15 +238,15 @@ class Dialer:
             trunk.settings,
             course.number + 1 if course else 1,
             self._around,
-            ended=lambda attempt, ending: self._attempt_ended(attempt, route, ending),
-            postponed=lambda attempt, detail: self._attempt_postponed(attempt, route, detail),
+            ended=self._attempt_ended,
+            postponed=self._attempt_postponed,
             released=self._attempt_released,
         )
         self._live[call.id] = attempt
         self._open[attempt] = trunk
         attempt.start()
 
-    def _attempt_ended(self, attempt: CallAttempt, route: Route, ending: Ending) -> None:
+    def _attempt_ended(self, attempt: CallAttempt, ending: Ending) -> None:
         call, trunk = attempt.call, self._open[attempt]
         self._live.pop(call.id, None)
         course = self._courses.pop(call.id, None)
@@ -255,7 +257,8 @@ class Dialer:
             trunk.failed(_words(ending))
         elif ending.sip_status is not None:
             trunk.succeeded()
-        remaining = tuple(name for name in route if name != trunk.name)
+        tried = (*(course.tried if course else ()), trunk.name)
+        remaining = self._route(call, tried)
         if failed and remaining and not self._draining:
             self.log.info(
                 "call {call}: trunk {trunk} failed ({why}); the next one is asked",
@@ -263,13 +266,13 @@ class Dialer:
                 trunk=trunk.name,
                 why=_words(ending),
             )
-            tried = (*(course.tried if course else ()), trunk.name)
-            self._courses[call.id] = _Course(call, tried, attempt.number, ending)
+            number = attempt.number if attempt.committed else attempt.number - 1
+            self._courses[call.id] = _Course(call, tried, number, ending)
             self._queue(remaining).put_back(call)
             return
         self._ended(call, ending)
 
-    def _attempt_postponed(self, attempt: CallAttempt, route: Route, detail: str) -> None:
+    def _attempt_postponed(self, attempt: CallAttempt, detail: str) -> None:
         call = attempt.call
         self._live.pop(call.id, None)
         if self._draining and (course := self._courses.pop(call.id, None)) is not None:
@@ -277,7 +280,7 @@ class Dialer:
             self._ended(call, course.ending)
             return
         self.log.warn("call {call} waits: {detail}", call=call.id, detail=detail)
-        self._queue(route).put_back(call)
+        self._queue_again(call, FairQueue.put_back)
         # What stands in the way (no port, store away) takes a moment to go.
         self._not_before = self._around.timers.seconds() + RETRY
 

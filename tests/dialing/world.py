@@ -19,7 +19,9 @@ from calledind.sip.useragent import Event, Invitation, InviteSession
 from calledind.store.interface import Store, StoreUnavailable
 
 START = 1_800_000_000.0
-"Seconds since the epoch when the clock stands at 0."
+"Seconds since the epoch when a test begins."
+UP = 1000.0
+"Seconds that the clock had run by then."
 TARGET = ("192.0.2.1", 5060)
 AUDIO = "a" * 64
 
@@ -58,9 +60,15 @@ class FakeStore:
     "Whether the calls are where they should be."
     holding: bool = False
     held: list[tuple[Deferred[bool], bool]] = field(default_factory=list)
+    numbers: dict[str, int] = field(default_factory=dict)
+    "Call id -> number of its last attempt."
 
     def begin_dialing(self, call_id: str, attempt: Attempt) -> Deferred[bool]:
-        self.log.append(("begin_dialing", call_id, attempt.number, attempt.trunk))
+        if not self.away:
+            self.log.append(("begin_dialing", call_id, attempt.number, attempt.trunk))
+            if attempt.number != self.numbers.get(call_id, 0) + 1:
+                return succeed(False)
+            self.numbers[call_id] = attempt.number
         return self._answer()
 
     def record_answer(self, call_id: str, dialog: str, now: float) -> Deferred[bool]:
@@ -105,7 +113,7 @@ class FakeSession:
 
     def _note(self, what: str) -> None:
         self.log.append(what)
-        if what.split()[0] == self.broken:
+        if what.split(maxsplit=1)[0] == self.broken:
             raise ZeroDivisionError(what)
 
 
@@ -145,8 +153,10 @@ class FakeMediaSession:
 class FakeMedia:
     sessions: list[FakeMediaSession] = field(default_factory=list)
     full: bool = False
+    tries: int = 0
 
     def open(self, report: Callable[[MediaEvent], None]) -> Deferred[MediaSession]:
+        self.tries += 1
         if self.full:
             return fail(NoMedia("no port is free"))
         self.sessions.append(FakeMediaSession(report))
@@ -158,6 +168,7 @@ class World:
 
     def __init__(self, settings: Calls | None = None) -> None:
         self.clock = Clock()
+        self.clock.advance(UP)
         self.store = FakeStore()
         self.user_agent = FakeUserAgent()
         self.media = FakeMedia()
@@ -174,8 +185,11 @@ class World:
             audio_path=lambda name, codec: Path(f"/audio/{name}.{codec}"),
             locate=self._locate,
             local_host=self._local_host,
-            now=lambda: START + self.clock.seconds(),
+            now=self.now,
         )
+
+    def now(self) -> float:
+        return START + self.clock.seconds() - UP
 
     @property
     def session(self) -> FakeSession:
