@@ -83,26 +83,22 @@ class _Answering:
 
     def __init__(self, playback: Playback, request: Request) -> None:
         self._playback = playback
-        self._request: Request | None = request
-        request.notifyFinish().addErrback(self._left)
+        self._request = request
         playback.ask(request).addCallbacks(self._decided, self._failed).addErrback(self._broken)
-
-    def _left(self, _: Failure) -> None:
-        self._request = None
 
     def _decided(self, verdict: Verdict) -> None:
         self._playback.done()
-        if self._request is not None:
+        if not self._request.left:
             self._playback.tell(self._request, verdict)
 
     def _failed(self, failure: Failure) -> None:
         self._playback.done()
-        if self._request is not None:
+        if not self._request.left:
             self._playback.excuse(self._request, failure)
         elif not failure.check(Unavailable):
             report_incident(self._playback.log, failure, "playback")
 
     def _broken(self, failure: Failure) -> None:
         report_incident(self._playback.log, failure, "playback")
-        if self._request is not None:
+        if not self._request.left:
             self._request.channel.abort()

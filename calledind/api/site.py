@@ -27,6 +27,12 @@ class Request(server.Request):
     defaultContentType = None
     channel: Channel
     site: Site
+    left = False
+    "The client has gone, and nothing can be written any more."
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.left = True
+        super().connectionLost(reason)
 
     def parseCookies(self) -> None:
         """Nothing here reads a cookie."""
