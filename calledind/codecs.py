@@ -53,8 +53,8 @@ class Codec:
 
 PCMU = Codec("PCMU", 0, 8000, 1, 8000, b"\xff")
 PCMA = Codec("PCMA", 8, 8000, 1, 8000, b"\xd5")
-# What G.722 makes of zeros when its predictors have settled: the smallest step of both bands.
-G722 = Codec("G722", 9, 8000, 1, 16000, b"\xfa")
+# Not what an encoder makes of zeros, which never comes to rest, but the quietest octet to hear for a decoder.
+G722 = Codec("G722", 9, 8000, 1, 16000, b"\xfc")
 # One frame of silence in CELT mode, fullband, 20 ms. We hear nothing but keys, so the peer may send little.
 OPUS = Codec("opus", 96, 48000, 2, 48000, b"\xf8\xff\xfe", packets=True, parameters="stereo=0;sprop-stereo=0;usedtx=1")
 

@@ -191,6 +191,7 @@ class Daemon(Service):
             Fetcher(reactor, fetching, settings.audio),
             Decoder(reactor, settings.audio),
             self._now,
+            codecs={codec for trunk in settings.trunks for codec in trunk.codecs},
         )
         self._callbacks = CallbackSender(reactor, telling, self._store, self._keyring, settings.callbacks, self._now)
         self._media = Media(reactor, settings.rtp)
@@ -218,6 +219,7 @@ class Daemon(Service):
                 timers=self._reactor,
                 settings=settings.calls,
                 audio_path=self._library.path,
+                audio_codecs=self._library.codecs,
                 locate=self._signalling.locate,
                 local_host=self._signalling.local_host,
                 now=self._now,

@@ -15,7 +15,7 @@ import json
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,8 +50,7 @@ _LONGEST_PAUSE = 10.0
 class _Job:
     id: int
     mp3: Path
-    pcmu: Path
-    pcma: Path
+    encodings: Mapping[str, Path]
     done: Deferred[float] = field(default_factory=Deferred)
     tries: int = 0
     deadline: IDelayedCall | None = None
@@ -100,15 +99,16 @@ class Decoder:
             self._process.kill()
         return stopped
 
-    def decode(self, mp3: Path, pcmu: Path, pcma: Path) -> Deferred[float]:
-        """Write both encodings of an MP3, fsynced, and fire with its duration in seconds.
+    def decode(self, mp3: Path, encodings: Mapping[str, Path]) -> Deferred[float]:
+        """Write an MP3 in each of these codecs, fsynced, and fire with its duration in seconds.
 
+        `encodings`: codec -> file.
         Fails with AudioError, or with LibraryUnavailable when the MP3 isn't at fault.
         """
         if self._stopped is not None or len(self._waiting) >= _MOST_WAITING:
             return fail(LibraryUnavailable("too many MP3s wait to be decoded; try again in a moment"))
         self._ids += 1
-        job = _Job(self._ids, mp3, pcmu, pcma)
+        job = _Job(self._ids, mp3, encodings)
         self._waiting.append(job)
         self._set_deadline(job, _WAIT_SECONDS, self._waited)
         self._next()
@@ -190,8 +190,7 @@ class Decoder:
                 {
                     "id": job.id,
                     "mp3": str(job.mp3),
-                    "PCMU": str(job.pcmu),
-                    "PCMA": str(job.pcma),
+                    "encodings": {codec: str(path) for codec, path in job.encodings.items()},
                     "max_seconds": self._settings.max_seconds,
                 }
             )

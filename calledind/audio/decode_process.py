@@ -4,7 +4,7 @@
 one job a line and answers one line a job, in whatever order they are done:
 
     <- {"ready": true, "filter": true}
-    -> {"id": 7, "mp3": "/in/7.mp3", "PCMU": "/in/7.pcmu", "PCMA": "/in/7.pcma", "max_seconds": 180.0}
+    -> {"id": 7, "mp3": "/in/7.mp3", "encodings": {"PCMU": "/in/7.pcmu", "opus": "/in/7.opus"}, "max_seconds": 180.0}
     <- {"id": 7, "duration": 12.4}
     <- {"id": 8, "error": 10, "words": "it plays longer than 180 seconds"}
 
@@ -21,19 +21,24 @@ import os
 import select
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from calledind.audio.encode import SAMPLE_RATE, a_law, mu_law
+from calledind.audio.encode import a_law, mu_law
 from calledind.audio.errors import AudioError
-from calledind.audio.pcm import PADDING, read_mp3
+from calledind.audio.pcm import PADDING, PCM, read_mp3_at
 from calledind.audio.sandbox import SystemCallFilter, die_with_parent, limit_resources
+from calledind.audio.wideband import Encoder
+from calledind.codecs import CODECS, G722, OCTET_RATE, OPUS
 from calledind.model import ReturnCode
 
 _MEMORY = 256 * 1024 * 1024
 "Octets that a child may take beyond what it is born with."
-_CPU_SECONDS = 3
-"Twenty times what three minutes of audio need here."
+_CPU_SECONDS = {"G722": 2, "opus": 5}
+"What these encodings may take beyond `_BASE_CPU_SECONDS`; five times what three minutes of audio need here."
+_BASE_CPU_SECONDS = 3
+"Twenty times what three minutes of audio need here, decoded and encoded as G.711."
 _WALL_SECONDS = 10.0
 "A niced child on a busy machine may wait long for its three seconds."
 _NICE = 5
@@ -42,6 +47,15 @@ _SYSTEM_FAILED = 0
 _LONGEST_WORDS = 200
 _SILENCE = (b"\xff\xfb\x90\xc4" + bytes(413)) * 8
 "An MP3: eight frames of MPEG 1 layer 3, 128 kbit/s, 44.1 kHz, mono, nothing in them."
+
+
+ENCODERS: dict[str, Callable[[], Callable[[PCM], bytes]]] = {
+    "PCMU": lambda: lambda pcm: mu_law(pcm).tobytes(),
+    "PCMA": lambda: lambda pcm: a_law(pcm).tobytes(),
+    "G722": lambda: Encoder(G722),
+    "opus": lambda: Encoder(OPUS),
+}
+"What is made before the sandbox is put on, and then encodes audio at its codec's sample rate."
 
 
 def main() -> None:
@@ -63,7 +77,9 @@ class Server:
 
     def run(self) -> None:
         # What the libraries load and compute only when first used can't be had inside the sandbox, and is shared so.
-        mu_law(read_mp3(_SILENCE, 1.0))
+        every_rate = read_mp3_at(_SILENCE, 1.0, {codec.sample_rate for codec in CODECS.values()})
+        for name, make in ENCODERS.items():
+            make()(every_rate[CODECS[name].sample_rate])
         os.set_blocking(self._wake, False)
         os.set_blocking(self._woken, False)
         signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
@@ -143,15 +159,18 @@ def decode(job: dict[str, Any], system_calls: SystemCallFilter) -> dict[str, Any
     try:
         data = Path(job["mp3"]).read_bytes()
         outputs = {
-            encode: os.open(job[codec], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            for codec, encode in (("PCMU", mu_law), ("PCMA", a_law))
+            name: os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            for name, path in job["encodings"].items()
         }
-        most = int((job["max_seconds"] + 2 * PADDING) * SAMPLE_RATE)
-        limit_resources(memory=_MEMORY, cpu_seconds=_CPU_SECONDS, file_size=most)
+        encoders = {name: ENCODERS[name]() for name in outputs}
+        # Opus has no fixed rate, and is far below this.
+        most = int((job["max_seconds"] + 2 * PADDING) * OCTET_RATE) * (2 if "opus" in outputs else 1)
+        cpu_seconds = _BASE_CPU_SECONDS + sum(_CPU_SECONDS.get(name, 0) for name in outputs)
+        limit_resources(memory=_MEMORY, cpu_seconds=cpu_seconds, file_size=most)
         system_calls.put_on()
-        pcm = read_mp3(data, job["max_seconds"])
-        for encode, descriptor in outputs.items():
-            _write(descriptor, encode(pcm).tobytes())
+        pcm = read_mp3_at(data, job["max_seconds"], {CODECS[name].sample_rate for name in outputs})
+        for name, descriptor in outputs.items():
+            _write(descriptor, encoders[name](pcm[CODECS[name].sample_rate]))
     except AudioError as error:
         return {"error": int(error.code), "words": error.words[:_LONGEST_WORDS]}
     except OSError as error:
@@ -160,7 +179,8 @@ def decode(job: dict[str, Any], system_calls: SystemCallFilter) -> dict[str, Any
         return {"error": int(ReturnCode.MP3_UNUSABLE), "words": "it needs too much memory"}
     except Exception as error:  # noqa: BLE001 - whatever a stranger's octets do to the libraries, it is their fault
         return {"error": int(ReturnCode.MP3_UNUSABLE), "words": f"it can't be decoded: {type(error).__name__}"}
-    return {"duration": len(pcm) / SAMPLE_RATE}
+    rate, samples = min(pcm.items())
+    return {"duration": len(samples) / rate}
 
 
 def _write(descriptor: int, data: bytes) -> None:

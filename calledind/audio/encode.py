@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 SAMPLE_RATE = 8000
 "Samples, and octets, a second (RFC 3551 §4.5.14)."
-CODECS = ("PCMU", "PCMA")
 
 
 def mu_law(pcm: NDArray[np.int16]) -> NDArray[np.uint8]:

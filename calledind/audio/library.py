@@ -275,8 +275,10 @@ class Library:
             if older is not None:
                 self.unpin(name)
         if older is not None:
-            self._size += (len(self._codecs | older.codecs) - len(older.codecs)) * round(duration * OCTET_RATE)
+            more = len(self._codecs - older.codecs) * round(duration * OCTET_RATE)
             older.codecs |= self._codecs
+            older.size += more
+            self._size += more
             return older
         held = self._shelve(Prepared(name, duration), round(duration * OCTET_RATE), self._now(), self._codecs)
         # Nobody has it yet: whoever waits takes it in this turn of the reactor, and if nobody does, it goes.

@@ -1,4 +1,4 @@
-"""From the octets of an MP3 to mono 16-bit linear PCM at 8,000 samples a second.
+"""From the octets of an MP3 to mono 16-bit linear PCM at 8,000 samples a second, and at more where that is wanted.
 
 The truth about an MP3 is what comes out of its decoder. Its headers are asked only whether it is layer 3: a Xing
 header can claim a quarter of a second for ten minutes, and a file that was cut keeps the claim of the whole.
@@ -14,6 +14,7 @@ buffer of some seconds, and the resampler is handed that.
 from __future__ import annotations
 
 import io
+from collections.abc import Collection
 from fractions import Fraction
 from typing import Any
 
@@ -30,7 +31,10 @@ from calledind.audio.encode import SAMPLE_RATE
 from calledind.audio.errors import too_long, unusable
 from calledind.audio.tags import audio_span
 
-_RESAMPLER = f"{SAMPLE_RATE}:filter_size=96:cutoff=0.95:out_sample_fmt=s16"
+_RESAMPLER = "{rate}:filter_size={taps}:cutoff=0.95:out_sample_fmt=s16"
+_TAPS = {48000: 32}
+"Of the resampler's filter by the rate it makes. At 48,000 what folds back is beyond what an ear hears."
+_USUAL_TAPS = 96
 _BLOCK = 1 << 17
 "Samples that are gathered before the resampler is called."
 _LONGEST_FRAME = 4608
@@ -44,8 +48,17 @@ _DAMAGED_SHARE = 0.1
 av.logging.set_level(av.logging.PANIC)
 
 
-def read_mp3(data: bytes, max_seconds: float) -> NDArray[np.int16]:
-    """Decode a whole MP3 file, tags and all. Returns shape (n,), mono, 8,000 samples a second.
+PCM = NDArray[np.int16]
+"Shape (n,), mono."
+
+
+def read_mp3(data: bytes, max_seconds: float) -> PCM:
+    """Decode a whole MP3 file, as `read_mp3_at` does, to 8,000 samples a second."""
+    return read_mp3_at(data, max_seconds, (SAMPLE_RATE,))[SAMPLE_RATE]
+
+
+def read_mp3_at(data: bytes, max_seconds: float, rates: Collection[int]) -> dict[int, PCM]:
+    """Decode a whole MP3 file, tags and all, once. Returns it at each of the rates, in samples a second.
 
     Two channels become the half of their sum. Raises AudioError: MP3_UNUSABLE for what is not layer 3 audio of one
     sample rate and number of channels throughout, MP3_TOO_LONG as soon as more than `max_seconds` were decoded.
@@ -61,7 +74,7 @@ def read_mp3(data: bytes, max_seconds: float) -> NDArray[np.int16]:
             stream.codec_context.thread_count = 1
             if stream.codec_context.codec.canonical_name != "mp3":
                 raise unusable("it is not MPEG layer 3")
-            return _decode(container, stream, max_seconds)
+            return _decode(container, stream, max_seconds, rates)
     except av.error.FFmpegError as error:
         raise unusable(f"it can't be decoded: {error.strerror}") from None
 
@@ -77,12 +90,12 @@ def _check_layer(audio: bytes) -> None:
         raise unusable(f"it is MPEG layer {info.layer}, not layer 3")
 
 
-def _decode(container: Any, stream: Any, max_seconds: float) -> NDArray[np.int16]:
+def _decode(container: Any, stream: Any, max_seconds: float, rates: Collection[int]) -> dict[int, PCM]:
     rate, channels = stream.rate, stream.channels
     if not rate or channels not in (1, 2):
         raise unusable(f"it has {channels} channels at {rate} samples a second")
     most = int((max_seconds + PADDING) * rate)
-    resampler = Resampler(rate)
+    resamplers = {wanted: Resampler(rate, wanted) for wanted in rates}
     block = np.empty(_BLOCK + _LONGEST_FRAME, np.float32)
     filled = decoded = packets = damaged = 0
     for packet in container.demux(stream):
@@ -104,13 +117,15 @@ def _decode(container: Any, stream: Any, max_seconds: float) -> NDArray[np.int16
             if decoded > most:
                 raise too_long(f"it plays longer than {max_seconds:g} seconds")
             if filled >= _BLOCK:
-                resampler.push(block[:filled])
+                for resampler in resamplers.values():
+                    resampler.push(block[:filled])
                 filled = 0
     if damaged > _FEW and damaged > packets * _DAMAGED_SHARE:
         raise unusable(f"{damaged} of its {packets} frames are damaged or of another format")
-    resampler.push(block[:filled])
-    pcm = resampler.finish()
-    if not len(pcm):
+    for resampler in resamplers.values():
+        resampler.push(block[:filled])
+    pcm = {wanted: resampler.finish() for wanted, resampler in resamplers.items()}
+    if not all(map(len, pcm.values())):
         raise unusable("there is no audio in it")
     return pcm
 
@@ -127,9 +142,9 @@ _HALF = np.float32(0.5)
 
 
 class Resampler:
-    """libswresample, from mono float at `rate` samples a second to 16-bit integers at 8,000."""
+    """libswresample, from mono float at `rate` samples a second to 16-bit integers at `wanted`."""
 
-    def __init__(self, rate: int) -> None:
+    def __init__(self, rate: int, wanted: int = SAMPLE_RATE) -> None:
         self._rate = rate
         self._pushed = 0
         self._resampled: list[NDArray[np.int16]] = []
@@ -140,7 +155,8 @@ class Resampler:
             sample_rate=rate, format="fltp", layout="mono", time_base=Fraction(1, rate)
         )
         self._sink = self._graph.add("abuffersink")
-        self._graph.link_nodes(self._source, self._graph.add("aresample", _RESAMPLER), self._sink).configure()
+        how = _RESAMPLER.format(rate=wanted, taps=_TAPS.get(wanted, _USUAL_TAPS))
+        self._graph.link_nodes(self._source, self._graph.add("aresample", how), self._sink).configure()
 
     def push(self, samples: NDArray[np.float32]) -> None:
         """Take shape (n,), -1.0 to 1.0; louder ones are clipped."""

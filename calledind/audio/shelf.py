@@ -1,6 +1,7 @@
 """The library's files, and which URL they came from. Everything here blocks: it is called in a thread.
 
     audio/<sha256 of the MP3>.pcmu, .pcma     raw G.711; there whole or not at all
+          .g722, .opus                        where a trunk wants them (`calledind.codecs`)
     incoming/                                 being fetched and decoded; emptied at each start
     urls.sqlite3                              SHA-256 of a URL -> its audio. URLs may have passwords in them, and
                                               nobody needs to read them back.
@@ -17,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from calledind.audio.encode import CODECS, SAMPLE_RATE
+from calledind.codecs import ALWAYS, CODECS, OCTET_RATE
 
 _SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -39,6 +40,8 @@ class Content:
     samples: int
     used_at: float
     "Seconds since the epoch."
+    codecs: frozenset[str] = frozenset(ALWAYS)
+    "What it is encoded in."
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,7 @@ class Shelf:
             self._urls = None
 
     def publish(self, name: str, encodings: Mapping[str, Path]) -> None:
-        """Put both encodings, codec -> synced file in `incoming`, where `path` says. They survive a power cut."""
+        """Put encodings, codec -> synced file in `incoming`, where `path` says. They survive a power cut."""
         for codec, file in encodings.items():
             file.replace(self.path(name, codec))
         _sync_folder(self._audio)
@@ -124,16 +127,18 @@ class Shelf:
 
     def _contents(self) -> Iterable[Content]:
         """Give the whole contents; halves, of a power cut between two renames, are removed."""
+        codecs = {codec.lower(): codec for codec in CODECS}
         sizes: dict[str, dict[str, os.stat_result]] = {}
         with os.scandir(self._audio) as entries:
             for entry in entries:
                 name, _, suffix = entry.name.partition(".")
-                if suffix.upper() in CODECS:
-                    sizes.setdefault(name, {})[suffix.upper()] = entry.stat()
+                if suffix in codecs:
+                    sizes.setdefault(name, {})[codecs[suffix]] = entry.stat()
         for name, found in sizes.items():
-            samples = {stat.st_size for stat in found.values()}
-            if len(found) == len(CODECS) and len(samples) == 1 and 0 not in samples:
-                yield Content(name, samples.pop(), max(stat.st_mtime for stat in found.values()))
+            samples = {found[codec].st_size if codec in found else 0 for codec in ALWAYS}
+            if len(samples) == 1 and 0 not in samples:
+                used_at = max(stat.st_mtime for stat in found.values())
+                yield Content(name, samples.pop(), used_at, frozenset(found))
             else:
                 self.discard(self.path(name, codec) for codec in CODECS)
 
@@ -153,7 +158,7 @@ class Shelf:
 
 
 def seconds(samples: int) -> float:
-    return samples / SAMPLE_RATE
+    return samples / OCTET_RATE
 
 
 def _sync_folder(folder: Path) -> None:

@@ -20,7 +20,7 @@ then `released` once nothing of it is left. An error of our own ends the call in
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -31,6 +31,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from calledind import sdp
+from calledind.codecs import ALWAYS
 from calledind.model import Address, Attempt, Call, Cause, EndedBy, Ending
 from calledind.net.media import Digit, Finished, Format, Lost, MediaEvent, MediaSession, NoMedia, Silent
 from calledind.settings import Calls
@@ -83,6 +84,8 @@ class Surroundings:
     settings: Calls
     audio_path: Callable[[str, str], Path]
     "Name of the audio and codec -> file of encoded octets."
+    audio_codecs: Callable[[str], Collection[str]]
+    "Name of the audio -> the codecs it is encoded in."
     locate: Callable[[TrunkSettings], Deferred[Address]]
     "Where a trunk's datagrams go. Fails with OSError."
     local_host: Callable[[Address], str]
@@ -242,7 +245,7 @@ class CallAttempt:
             request_uri=callee,
             from_uri=f"sip:{caller}@{_bracketed(domain)}",
             to_uri=callee,
-            offer=bytes(self._offer(host, media.local[1], trunk.codecs)),
+            offer=bytes(self._offer(host, media.local[1], self._codecs())),
             # So that a carrier's log and ours can be laid side by side.
             call_id=f"{call.id}-{self.number}",
             credentials=Credentials(trunk.username, trunk.password) if trunk.username else None,
@@ -308,7 +311,7 @@ class CallAttempt:
 
     def _read_answer(self, event: Answered) -> None:
         try:
-            self._agreed = self._agree(event.sdp, self.trunk.codecs)
+            self._agreed = self._agree(event.sdp, self._codecs())
         except sdp.SDPError as error:
             self._on(_Input.UNUSABLE, str(error))
         else:
@@ -386,6 +389,11 @@ class CallAttempt:
         )
         if not agreed.sends:
             self._media.redirect(agreed.remote, agreed.remote_rtcp, False)
+
+    def _codecs(self) -> tuple[str, ...]:
+        """Return what the trunk wants and the audio has; that of a restart may lack what a trunk wants since then."""
+        there = self._around.audio_codecs(self.call.audio)
+        return tuple(codec for codec in self.trunk.codecs if codec in there) or ALWAYS
 
     def _format(self, agreed: sdp.Agreed) -> Format:
         path = self._around.audio_path(self.call.audio, agreed.codec)

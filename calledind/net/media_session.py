@@ -50,7 +50,7 @@ class Session:
     lane: Lane | None = field(default=None, repr=False)
     "Where the stream is sent; it stays the stream's while that is paused."
     audio: Audio | None = field(default=None, repr=False)
-    plan: Plan = Plan(0.0, 0.0)
+    plan: Plan = field(default=Plan(0.0, 0.0))
     "What the stream was begun to play."
     begun_at: int = 0
     "Packets that the stream had sent by then."

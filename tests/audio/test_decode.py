@@ -35,16 +35,16 @@ def misbehaving(child: str) -> tuple[str, ...]:
     program = f"""
 import os, signal, socket, time
 from calledind.audio import decode_process
-honest = decode_process.read_mp3
+honest = decode_process.read_mp3_at
 def full(descriptor, data):
     raise OSError(28, "No space left on device")
-def read_mp3(data, max_seconds):
+def read_mp3(data, max_seconds, rates):
     if data != decode_process._SILENCE:
         {child}
-    return honest(data, max_seconds)
-decode_process.read_mp3 = read_mp3
+    return honest(data, max_seconds, rates)
+decode_process.read_mp3_at = read_mp3
 decode_process._WALL_SECONDS = 0.5
-decode_process._CPU_SECONDS = 1
+decode_process._BASE_CPU_SECONDS = 1
 decode_process.main()
 """
     return (sys.executable, "-c", program)
@@ -54,6 +54,7 @@ class DecodingTests(TestCase):
     """With real processes."""
 
     timeout = 60
+    codecs: tuple[str, ...] = ("PCMU", "PCMA")
 
     def decoder(self, settings: Audio | None = None, command: tuple[str, ...] | None = None) -> Decoder:
         options = {} if command is None else {"command": command}
@@ -66,7 +67,7 @@ class DecodingTests(TestCase):
     def decode(self, decoder: Decoder, data: bytes, name: str = "one") -> Deferred[float]:
         mp3 = self.folder / f"{name}.mp3"
         mp3.write_bytes(data)
-        return decoder.decode(mp3, self.folder / f"{name}.pcmu", self.folder / f"{name}.pcma")
+        return decoder.decode(mp3, {codec: self.folder / f"{name}.{codec.lower()}" for codec in self.codecs})
 
     async def refused(self, decoder: Decoder, data: bytes) -> AudioError:
         error: object = await self.decode(decoder, data).addErrback(lambda failure: failure.value)
@@ -182,7 +183,7 @@ class OrphanTests(SynchronousTestCase):
         folder.mkdir()
         (folder / "a.mp3").write_bytes(silence(1.0))
         names = {codec: str(folder / codec) for codec in ("PCMU", "PCMA")}
-        job = json.dumps({"id": 1, "mp3": str(folder / "a.mp3"), **names, "max_seconds": 180})
+        job = json.dumps({"id": 1, "mp3": str(folder / "a.mp3"), "encodings": names, "max_seconds": 180})
         busy = misbehaving("os.write(1, b'%d\\n' % os.getpid()); time.sleep(60)")
         with subprocess.Popen(busy, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
             assert process.stdin is not None
@@ -251,7 +252,7 @@ class SupervisionTests(SynchronousTestCase):
         self.successResultOf(started)
 
     def decode(self) -> Deferred[float]:
-        return self.decoder.decode(Path("a.mp3"), Path("a.pcmu"), Path("a.pcma"))
+        return self.decoder.decode(Path("a.mp3"), {"PCMU": Path("a.pcmu"), "PCMA": Path("a.pcma")})
 
     def next_process(self) -> FakeProcess:
         self.clock.advance(10)

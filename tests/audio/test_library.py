@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ from calledind.audio.errors import AudioError, LibraryUnavailable, too_long, unu
 from calledind.audio.fetch import Fetched, FetchError, NotModified
 from calledind.audio.library import Library, Prepared
 from calledind.audio.single_flight import SingleFlight
+from calledind.codecs import ALWAYS
 from calledind.model import ReturnCode
 from calledind.settings import Audio
 from tests.audio.mp3 import sample
@@ -103,13 +104,13 @@ class FakeDecoder:
     def stop(self) -> Deferred[None]:
         return succeed(None)
 
-    def decode(self, mp3: Path, pcmu: Path, pcma: Path) -> Deferred[float]:
+    def decode(self, mp3: Path, encodings: Mapping[str, Path]) -> Deferred[float]:
         body = mp3.read_bytes()
         self.decoded.append(body)
         if self.error is not None:
             return fail(self.error)
-        pcmu.write_bytes(b"u" * 8000 * len(body))
-        pcma.write_bytes(b"a" * 8000 * len(body))
+        for codec, path in encodings.items():
+            path.write_bytes(codec[-1].lower().encode() * 8000 * len(body))
         return succeed(float(len(body)))
 
 
@@ -136,7 +137,7 @@ class LibraryCase(SynchronousTestCase):
         self.disk = FakeDisk()
         self.library = self.opened()
 
-    def opened(self, **settings: Any) -> Library:
+    def opened(self, codecs: tuple[str, ...] = ALWAYS, **settings: Any) -> Library:
         library = Library(
             self.clock,
             self.folder,
@@ -144,6 +145,7 @@ class LibraryCase(SynchronousTestCase):
             self.fetcher,
             self.decoder,
             self.clock.seconds,
+            codecs=codecs,
             disk=self.disk,
         )
         self.successResultOf(library.start())
@@ -459,6 +461,43 @@ class KeepingTests(LibraryCase):
         self.assertEqual([path for path in self.folder.rglob("*.*") if "sqlite" not in path.name], [])
         self.prepare()
         self.assertEqual(len(self.fetcher.asked), 2)
+
+    def test_another_codec_since_then(self) -> None:
+        """Audio that lacks a codec is encoded anew when its URL is asked for; who had it pinned keeps it."""
+        name = self.prepare().name
+        self.assertEqual(self.library.codecs(name), {"PCMU", "PCMA"})
+        self.successResultOf(self.library.stop())
+        self.library = self.opened(codecs=("G722", "PCMU"))
+        self.library.pin(name)
+        self.assertEqual(self.library.codecs(name), {"PCMU", "PCMA"})
+        size = self.library._size
+        self.assertEqual(self.prepare(), Prepared(name, 2.0))
+        self.assertEqual((len(self.decoder.decoded), len(self.fetcher.asked)), (2, 2))
+        self.assertEqual(self.library.codecs(name), {"PCMU", "PCMA", "G722"})
+        self.assertEqual(self.library.path(name, "G722").read_bytes(), b"2" * 16000)
+        self.assertEqual(self.library._size, size + 16000)
+        self.library.unpin(name)
+        self.clock.advance(100)
+        self.assertTrue(self.there(name))
+        self.library = self.reopened()
+        self.assertEqual(self.library.codecs(name), {"PCMU", "PCMA", "G722"})
+        self.prepare()
+        self.assertEqual(len(self.fetcher.asked), 3)
+        self.assertEqual(self.library.codecs("0" * 64), set())
+
+    def test_another_codec_that_fails(self) -> None:
+        """Where the audio can't be encoded anew, what there is of it stays with who has it pinned."""
+        name = self.prepare().name
+        self.successResultOf(self.library.stop())
+        self.library = self.opened(codecs=("opus",))
+        self.library.pin(name)
+        self.decoder.error = LibraryUnavailable("no")
+        self.failureResultOf(self.library.prepare(URL, cache=True), LibraryUnavailable)
+        self.clock.advance(100)
+        self.assertTrue(self.there(name))
+        self.library.unpin(name)
+        self.clock.advance(1)
+        self.assertFalse(self.there(name))
 
     def test_damaged_table(self) -> None:
         """A table of URLs that can't be read is begun anew: it is only a cache."""

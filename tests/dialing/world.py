@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
 from calledind import sdp
+from calledind.codecs import CODECS
 from calledind.dialing.call import Surroundings
 from calledind.model import Address, Attempt, Call
 from calledind.net.media import MediaEvent, MediaSession, NoMedia
@@ -183,6 +184,7 @@ class World:
             timers=self.clock,
             settings=settings or Calls(),
             audio_path=lambda name, codec: Path(f"/audio/{name}.{codec}"),
+            audio_codecs=lambda name: CODECS,
             locate=self._locate,
             local_host=self._local_host,
             now=self.now,
