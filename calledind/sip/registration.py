@@ -98,6 +98,8 @@ class NotRegistered:
     retry_in: float
     still: bool
     "An earlier binding's time has not run out yet."
+    answered: bool = True
+    "False: nobody did."
 
 
 @dataclass(frozen=True)
@@ -310,7 +312,8 @@ class Registration:
 
     @property
     def _contact(self) -> str:
-        return NameAddr.parse(contact(self._local, self.account.contact_user)[1]).uri
+        scheme = "sips" if self.account.registrar.startswith("sips:") else "sip"
+        return NameAddr.parse(contact(self._local, self.account.contact_user, scheme)[1]).uri
 
     def _contacts(self, expires: int) -> list[tuple[str, str]]:
         bound = self._bound
@@ -368,9 +371,9 @@ class Registration:
     def _failed(self, words: str) -> None:
         # It may well have arrived, and only its answer not.
         self._bound = self._bound or self._asked
-        self._fail(words, refused=False)
+        self._fail(words, refused=False, answered=False)
 
-    def _fail(self, words: str, *, refused: bool, retry_after: int = 0) -> None:
+    def _fail(self, words: str, *, refused: bool, retry_after: int = 0, answered: bool = True) -> None:
         self.state = WAITING
         self._words = words
         first, longest = (FIRST_RETRY_REFUSED, LONGEST_RETRY_REFUSED) if refused else (FIRST_RETRY, LONGEST_RETRY)
@@ -378,7 +381,7 @@ class Registration:
         wait = max(doubled * (0.5 + 0.5 * self._chance()), min(float(retry_after), LONGEST_RETRY_REFUSED))
         self._failures += 1
         self._timers.start("due", wait, lambda: self._feed(DUE))
-        self._report(NotRegistered(words, wait, self.is_registered))
+        self._report(NotRegistered(words, wait, self.is_registered, answered))
 
     def _lapsed(self) -> None:
         self._report(Lapsed())

@@ -145,6 +145,12 @@ class RegistrationTests(SynchronousTestCase):
         self.assertEqual(self.registration.obstacle, "")
         self.assertEqual(round(self.registration.lifetime), 3599)
 
+    def test_secure(self) -> None:
+        """Who registers at a sips domain is reached by sips."""
+        self.registration = self.register(Account("sips:c.example.com", "sips:alice@c.example.com"))
+        self.start(granted())
+        self.assertEqual(self.heard[0].get("Contact"), "<sips:calledin@127.0.0.1:5060>;expires=3600")
+
     def test_refreshes(self) -> None:
         """Before the time has run out, with the same Call-ID and the next CSeq."""
         self.start(granted(600))
@@ -384,7 +390,9 @@ class RegistrationTests(SynchronousTestCase):
     def test_nobody_answers(self) -> None:
         """No response is a trouble like others; what may have arrived is taken back at the end."""
         self.start(silent, 33)
-        self.assertEqual(self.events, [NotRegistered("no final response within 32 s", 5.0, still=False)])
+        self.assertEqual(
+            self.events, [NotRegistered("no final response within 32 s", 5.0, still=False, answered=False)]
+        )
         self.script = granted()
         self.stop()
         self.assertEqual(self.heard[-1].get("Expires"), "0")
@@ -399,7 +407,7 @@ class RegistrationTests(SynchronousTestCase):
         """A port where nobody listens is known at once."""
         self.start(silent)
         self.agent.transport_failed(THEM)
-        self.assertEqual(self.events, [NotRegistered("nobody listens there (ICMP)", 5.0, still=False)])
+        self.assertEqual(self.events, [NotRegistered("nobody listens there (ICMP)", 5.0, still=False, answered=False)])
 
     def test_nowhere(self) -> None:
         """No address of the registrar's, or no way there, is told and tried again, never before `start` returns."""
