@@ -36,6 +36,7 @@ from calledind.audio.library import Library
 from calledind.callback import CallbackSender
 from calledind.dialing.call import Surroundings
 from calledind.dialing.dialer import Dialer
+from calledind.dialing.stir import Signer, StirError
 from calledind.dialing.trunks import Trunk
 from calledind.keyring import Keyring
 from calledind.model import Call, CallRecord, Cause, EndedBy, Ending, State
@@ -48,7 +49,7 @@ from calledind.net.resolve import ThreadedResolver
 from calledind.net.signalling import Signalling
 from calledind.net.trace import SipTrace
 from calledind.outcome import Settlement
-from calledind.settings import Settings, SettingsError, parse_address
+from calledind.settings import Settings, SettingsError, Stir, parse_address
 from calledind.settings import Trunk as TrunkSettings
 from calledind.simulator.carrier import Carrier
 from calledind.simulator.scenarios import CREDENTIALS
@@ -57,7 +58,7 @@ from calledind.store.embedded import EmbeddedStore
 from calledind.store.interface import StoreUnavailable
 
 EXIT_FAILED = 1
-LIVE = ("regions", "calls", "trunks")
+LIVE = ("regions", "calls", "stir", "trunks")
 "Settings that SIGHUP brings into force."
 GOODBYES = 4.0
 "Seconds that BYEs and CANCELs have to be confirmed when calls are hung up, and the last outcomes to be kept."
@@ -103,6 +104,7 @@ class Daemon(Service):
         self._hanging_up = False
         self._carrier: Carrier | None = None
         self._trunks: tuple[TrunkSettings, ...] = ()
+        self._signer: Signer | None = None
 
     # starting
 
@@ -176,6 +178,7 @@ class Daemon(Service):
         except OSError as error:
             raise StartFailed(f"data: the folder {settings.data} can't be made: {error.strerror}") from None
         self._keyring = Keyring(read_pepper(settings.data))
+        self._signer = read_signer(settings.stir)
         self._store = EmbeddedStore(reactor, settings.data / "store")
         self._resolver = ThreadedResolver(reactor)
         fetching = GuardedAgent(
@@ -223,6 +226,7 @@ class Daemon(Service):
                 locate=self._signalling.locate,
                 local_host=self._signalling.local_host,
                 now=self._now,
+                sign=self._sign,
             ),
             trunks,
             probe=self._probe,
@@ -233,9 +237,21 @@ class Daemon(Service):
             keyring=self._keyring,
             library=self._library,
             regions=settings.regions,
+            calls=settings.calls,
             accepted=self._dialer.add,
             obstacle=self._obstacle,
             now=self._now,
+        )
+
+    def _sign(self, call: Call, number: str) -> Sequence[tuple[str, str]]:
+        if self._signer is None:
+            return ()
+        return self._signer.headers(
+            attestation=call.attestation,
+            caller=number,
+            callee=call.country_code + call.phone_number,
+            key_id=call.key_id,
+            now=self._now(),
         )
 
     def _probe(self, trunk: Trunk, report: Callable[[int | None], None]) -> None:
@@ -441,12 +457,14 @@ class Daemon(Service):
         try:
             settings = self._reload()
             trunks = self._trunks if settings.simulator else with_passwords(settings.trunks)
+            signer = read_signer(settings.stir)
             for context in self._contexts:
                 context.reload()
         except (SettingsError, StartFailed, tls.CertificateError) as error:
             for line in str(error).splitlines():
                 self.log.error("the reload is left out, all stays as it was: {line}", line=line)
         else:
+            self._signer = signer
             self._apply(settings, trunks)
         systemd.notify("READY=1")
 
@@ -467,6 +485,7 @@ class Daemon(Service):
         self._settlement.trunk_reasons = reasons(trunks)
         self._settlement.charge_accepted = settings.calls.charge == "accepted"
         self._admission.use_regions(settings.regions)
+        self._admission.use_calls(settings.calls)
         self._dialer.replace(settings.calls, trunks)
         self.log.info("settings and certificates were read again; changed: {names}", names=", ".join(now) or "nothing")
         if later:
@@ -594,6 +613,16 @@ def with_password(trunk: TrunkSettings, *, environment: Mapping[str, str] = os.e
         raise StartFailed(f"trunks: {trunk.name}: password_file {path} can't be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise StartFailed(f"trunks: {trunk.name}: password_file {path} is not text in UTF-8") from None
+
+
+def read_signer(settings: Stir, *, environment: Mapping[str, str] = os.environ) -> Signer | None:
+    """Return what signs calls, None where [stir] has no key. Raises StartFailed."""
+    if settings.private_key is None:
+        return None
+    try:
+        return Signer(settings, folder=Path(environment.get("CREDENTIALS_DIRECTORY", ".")))
+    except StirError as error:
+        raise StartFailed(str(error)) from None
 
 
 def read_pepper(data: Path, *, environment: Mapping[str, str] = os.environ) -> bytes:

@@ -20,7 +20,7 @@ then `released` once nothing of it is left. An error of our own ends the call in
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -32,6 +32,7 @@ from twisted.python.failure import Failure
 
 from calledind import sdp
 from calledind.codecs import ALWAYS
+from calledind.dialing.identity import callee_uri, identify
 from calledind.model import Address, Attempt, Call, Cause, EndedBy, Ending
 from calledind.net.media import Digit, Finished, Format, Lost, MediaEvent, MediaSession, NoMedia, Silent
 from calledind.settings import Calls
@@ -58,7 +59,6 @@ FAREWELL = 70.0
 "Seconds after which a broken call's channel is given back, whatever the peer says: more than twice 64*T1."
 SLACK = 30.0
 "Seconds after which audio that should have ended is taken for lost."
-DEFAULT_CALLER = "0000000000"
 TELEPHONE_EVENT = 101
 "Payload type of our offer (RFC 4733 has no fixed one)."
 CALLEES_OWN = frozenset({480, 486})
@@ -92,6 +92,8 @@ class Surroundings:
     "The IP address that we name to this target."
     now: Callable[[], float]
     "Seconds since the epoch."
+    sign: Callable[[Call, str], Iterable[tuple[str, str]]] = lambda call, number: ()
+    "A call and the number that it comes from -> the headers that vouch for it, if any."
 
 
 class _State(Enum):
@@ -233,18 +235,16 @@ class CallAttempt:
 
     def _invitation(self, target: Address, host: str, media: MediaSession) -> Invitation:
         trunk, call = self.trunk, self.call
-        caller = call.caller_id
-        if caller == DEFAULT_CALLER and trunk.caller_id:
-            caller = trunk.caller_id
-        domain = trunk.host if trunk.username else host
-        callee = f"sip:{trunk.dial_prefix}{call.country_code}{call.phone_number}@{_bracketed(trunk.host)}"
-        if trunk.port != 5060:
-            callee += f":{trunk.port}"
+        callee = callee_uri(call, trunk)
+        identity = identify(call, trunk, host=host, home=self._around.settings.home_country)
+        signature = self._around.sign(call, identity.number) if trunk.stir and identity.number else ()
         return Invitation(
             target=target,
             request_uri=callee,
-            from_uri=f"sip:{caller}@{_bracketed(domain)}",
+            from_uri=identity.from_uri,
+            display_name=identity.display_name,
             to_uri=callee,
+            headers=(*identity.headers, *signature),
             offer=bytes(self._offer(host, media.local[1], self._codecs())),
             # So that a carrier's log and ours can be laid side by side.
             call_id=f"{call.id}-{self.number}",
@@ -563,10 +563,6 @@ class CallAttempt:
 
 def _told_already(*_: object) -> None:
     """Stands where a callable was that is called once."""
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _table() -> dict[tuple[_State, _Input], tuple[Callable[..., None], _State]]:
