@@ -1,0 +1,177 @@
+"""Who a call is from and where it goes, as a carrier that we did not write reads it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import time
+from email.utils import parsedate_to_datetime
+
+from tests.interop import scenarios as sc
+from tests.interop.case import InteropCase, settings, trunk
+from tests.interop.harness import Daemon, Sipp, need, sipp
+from tests.interop.openssl import make_certificate, passport_is_signed
+
+BUSY = sc.refuse("486 Busy Here")
+URL = "https://certificates.example.com/stir.pem"
+
+
+def check(header: str, pattern: str) -> str:
+    """An action of SIPp's: the call fails unless the header is so."""
+    escaped = pattern.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
+    return f'<ereg regexp="{escaped}" search_in="hdr" header="{header}:" check_it="true" assign_to="found"/>\n'
+
+
+def busy_when(**headers: str) -> str:
+    """Refuse with 486 a call whose headers are as these patterns want; names with _ for -."""
+    checks = "".join(check(name.replace("_", "-"), pattern) for name, pattern in headers.items())
+    invite = sc.receive("INVITE", inner=f"<action>{checks}</action>")
+    reference = '<Reference variables="found"/>\n'
+    return sc.scenario(invite, sc.send("486 Busy Here", retrans=500), sc.receive("ACK"), reference)
+
+
+class IdentityCase(InteropCase):
+    """Calls are refused as busy by a SIPp that looks at their headers."""
+
+    def setUp(self) -> None:
+        need("sipp")
+        super().setUp()
+
+    def carrier(self, scenario: str = BUSY, name: str = "sipp") -> Sipp:
+        return self.world.enter_context(sipp(self.folder / name, scenario))
+
+    def busy(self, daemon: Daemon, carrier: Sipp, **parameters: str) -> dict[str, str]:
+        """Make the call; returns the INVITE's headers, the Request-URI as "INVITE"."""
+        self.assertEqual(self.outcome(self.call(daemon, **parameters)), ("0", "5"), carrier.explain())
+        self.assertEqual(carrier.wait(), 0, carrier.explain())
+        found = re.search(r"^INVITE (\S+) SIP/2.0\r?\n(.*?)\r?\n\r?\n", carrier.messages(), re.S | re.M)
+        assert found is not None
+        lines = [line.partition(": ") for line in found[2].splitlines()]
+        self.assertEqual(len({name for name, _, _ in lines}), len(lines), found[2])
+        return {"INVITE": found[1]} | {name: value for name, _, value in lines}
+
+
+class IdentityTests(IdentityCase):
+    """How a trunk is told of the caller and the callee."""
+
+    def test_headers(self) -> None:
+        """A trunk's templates make From, P-Asserted-Identity, Remote-Party-ID and Diversion."""
+        carrier = self.carrier(
+            busy_when(
+                From='^ *"The ."Shop."" <sip:.12125550199@carrier.example;user=phone>;tag=',
+                P_Asserted_Identity='^ *"The .*" <tel:.12125550199>$',
+                Remote_Party_ID="<sip:2125550199@carrier.example;user=phone>;party=calling;screen=yes;privacy=off$",
+                Diversion="^ *<sip:.12125550111@carrier.example;user=phone>;reason=unconditional;counter=1$",
+            )
+        )
+        more = r"""
+from_user = "+{e164}"
+from_domain = "carrier.example"
+display_name = 'The "Shop"'
+asserted_identity = "tel:+{e164}"
+remote_party_id = "{national}"
+diversion = "+12125550111"
+user_phone = true
+"""
+        daemon = self.run_daemon(settings(trunk(carrier.port, more=more)))
+        headers = self.busy(daemon, carrier, caller_id="2125550199")
+        self.assertNotIn("Privacy", headers)
+
+    def test_username_in_from(self) -> None:
+        """A registrar's carrier gets the username in From and the caller in P-Asserted-Identity."""
+        carrier = self.carrier(
+            busy_when(From="^ *<sip:bob@127.0.0.1>;tag=", P_Asserted_Identity="^ *<sip:442079460000@127.0.0.1>$")
+        )
+        more = 'username = "bob"\npassword = "hush"\nfrom_user = "{username}"\nasserted_identity = "{e164}"\n'
+        daemon = self.run_daemon(settings(trunk(carrier.port, more=more)))
+        self.busy(daemon, carrier, caller_id="+442079460000")
+
+    def test_anonymous(self) -> None:
+        """An anonymous call names nobody in From and Contact, and asks the carrier to keep the number to itself."""
+        carrier = self.carrier(
+            busy_when(
+                From='^ *"Anonymous" <sip:anonymous@anonymous.invalid>;tag=',
+                P_Asserted_Identity="<sip:.12125550111@127.0.0.1>",
+                Privacy="^ *id$",
+            )
+        )
+        more = 'caller_id = "+12125550111"\nasserted_identity = "+{e164}"\n'
+        daemon = self.run_daemon(settings(trunk(carrier.port, more=more)))
+        headers = self.busy(daemon, carrier, caller_id="anonymous")
+        revealing = [name for name, value in headers.items() if "2125550111" in value]
+        self.assertEqual(revealing, ["P-Asserted-Identity"])
+
+    def test_tech_prefix_and_outbound_proxy(self) -> None:
+        """The Request-URI has the trunk's domain and its escaped prefix while the packets go to the proxy."""
+        carrier = self.carrier()
+        more = f'dial_prefix = "1234#*+"\noutbound_proxy = "127.0.0.1:{carrier.port}"\nuser_phone = true\n'
+        text = settings(trunk(carrier.port, host="carrier.example", more=more).replace(f"port = {carrier.port}", ""))
+        daemon = self.run_daemon(text)
+        headers = self.busy(daemon, carrier)
+        self.assertEqual(headers["INVITE"], "sip:1234%23*+12125550100@carrier.example;user=phone")
+        self.assertEqual(headers["To"], f"<{headers['INVITE']}>")
+
+    def test_listed_caller_ids(self) -> None:
+        """A key's requests name its own caller ids; any other is replaced by the trunk's."""
+        carrier = self.carrier(busy_when(From="<sip:2125550111@"))
+        daemon = self.run_daemon(settings(trunk(carrier.port, more='caller_id = "2125550111"\n')))
+        key_id = daemon.admin("GET", "/keys")["keys"][0]["id"]
+        shown = daemon.calledin("keys", "caller-ids", key_id, "+12125550199")
+        self.assertEqual((shown.returncode, shown.stderr), (0, ""))
+        self.busy(daemon, carrier, caller_id="2125550198")
+
+    def test_unlisted_caller_id_is_refused(self) -> None:
+        """Or the request is code 4, where the settings say so."""
+        daemon = self.run_daemon(settings(trunk(9), calls='unlisted_caller_id = "refuse"'))
+        key_id = daemon.admin("GET", "/keys")["keys"][0]["id"]
+        daemon.admin("POST", f"/keys/{key_id}/caller-ids", {"caller_ids": ["+12125550199"]})
+        answer = daemon.playback(
+            api_key=self.key,
+            phone_number="2125550100",
+            country_code="1",
+            mp3=f"{self.web.url}/short.mp3",
+            caller_id="2125550198",
+        )
+        self.assertEqual((answer.status, answer.body), (200, "4"))
+        self.assertIn("caller_id", answer.headers["calledin-reason"])
+
+
+class SignedTests(IdentityCase):
+    """Calls signed by STIR/SHAKEN, verified by openssl."""
+
+    def signed(self, attestation: str, caller_id: str, *listed: str, more: str = "") -> dict[str, str]:
+        """Make a call by a key with this attestation and list; returns its headers."""
+        self.key_file, self.certificate = make_certificate(self.folder)
+        carrier = self.carrier()
+        stir = f'[stir]\nprivate_key = "{self.key_file}"\ncertificate = "{self.certificate}"\n'
+        stir += f'certificate_url = "{URL}"\n'
+        daemon = self.run_daemon(settings(trunk(carrier.port, more=more), rest=stir))
+        self.key_id = daemon.admin("GET", "/keys")["keys"][0]["id"]
+        daemon.admin("POST", f"/keys/{self.key_id}/caller-ids", {"caller_ids": listed})
+        self.assertEqual(daemon.calledin("keys", "attestation", self.key_id, attestation).returncode, 0)
+        return self.busy(daemon, carrier, caller_id=caller_id)
+
+    def test_signed(self) -> None:
+        """Identity holds for the caller, the callee and the moment, and openssl agrees with its signature."""
+        headers = self.signed("A", "2125550199", "+12125550199")
+        passport, parameters = headers["Identity"].split(";", 1)
+        self.assertEqual(parameters, f"info=<{URL}>;alg=ES256;ppt=shaken")
+        self.assertTrue(passport_is_signed(passport, self.certificate, self.folder))
+        header, claims = (json.loads(base64.urlsafe_b64decode(part + "==")) for part in passport.split(".")[:2])
+        self.assertEqual(header, {"alg": "ES256", "ppt": "shaken", "typ": "passport", "x5u": URL})
+        self.assertEqual(
+            (claims["attest"], claims["orig"], claims["dest"]),
+            ("A", {"tn": "12125550199"}, {"tn": ["12125550100"]}),
+        )
+        self.assertLess(abs(claims["iat"] - time.time()), 60)
+        self.assertEqual(parsedate_to_datetime(headers["Date"]).timestamp(), claims["iat"])
+
+    def test_not_sure(self) -> None:
+        """A caller id that the key is not known to have is attested B, whatever is said of the key."""
+        claims = self.signed("A", "2125550199")["Identity"].split(".")[1]
+        self.assertEqual(json.loads(base64.urlsafe_b64decode(claims + "=="))["attest"], "B")
+
+    def test_trunk_that_signs_itself(self) -> None:
+        """A trunk with stir = false gets no Identity."""
+        self.assertNotIn("Identity", self.signed("A", "2125550199", more="stir = false\n"))
