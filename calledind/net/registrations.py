@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -38,22 +38,27 @@ class UserAgent(Protocol):
     ) -> Registration: ...
 
 
-class Registrations:
-    """What the carriers know of where we are.
+class Targets(Protocol):
+    """The addresses of each trunk (RFC 3263)."""
 
-    `locate` finds where a trunk's messages go, and fails with OSError where that can't be found; `failed` hears
-    where nobody answered. `routed` hears when `by_route` gives something else.
+    def locate(self, trunk: Trunk, tried: Collection[Address] = ()) -> Deferred[Address]: ...
+
+    def has_more(self, trunk: Trunk, tried: Collection[Address]) -> bool: ...
+
+    def failed(self, target: Address, retry_after: int | None = None) -> None: ...
+
+    def works(self, target: Address) -> None: ...
+
+
+class Registrations:
+    """What the carriers know of where we are; for who dials, the targets of trunks that are registered as they wish.
+
+    `targets` has the trunks' addresses. `routed` hears when `by_route` gives something else.
     """
 
-    def __init__(
-        self,
-        user_agent: UserAgent,
-        locate: Callable[[Trunk], Deferred[Address]],
-        *,
-        failed: Callable[[Address], None] = lambda target: None,
-        routed: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._make = partial(_TrunkRegistration, user_agent, locate, failed, self._changed)
+    def __init__(self, user_agent: UserAgent, targets: Targets, *, routed: Callable[[], None] = lambda: None) -> None:
+        self._make = partial(_TrunkRegistration, user_agent, targets, self._changed)
+        self._targets = targets
         self._routed = routed
         self._kept: dict[str, _TrunkRegistration] = {}
         self._by_route: dict[str, Trunk] = {}
@@ -96,8 +101,21 @@ class Registrations:
         kept = self._kept.get(trunk.name)
         return "" if kept is None or not trunk.register_required else kept.registration.obstacle
 
-    def service_route(self, trunk: Trunk) -> tuple[str, ...]:
-        """Return the Route that a trunk's carrier wants of the requests that begin something (RFC 3608)."""
+    def locate(self, trunk: Trunk, tried: Collection[Address] = ()) -> Deferred[Address]:
+        """Find where a trunk's next call goes, once it is registered. Fails with OSError."""
+        return self.ready(trunk).addCallback(lambda _: self._targets.locate(self.way(trunk), tried))
+
+    def has_more(self, trunk: Trunk, tried: Collection[Address]) -> bool:
+        return self._targets.has_more(self.way(trunk), tried)
+
+    def failed(self, target: Address, retry_after: int | None = None) -> None:
+        self._targets.failed(target, retry_after)
+
+    def works(self, target: Address) -> None:
+        self._targets.works(target)
+
+    def route(self, trunk: Trunk) -> tuple[str, ...]:
+        """Return the Service-Route that a trunk's carrier wants its calls to begin with (RFC 3608)."""
         kept = self._kept.get(trunk.name)
         return () if kept is None else kept.registration.service_route
 
@@ -137,13 +155,12 @@ class _TrunkRegistration:
     def __init__(
         self,
         user_agent: UserAgent,
-        locate: Callable[[Trunk], Deferred[Address]],
-        failed: Callable[[Address], None],
+        targets: Targets,
         changed: Callable[[], None],
         trunk: Trunk,
     ) -> None:
         self.trunk = trunk
-        self._failed = failed
+        self._targets = targets
         self._changed = changed
         self._asked: Address | None = None
         self._waiting: list[Deferred[None]] = []
@@ -154,7 +171,7 @@ class _TrunkRegistration:
                 found(where)
 
             self._asked = None
-            locate(trunk).addCallbacks(located, lambda failure: found(_why(failure)))
+            targets.locate(trunk).addCallbacks(located, lambda failure: found(_why(failure)))
 
         self.registration = user_agent.registration(account(trunk), locate=find, report=self._heard)
 
@@ -191,11 +208,13 @@ class _TrunkRegistration:
         name = self.trunk.name
         match event:
             case Registered(expires, renewed):
+                assert self._asked is not None
+                self._targets.works(self._asked)
                 level = self.log.debug if renewed else self.log.info
                 level("trunk {name}: registered for {seconds} s", name=name, seconds=expires)
             case NotRegistered(words, retry_in, still, answered):
                 if not answered and self._asked is not None:
-                    self._failed(self._asked)
+                    self._targets.failed(self._asked)
                 self.log.error(
                     "trunk {name}: the registration failed: {words}; {left}; the next try is in {seconds:.0f} s",
                     name=name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -74,7 +75,8 @@ class RegistrationsTests(SynchronousTestCase):
         self.headers: list[tuple[str, str]] = []
         self.heard: list[Request] = []
         self.located: list[str] = []
-        self.failed: list[Address] = []
+        self.failures: list[tuple[Address, int | None]] = []
+        self.working: list[Address] = []
         self.routed = 0
         self.error: Exception | None = None
         self.answer = self.network.attach(THEM, self.receive)
@@ -86,11 +88,24 @@ class RegistrationsTests(SynchronousTestCase):
             trusted=lambda ip: True,
         )
         self.network.listen(US, self.agent.datagram_received)
-        self.registrations = Registrations(self.agent, self.locate, failed=self.failed.append, routed=self.count)
+        self.registrations = Registrations(self.agent, self, routed=self.count)
 
-    def locate(self, trunk: Trunk) -> Deferred[Address]:
+    # the trunks' addresses
+
+    def locate(self, trunk: Trunk, tried: Collection[Address] = ()) -> Deferred[Address]:
         self.located.append(trunk.name)
         return succeed(THEM) if self.error is None else fail(self.error)
+
+    def has_more(self, trunk: Trunk, tried: Collection[Address]) -> bool:
+        return trunk.name != "carrier" and THEM not in tried
+
+    def failed(self, target: Address, retry_after: int | None = None) -> None:
+        self.failures.append((target, retry_after))
+
+    def works(self, target: Address) -> None:
+        self.working.append(target)
+
+    # the carrier
 
     def count(self) -> None:
         self.routed += 1
@@ -120,7 +135,7 @@ class RegistrationsTests(SynchronousTestCase):
         self.assertEqual(self.located, ["carrier"])
         self.successResultOf(self.registrations.ready(plain))
         self.assertEqual((self.registrations.obstacle(plain), self.registrations.status(plain)), ("", ""))
-        self.assertEqual(self.registrations.service_route(plain), ())
+        self.assertEqual(self.registrations.route(plain), ())
         self.assertEqual(self.registrations.way(plain), plain)
         self.assertEqual(self.registrations.status(trunk()), "registered for 3599 s")
         self.successResultOf(self.registrations.ready(trunk()))
@@ -185,7 +200,7 @@ class RegistrationsTests(SynchronousTestCase):
         """Where nobody answers, that place is left alone, and the next try looks for another."""
         self.status = 0
         self.use(trunk(), seconds=33)
-        self.assertEqual(self.failed, [THEM])
+        self.assertEqual((self.failures, self.working), ([(THEM, None)], []))
         self.network.pass_time(6)
         self.assertEqual(self.located, ["carrier", "carrier"])
         self.assertIn("no final response", self.registrations.obstacle(trunk()))
@@ -196,7 +211,7 @@ class RegistrationsTests(SynchronousTestCase):
             self.error = error
             self.use(trunk())
             self.assertEqual(self.registrations.obstacle(trunk()), f"not registered: {words}")
-            self.assertEqual(self.failed, [])
+            self.assertEqual(self.failures, [])
             self.use()
 
     def test_service_route(self) -> None:
@@ -204,16 +219,34 @@ class RegistrationsTests(SynchronousTestCase):
         self.headers = [("Service-Route", "<sip:edge.example.com:5070;lr>, <sip:core.example.com;lr>")]
         routes = ("<sip:edge.example.com:5070;lr>", "<sip:core.example.com;lr>")
         self.use(trunk(), trunk(name="proxied", outbound_proxy="10.0.0.1"))
-        self.assertEqual(self.registrations.service_route(trunk()), routes)
+        self.assertEqual(self.registrations.route(trunk()), routes)
         way = self.registrations.way(trunk())
         self.assertEqual((way.outbound_proxy, self.registrations.by_route), ("edge.example.com:5070", (way,)))
         proxied = trunk(name="proxied", outbound_proxy="10.0.0.1")
-        self.assertEqual(self.registrations.service_route(proxied), routes)
+        self.assertEqual(self.registrations.route(proxied), routes)
         self.assertEqual(self.registrations.way(proxied), proxied)
         self.assertEqual(self.routed, 1)
+        self.located.clear()
+        self.assertEqual(self.successResultOf(self.registrations.locate(trunk())), THEM)
+        self.assertEqual(self.located, ["carrier by its service route"])
+        self.assertTrue(self.registrations.has_more(trunk(), ()))
+        self.assertFalse(self.registrations.has_more(trunk(), [THEM]))
         self.headers = []
         self.network.pass_time(3600)
         self.assertEqual((self.registrations.by_route, self.routed), ((), 2))
+
+    def test_targets(self) -> None:
+        """Who dials is handed the trunk's own target when the registration stands; what it learns is passed on."""
+        self.status = 503
+        self.use(trunk())
+        self.failureResultOf(self.registrations.locate(trunk()), OSError)
+        self.status = 200
+        self.network.pass_time(10)
+        self.assertEqual(self.successResultOf(self.registrations.locate(trunk())), THEM)
+        self.assertEqual((self.working, self.located[-1]), ([THEM], "carrier"))
+        self.registrations.failed(THEM, 5)
+        self.registrations.works(THEM)
+        self.assertEqual((self.failures, self.working), ([(THEM, 5)], [THEM, THEM]))
 
     def test_addresses(self) -> None:
         """News of our address reaches all of them; where nothing changed, nothing is sent."""
