@@ -223,7 +223,7 @@ class Daemon(Service):
                 settings=settings.calls,
                 audio_path=self._library.path,
                 audio_codecs=self._library.codecs,
-                locate=self._signalling.locate,
+                targets=self._signalling,
                 local_host=self._signalling.local_host,
                 now=self._now,
                 sign=self._sign,

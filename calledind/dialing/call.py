@@ -73,6 +73,22 @@ class Media(Protocol):
     def open(self, report: Callable[[MediaEvent], None]) -> Deferred[MediaSession]: ...
 
 
+class Targets(Protocol):
+    """The addresses of each trunk (RFC 3263)."""
+
+    def locate(self, trunk: TrunkSettings, tried: Collection[Address] = ()) -> Deferred[Address]:
+        """Find where a call goes, to none of those that were tried. Fails with OSError."""
+
+    def has_more(self, trunk: TrunkSettings, tried: Collection[Address]) -> bool:
+        """Whether there is one that was not tried and is well."""
+
+    def failed(self, target: Address, retry_after: int | None = None) -> None:
+        """Leave it alone for a while, or for so many seconds."""
+
+    def works(self, target: Address) -> None:
+        """It has answered."""
+
+
 @dataclass(frozen=True)
 class Surroundings:
     """What every call of a daemon needs."""
@@ -86,8 +102,7 @@ class Surroundings:
     "Name of the audio and codec -> file of encoded octets."
     audio_codecs: Callable[[str], Collection[str]]
     "Name of the audio -> the codecs it is encoded in."
-    locate: Callable[[TrunkSettings], Deferred[Address]]
-    "Where a trunk's datagrams go. Fails with OSError."
+    targets: Targets
     local_host: Callable[[Address], str]
     "The IP address that we name to this target."
     now: Callable[[], float]
@@ -149,6 +164,7 @@ class CallAttempt:
         number: int,
         surroundings: Surroundings,
         *,
+        tried: Collection[Address] = (),
         ended: Callable[[CallAttempt, Ending], None],
         postponed: Callable[[CallAttempt, str], None],
         released: Callable[[CallAttempt], None],
@@ -158,10 +174,13 @@ class CallAttempt:
         self.number = number
         self.committed = False
         "Whether the store knows of this attempt: only then is its number used up."
+        self.target: Address | None = None
+        "Where the INVITE goes, once that is found."
         self.rang = False
         self.responded = False
         "A provisional response but 100 has come: the call reached somebody, no other trunk may be asked."
         self._around = surroundings
+        self._tried = tried
         self._ended = ended
         self._postponed = postponed
         self._released = released
@@ -205,7 +224,7 @@ class CallAttempt:
     async def _prepare(self) -> None:
         around = self._around
         try:
-            target = await around.locate(self.trunk)
+            target = await around.targets.locate(self.trunk, self._tried)
             host = around.local_host(target)
         except OSError as error:
             detail = str(error)
@@ -217,6 +236,7 @@ class CallAttempt:
             self._on(_Input.NOT_READY, _Obstacle(str(error)))
             return
         self._media = media
+        self.target = target
         session = around.user_agent.prepare(self._invitation(target, host, media))
         attempt = Attempt(self.number, self.trunk.name, session.snapshot)
         try:

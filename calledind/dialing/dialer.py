@@ -4,8 +4,9 @@ Calls wait in one fair queue per route (the names of the trunks that take the nu
 trunk holds up nobody who may go elsewhere, and finding the next call costs O(routes), not O(calls).
 
 The next trunk is asked only while nothing but 100 has come from this one, and only for what speaks of the
-trunk and not of the callee: no response, a transport failure, 408 or a 5xx (RFC 3261 §21.5). Each try is
-committed with the next attempt number before its INVITE leaves.
+trunk and not of the callee: no response, a transport failure, 408 or a 5xx (RFC 3261 §21.5). Before it, the
+trunk's own other addresses are asked, where the one that was is silent, out of reach or says 503 (RFC 3263 §4.3).
+Each try is committed with the next attempt number before its INVITE leaves.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from twisted.logger import Logger
 from calledind.dialing.call import CallAttempt, Surroundings
 from calledind.dialing.queue import FairQueue
 from calledind.dialing.trunks import Probe, Trunk, Trunks
-from calledind.model import Call, Cause, EndedBy, Ending
+from calledind.model import Address, Call, Cause, EndedBy, Ending
 from calledind.settings import Calls
 from calledind.settings import Trunk as TrunkSettings
 from calledind.sip.timers import DelayedCall
@@ -29,6 +30,8 @@ TRUNK_FAILURES = frozenset({408, 500, 502, UNAVAILABLE, 504})
 "Statuses that speak of the trunk and not of the callee, while nothing but 100 came before."
 SWEEP = 1.0
 "Seconds between two looks for calls that waited too long."
+MOST_TARGETS = 6
+"Addresses of one trunk that a call is tried at."
 RETRY = 1.0
 "Seconds until the queue is served again after a call had to be put back."
 
@@ -44,6 +47,8 @@ class _Course:
     call: Call
     tried: tuple[str, ...]
     "Names of the trunks that failed it."
+    targets: tuple[tuple[str, Address], ...]
+    "Trunk and address of all that failed it."
     number: int
     "Of the last attempt that the store knows of, 0 where none is."
     ending: Ending
@@ -238,6 +243,7 @@ class Dialer:
             trunk.settings,
             course.number + 1 if course else 1,
             self._around,
+            tried=[target for name, target in course.targets if name == trunk.name] if course else (),
             ended=self._attempt_ended,
             postponed=self._attempt_postponed,
             released=self._attempt_released,
@@ -251,26 +257,41 @@ class Dialer:
         self._live.pop(call.id, None)
         course = self._courses.pop(call.id, None)
         failed = _trunk_failed(attempt, ending)
-        if ending.sip_status == UNAVAILABLE and attempt.retry_after:
-            trunk.pause(attempt.retry_after)
-        if failed:
-            trunk.failed(_words(ending))
-        elif ending.sip_status is not None:
-            trunk.succeeded()
-        tried = (*(course.tried if course else ()), trunk.name)
+        tried = course.tried if course else ()
+        targets = course.targets if course else ()
+        elsewhere = False
+        if attempt.target is not None and failed and _target_failed(ending):
+            self._around.targets.failed(attempt.target, attempt.retry_after)
+            targets = (*targets, (trunk.name, attempt.target))
+            elsewhere = self._has_more(trunk, targets)
+        elif attempt.target is not None and ending.sip_status is not None:
+            self._around.targets.works(attempt.target)
+        if not elsewhere:
+            tried = (*tried, trunk.name)
+            if ending.sip_status == UNAVAILABLE and attempt.retry_after:
+                trunk.pause(attempt.retry_after)
+            if failed:
+                trunk.failed(_words(ending))
+            elif ending.sip_status is not None:
+                trunk.succeeded()
         remaining = self._route(call, tried)
         if failed and remaining and not self._draining:
             self.log.info(
-                "call {call}: trunk {trunk} failed ({why}); the next one is asked",
+                "call {call}: trunk {trunk} failed ({why}); the next {what} is asked",
                 call=call.id,
                 trunk=trunk.name,
                 why=_words(ending),
+                what="of its addresses" if elsewhere else "one",
             )
             number = attempt.number if attempt.committed else attempt.number - 1
-            self._courses[call.id] = _Course(call, tried, number, ending)
+            self._courses[call.id] = _Course(call, tried, targets, number, ending)
             self._queue(remaining).put_back(call)
             return
         self._ended(call, ending)
+
+    def _has_more(self, trunk: Trunk, targets: tuple[tuple[str, Address], ...]) -> bool:
+        tried = [target for name, target in targets if name == trunk.name]
+        return len(tried) < MOST_TARGETS and self._around.targets.has_more(trunk.settings, tried)
 
     def _attempt_postponed(self, attempt: CallAttempt, detail: str) -> None:
         call = attempt.call
@@ -305,6 +326,12 @@ def _trunk_failed(attempt: CallAttempt, ending: Ending) -> bool:
     if ending.cause in (Cause.NO_RESPONSE, Cause.TRANSPORT):
         return True
     return ending.cause is Cause.FINAL_RESPONSE and ending.sip_status in TRUNK_FAILURES
+
+
+def _target_failed(ending: Ending) -> bool:
+    """Whether another address of the same trunk may do better."""
+    silent = ending.cause in (Cause.NO_RESPONSE, Cause.TRANSPORT)
+    return silent or (ending.cause is Cause.FINAL_RESPONSE and ending.sip_status == UNAVAILABLE)
 
 
 def _words(ending: Ending) -> str:

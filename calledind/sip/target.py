@@ -71,3 +71,9 @@ def target_snapshot(address: Address) -> list[object]:
     """Return what `Target.restore` takes, JSON-able."""
     host, port = address
     return [host, port, transport_of(address), address.trunk if isinstance(address, Target) else ""]
+
+
+def replaced(address: Address, *, host: str | None = None, port: int | None = None) -> Address:
+    """Return the address with another host or port, reached the same way."""
+    new = host or address[0], address[1] if port is None else port
+    return Target(*new, address.transport, address.trunk) if isinstance(address, Target) else new

@@ -228,9 +228,9 @@ class PreparingTests(SynchronousTestCase):
 
     def test_no_address(self) -> None:
         """A trunk without an address, or no way to it, is a transport failure, before anything was committed."""
-        self.world.lost.add("a.example")
+        self.world.targets.lost.add("a.example")
         first = Attempted(self.world).start()
-        self.world.lost.clear()
+        self.world.targets.lost.clear()
         self.world.no_way = True
         second = Attempted(self.world).start()
         for call in (first, second):

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from calledind.dialing.dialer import RETRY, Dialer
+from calledind.dialing.dialer import MOST_TARGETS, RETRY, Dialer
 from calledind.dialing.trunks import FIRST_PROBE, Health, Trunk
-from calledind.model import Call, Cause, Ending
+from calledind.model import Address, Call, Cause, Ending
 from calledind.net.media import Finished, Lost
 from calledind.settings import Calls
 from calledind.settings import Trunk as TrunkSettings
@@ -214,7 +214,7 @@ class FailoverTests(DialerCase):
     def test_no_address(self) -> None:
         """A trunk that has no address is passed over; the next attempt is the first that the store knows."""
         self.make(make_trunk("a", priority=1), make_trunk("b"))
-        self.world.lost.add("a.example")
+        self.world.targets.lost.add("a.example")
         self.add("1")
         self.assertEqual(self.sent(), ["1@b"])
         self.assertEqual([each[2:] for each in self.world.store.log], [(1, "b")])
@@ -254,6 +254,70 @@ class FailoverTests(DialerCase):
         self.dialer.hang_up("1".rjust(32, "0"))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
         self.assertEqual((self.sent(), list(self.causes())), ([], ["1"]))
+
+
+class TargetTests(DialerCase):
+    """A trunk of three addresses, and another trunk after it."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.first, self.second, self.third = self.addresses = [(f"192.0.2.{n}", 5060) for n in (1, 2, 3)]
+        self.world.targets.addresses = self.addresses
+        self.make(make_trunk("a", priority=1), make_trunk("b", priority=2))
+
+    def went_to(self) -> list[Address]:
+        return [session.invitation.target for session in self.world.user_agent.sessions if "send" in session.log]
+
+    def test_next_address(self) -> None:
+        """Silence, a lost connection and a 503 send a call to the trunk's next address, each try with its number;
+        the trunk is as well as before."""
+        self.add("1")
+        for event in (NOBODY, Unreachable("transport", "")):
+            self.hear("1", event)
+        self.assertEqual((self.went_to(), self.sent()), (self.addresses, ["1@a"] * 3))
+        self.assertEqual([entry[2] for entry in self.world.store.log if entry[0] == "begin_dialing"], [1, 2, 3])
+        self.assertEqual(self.world.targets.resting, {self.first: None, self.second: None})
+        self.hear("1", Refused(486, "", None, None, ""))
+        self.assertEqual((list(self.causes()), self.world.targets.working), (["1"], [self.third]))
+        self.assertEqual({trunk.health for trunk in self.dialer.trunks}, {Health.CLOSED})
+
+    def test_retry_after(self) -> None:
+        """A 503 with Retry-After is that address's own while there are others; the last one pauses the trunk."""
+        self.add("1")
+        self.hear("1", refused(503, 7))
+        self.assertEqual((self.went_to()[-1], self.world.targets.resting), (self.second, {self.first: 7}))
+        self.assertEqual(self.dialer.trunks["a"].wait(), 0)
+        self.hear("1", refused(503, 8))
+        self.hear("1", refused(503, 9))
+        self.assertEqual(self.sent(), ["1@a"] * 3 + ["1@b"])
+        self.assertEqual(self.dialer.trunks["a"].wait(), 9)
+
+    def test_addresses_of_the_next_trunk(self) -> None:
+        """What failed of one trunk says nothing of another's addresses."""
+        self.world.targets.has_more = lambda trunk, tried: False  # type: ignore[method-assign]
+        self.add("1")
+        self.hear("1", NOBODY)
+        self.assertEqual((self.sent(), self.went_to()), (["1@a", "1@b"], [self.first, self.first]))
+
+    def test_other_statuses(self) -> None:
+        """Any other failure is the whole trunk's."""
+        self.add("1")
+        self.hear("1", refused(500))
+        self.assertEqual((self.sent(), self.world.targets.resting), (["1@a", "1@b"], {}))
+
+    def test_after_ringing(self) -> None:
+        """What rang is never asked again elsewhere, whatever it says then."""
+        self.add("1")
+        self.hear("1", Progress(180, ""), refused(503))
+        self.assertEqual((self.sent(), list(self.causes())), (["1@a"], ["1"]))
+
+    def test_bounded(self) -> None:
+        """A name with very many addresses is given up after some."""
+        self.world.targets.addresses = [(f"192.0.2.{n}", 5060) for n in range(50)]
+        self.add("1")
+        for _ in range(MOST_TARGETS):
+            self.hear("1", NOBODY)
+        self.assertEqual(self.sent(), ["1@a"] * MOST_TARGETS + ["1@b"])
 
 
 class HealthTests(DialerCase):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -164,6 +164,31 @@ class FakeMedia:
         return succeed(cast(MediaSession, self.sessions[-1]))
 
 
+@dataclass
+class FakeTargets:
+    lost: set[str] = field(default_factory=set)
+    "Hosts of trunks that have no address."
+    addresses: Sequence[Address] = (TARGET,)
+    "Of every trunk."
+    resting: dict[Address, int | None] = field(default_factory=dict)
+    working: list[Address] = field(default_factory=list)
+
+    def locate(self, trunk: Trunk, tried: Collection[Address] = ()) -> Deferred[Address]:
+        left = [address for address in self.addresses if address not in tried]
+        if trunk.host in self.lost or not left:
+            return fail(OSError(f"{trunk.host} is not known"))
+        return succeed(left[0])
+
+    def has_more(self, trunk: Trunk, tried: Collection[Address]) -> bool:
+        return any(address not in tried and address not in self.resting for address in self.addresses)
+
+    def failed(self, target: Address, retry_after: int | None = None) -> None:
+        self.resting[target] = retry_after
+
+    def works(self, target: Address) -> None:
+        self.working.append(target)
+
+
 class World:
     """A clock, fakes, and the `Surroundings` made of them."""
 
@@ -173,8 +198,7 @@ class World:
         self.store = FakeStore()
         self.user_agent = FakeUserAgent()
         self.media = FakeMedia()
-        self.lost: set[str] = set()
-        "Hosts of trunks that have no address."
+        self.targets = FakeTargets()
         self.no_way = False
         "Nothing leads to the trunks' addresses."
         self.surroundings = Surroundings(
@@ -185,7 +209,7 @@ class World:
             settings=settings or Calls(),
             audio_path=lambda name, codec: Path(f"/audio/{name}.{codec}"),
             audio_codecs=lambda name: CODECS,
-            locate=self._locate,
+            targets=self.targets,
             local_host=self._local_host,
             now=self.now,
         )
@@ -196,9 +220,6 @@ class World:
     @property
     def session(self) -> FakeSession:
         return self.user_agent.sessions[-1]
-
-    def _locate(self, trunk: Trunk) -> Deferred[Any]:
-        return fail(OSError(f"{trunk.host} is not known")) if trunk.host in self.lost else succeed(TARGET)
 
     def _local_host(self, target: Any) -> str:
         if self.no_way:

@@ -308,7 +308,8 @@ def sipp(
         command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL
     )
     try:
-        wait_for("SIPp listens", lambda: _is_taken(address, port))
+        kind = "tcp" if "t1" in arguments else "udp"
+        wait_for("SIPp listens", lambda: _is_taken(address, port, kind))
         yield Sipp(process, port, folder)
     finally:
         if process.poll() is None:
@@ -316,12 +317,13 @@ def sipp(
         process.wait()
 
 
-def _is_taken(address: str, port: int) -> bool:
-    """Whether a program has this UDP port, by the kernel's table: to bind it for a look could keep it from binding."""
-    table = Path("/proc/net/udp6" if ":" in address else "/proc/net/udp")
+def _is_taken(address: str, port: int, kind: str) -> bool:
+    """Whether a program has this port, by the kernel's table: to bind it for a look could keep it from binding."""
+    table = Path(f"/proc/net/{kind}{'6' if ':' in address else ''}")
     if table.exists():
         return any(line.split()[1].endswith(f":{port:04X}") for line in table.read_text().splitlines()[1:])
-    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM) as probe:
         try:
             probe.bind((address, port))
         except OSError:
