@@ -1,270 +1,264 @@
-"""Provisional responses that are repeated until PRACK comes (RFC 3262), and what may follow them (RFC 3311)."""
+"""Calls over connections, and requests too large for datagrams (RFC 3261 §17, §18)."""
 
 from __future__ import annotations
 
-from calledind.sip.auth import Credentials
-from calledind.sip.events import Answered, Ended, Progress, Refused
+from calledind.model import Address
+from calledind.sip.events import Ended, Refused, Unreachable
+from calledind.sip.grammar import ParseError
+from calledind.sip.header import Via
 from calledind.sip.message import Request, Response, parse, response_to
-from calledind.sip.uas import Cancelled, IncomingCall
-from tests.sip.network import DELAY
-from tests.sip.parties import ANSWER, OFFER, THEM, US, World, outside
-from tests.sip.test_useragent import Case
+from calledind.sip.target import Target
+from calledind.sip.timers import Intervals
+from calledind.sip.transactions import TransactionLayer, response_address
+from tests.sip.network import Network, pass_time
+from tests.sip.parties import THEM, US, World, outside
+from tests.sip.test_useragent import Case, answers, rings
 
-SDP = ("Content-Type", "application/sdp")
-
-
-def sent(world: World, method: str) -> list[Request]:
-    "Our requests of this method, in the order of sending."
-    messages = [parse(datagram.data) for datagram in world.network.sent if datagram.source == US]
-    return [message for message in messages if isinstance(message, Request) and message.method == method]
+OVER_TCP = Target(*THEM, "tcp", "carrier")
+OURS = Target(*US, "tcp")
 
 
-class ReliableTests(Case):
-    def ringing(self, **changes: object) -> tuple[World, IncomingCall]:
-        world = World()
-        self.session = world.call(**changes)
-        world.network.pass_time(0.1)
-        return world, world.calls[0]
+def requests(network: Network) -> list[Request]:
+    """All requests that were sent, in order."""
+    return [message for sent in network.sent if isinstance(message := parse(sent.data), Request)]
 
-    def provisional(self, world: World, rseq: int, *, status: int = 183, require: str = "100rel") -> None:
-        "A response of the callee's as it says, numbers and all."
-        headers = [("Require", require), ("RSeq", str(rseq)), ("Contact", "<sip:127.0.0.2:5070>")]
-        response = response_to(world.calls[0].request, status, None, "theirs", headers)
-        world.network.attach(THEM)(bytes(response), US)
-        world.network.pass_time(0.1)
 
-    def test_acknowledged(self) -> None:
-        """A reliable 183 is reported once, however often it comes, and gets one PRACK; its answer is the call's."""
-        world, call = self.ringing()
-        world.network.rule = lambda datagram: [] if datagram.label == "PRACK" else [DELAY]
-        call.respond(183, sdp=ANSWER, reliable=True)
-        call.respond(200)
-        world.network.pass_time(4)
-        self.assertEqual(world.events, [Progress(183, "Session Progress", ANSWER)])
-        self.assertEqual(world.network.labels.count("183 INVITE"), 4)
-        self.assertEqual({request.via.branch for request in sent(world, "PRACK")}, {sent(world, "PRACK")[0].via.branch})
-        world.network.rule = lambda datagram: [DELAY]
-        world.network.pass_time(5)
-        assert isinstance(world.events[-1], Answered)
-        self.assertEqual(world.events[-1].sdp, ANSWER)
-        self.session.acknowledge()
-        world.network.pass_time(1)
-        self.session.end()
+class TcpWorld(World):
+    """As `World`, over one connection."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        to_us, to_them = self.network.attach(OVER_TCP), self.network.attach(OURS)
+        self.agent._endpoint.local = lambda target: OURS
+        self.agent._layer._send = to_them
+        self.callee._endpoint.local = lambda target: OVER_TCP
+        self.callee._layer._send = to_us
+        self.network.listen(OVER_TCP, self.callee.datagram_received)
+        self.network.listen(OURS, self.agent.datagram_received)
+
+
+class ConnectionTests(Case):
+    def test_whole_call(self) -> None:
+        """Via and Contact name the transport, each message goes once, and nothing lingers after the BYE."""
+        world = TcpWorld(answers)
+        session = world.answered(target=OVER_TCP)
+        session.end()
         world.network.pass_time(1)
         self.assertEqual(world.last_words, [Ended("us", None, "BYE: 200")])
+        invite, ack, bye = requests(world.network)
+        for request in (invite, ack, bye):
+            self.assertEqual((request.via.transport, "alias" in str(request.via)), ("TCP", True))
+        self.assertEqual(invite.get("Contact"), "<sip:0000000000@127.0.0.1:5060;transport=tcp>")
+        self.assertEqual([sent.target for sent in world.network.sent].count(OVER_TCP), 3)
         self.quiet(world)
 
-    def test_what_it_says(self) -> None:
-        """A PRACK goes to the callee's Contact, with the next CSeq, and names RSeq and CSeq of what it acknowledges."""
-        world, _ = self.ringing()
-        self.provisional(world, 4711)
-        (prack,) = sent(world, "PRACK")
-        self.assertEqual(prack.uri, "sip:127.0.0.2:5070")
-        self.assertEqual((prack.get("RAck"), prack.cseq.number), ("4711 1 INVITE", 2))
-        self.assertEqual((prack.to.tag, prack.from_.tag), ("theirs", self.session.local_tag))
-        (invite,) = sent(world, "INVITE")
-        self.assertIn("100rel", invite.get("Supported") or "")
-
-    def test_order(self) -> None:
-        """What comes again, or before its turn, is neither reported nor acknowledged."""
-        world, _ = self.ringing()
-        for rseq, status in ((7, 183), (7, 183), (9, 180), (8, 180), (9, 181)):
-            self.provisional(world, rseq, status=status)
-        self.assertEqual([each.get("RAck") for each in sent(world, "PRACK")], [f"{n} 1 INVITE" for n in (7, 8, 9)])
-        told = [event.status for event in world.events if isinstance(event, Progress) and event.status > 100]
-        self.assertEqual(told, [183, 180, 181])
-
-    def test_nonsense(self) -> None:
-        """A reliable response without a number that can be acknowledged is left out."""
-        world, call = self.ringing()
-        self.provisional(world, 0)
-        call.respond(183, headers=[("Require", "100rel"), ("RSeq", "x")])
-        world.network.pass_time(0.1)
-        self.assertEqual((world.events, sent(world, "PRACK")), ([], []))
-        call.respond(100, headers=[("Require", "100rel"), ("RSeq", "1")])
-        world.network.pass_time(0.1)
-        self.assertEqual((world.events, sent(world, "PRACK")), ([Progress(100, "Trying")], []))
-
-    def test_each_branch_of_a_fork(self) -> None:
-        """Each telephone counts for itself."""
-        world, call = self.ringing()
-        call.respond(183, to_tag="a", reliable=True)
-        call.respond(183, to_tag="b", reliable=True)
-        world.network.pass_time(0.2)
-        self.assertEqual([each.to.tag for each in sent(world, "PRACK")], ["a", "b"])
-        call.respond(200, sdp=ANSWER, to_tag="b")
-        world.network.pass_time(0.2)
-        self.session.acknowledge()
-        self.session.end()
-        world.network.pass_time(1)
+    def test_nothing_is_repeated(self) -> None:
+        """Neither request nor refusal goes twice over a connection; the timeouts are the same."""
+        world = TcpWorld(lambda call: call.stay_silent())
+        world.call(target=OVER_TCP)
+        world.network.pass_time(33)
+        self.assertEqual(world.network.labels, ["INVITE"])
+        self.assertEqual(world.events, [Unreachable("timeout", "no final response within 32 s")])
         self.quiet(world)
 
-    def test_challenged(self) -> None:
-        """A PRACK that is challenged is sent again with the credentials, CSeq one higher; the BYE goes on there."""
-        world, call = self.ringing(credentials=Credentials("me", "secret"))
-        world.network.rule = lambda datagram: [] if datagram.label == "PRACK" else [DELAY]
-        self.provisional(world, 1)
-        (prack,) = sent(world, "PRACK")
-        challenge = response_to(prack, 407, headers=[("Proxy-Authenticate", 'Digest realm="r", nonce="n"')])
-        world.agent.datagram_received(bytes(challenge), THEM)
-        again = sent(world, "PRACK")[-1]
-        self.assertEqual((again.cseq.number, again.get("RAck")), (3, "1 1 INVITE"))
-        self.assertIsNotNone(again.get("Proxy-Authorization"))
-        world.agent.datagram_received(bytes(response_to(again, 200)), THEM)
-        call.respond(200, sdp=ANSWER, to_tag="theirs")
+    def test_refused(self) -> None:
+        """After the ACK to a refusal, neither side keeps the transaction."""
+        world = TcpWorld(lambda call: self.assertTrue(call.respond(486)))
+        world.call(target=OVER_TCP)
         world.network.pass_time(0.1)
-        self.session.acknowledge()
-        self.session.end()
-        self.assertEqual(sent(world, "BYE")[0].cseq.number, 4)
+        self.assertEqual(world.network.labels, ["INVITE", "486 INVITE", "ACK"])
+        self.assertEqual(world.clock.getDelayedCalls(), [])
+        self.assertEqual((len(world.agent), len(world.callee)), (0, 0))
 
-    def test_while_cancelling(self) -> None:
-        """A reliable response to a call that is being cancelled is acknowledged all the same."""
-        world, _ = self.ringing()
-        self.session.end()
-        world.network.rule = lambda datagram: [] if datagram.label == "CANCEL" else [DELAY]
-        self.provisional(world, 5)
-        self.provisional(world, 6)
-        world.network.rule = lambda datagram: [DELAY]
-        world.network.pass_time(1)
-        self.assertEqual({each.get("RAck") for each in sent(world, "PRACK")}, {"5 1 INVITE", "6 1 INVITE"})
-        self.assertEqual(world.heard[0], Cancelled())
-        self.assertEqual(world.events, [Refused(487, "Request Terminated")])
-
-    def test_not_offered(self) -> None:
-        """An invitation that doesn't offer it names no option tags."""
-        world, _ = self.ringing(supported=())
-        self.assertIsNone(sent(world, "INVITE")[0].get("Supported"))
-
-
-class CalleeTests(Case):
-    def test_never_acknowledged(self) -> None:
-        """Where no PRACK comes within 64*T1 the callee refuses the call."""
-        world = World(lambda call: self.assertTrue(call.respond(183, reliable=True)))
-        world.call()
-        world.network.rule = lambda datagram: [] if datagram.label == "PRACK" else [DELAY]
-        world.network.pass_time(31.9)
-        self.assertEqual(len(world.events), 1)
-        world.network.pass_time(0.5)
-        self.assertEqual(world.events[-1], Refused(504, "Server Time-out"))
-        world.network.pass_time(40)
+    def test_lost_connection(self) -> None:
+        """What waits for its first answer on a lost connection fails with the words of the loss; a datagram's fate
+        is not its."""
+        world = TcpWorld(lambda call: call.stay_silent())
+        world.call(target=OVER_TCP)
+        world.agent.transport_failed(THEM)
+        self.assertEqual(world.events, [])
+        world.agent.transport_failed(OVER_TCP, "the connection was closed")
+        self.assertEqual(world.events, [Unreachable("transport", "the connection was closed")])
         self.quiet(world)
 
-    def test_one_after_the_other(self) -> None:
-        """The second reliable response, and the 2xx, wait for the PRACK of the first."""
-        world = World()
-        session = world.call()
-        world.network.pass_time(0.1)
-        call = world.calls[0]
-        call.respond(183, reliable=True)
-        call.respond(180, reliable=True)
-        call.respond(200, sdp=ANSWER)
-        self.assertEqual(world.network.labels[-1], "183 INVITE")
-        world.network.pass_time(0.2)
-        self.assertEqual(
-            [label for label in world.network.labels if label != "ACK"],
-            ["INVITE", "183 INVITE", "PRACK", "200 PRACK", "180 INVITE", "PRACK", "200 PRACK", "200 INVITE"],
-        )
-        session.acknowledge()
+    def test_secure(self) -> None:
+        """Who calls by sips has a Contact of sips, also inside the dialog."""
+        world = TcpWorld(answers)
+        uri = "sips:+12125550100@127.0.0.2"
+        session = world.answered(target=OVER_TCP, request_uri=uri, to_uri=uri, from_uri="sips:0000000000@127.0.0.1")
+        self.assertEqual(requests(world.network)[0].get("Contact"), "<sips:0000000000@127.0.0.1:5060>")
+        world.agent.message_received(world.in_dialog("UPDATE", ("Contact", "<sip:x@127.0.0.2>")), OVER_TCP)
+        response = parse(world.network.sent[-1].data)
+        self.assertEqual(response.get("Contact"), "<sips:0000000000@127.0.0.1:5060>")
         session.end()
         self.quiet(world)
 
-    def test_stray_pracks(self) -> None:
-        """A PRACK for what nobody waits for is refused with 481."""
-        world = World(lambda call: self.assertTrue(call.respond(183, reliable=True)))
-        session = world.call()
-        world.network.rule = lambda datagram: [] if datagram.label == "PRACK" else [DELAY]
-        world.network.pass_time(0.1)
-        invite = world.calls[0].request
-        for number, (tag, rack) in enumerate((("x", "1 1 INVITE"), (world.calls[0].tag, "x 1 INVITE"), (None, ""))):
-            request = outside("PRACK", ("RAck", rack), to=f"<sip:x@y>;tag={tag or world.calls[0].tag}")
-            own = [pair for pair in request.headers if pair[0] not in ("From", "Call-ID", "CSeq")]
-            own += [("From", invite.get("From") or ""), ("Call-ID", invite.call_id), ("CSeq", f"{number + 2} PRACK")]
-            world.callee.datagram_received(bytes(Request("PRACK", request.uri, own)), US)
-            answer = parse(world.network.sent[-1].data)
-            assert isinstance(answer, Response)
-            self.assertEqual(answer.status, 481)
-        session.end()
+    def test_recovery(self) -> None:
+        """A new process cancels over the transport that the call was made by."""
+        world = TcpWorld(rings)
+        session = world.call(target=OVER_TCP)
         world.network.pass_time(1)
-        self.quiet(world)
-
-    def test_cancelled_before_its_prack(self) -> None:
-        """A CANCEL ends the repeats, and what would have followed them."""
-        world = World(lambda call: self.assertTrue(call.respond(183, reliable=True) and call.respond(200)))
-        session = world.call()
-        world.network.rule = lambda datagram: [] if datagram.label == "PRACK" else [DELAY]
-        world.network.pass_time(0.1)
-        session.end()
+        finished: list[bool] = []
+        agent = world.agent = world.new_agent()
+        agent._layer._send = world.network.attach(OURS)
+        world.network.listen(OURS, agent.datagram_received)
+        agent.recover_invitation(session.snapshot, lambda: finished.append(True))
         world.network.pass_time(1)
-        self.assertEqual(world.last_words, [Refused(487, "Request Terminated")])
+        cancel = next(each for each in requests(world.network) if each.method == "CANCEL")
+        self.assertEqual((cancel.via.transport, finished), ("TCP", [True]))
         self.quiet(world)
 
-    def test_other_branch_answers(self) -> None:
-        """The answer of one telephone ends the repeats of another."""
-        world = World()
-        session = world.call()
-        world.network.rule = lambda datagram: [] if datagram.label == "PRACK" else [DELAY]
-        world.network.pass_time(0.1)
-        world.calls[0].respond(183, reliable=True, to_tag="a")
-        world.calls[0].respond(200, sdp=ANSWER, to_tag="b")
-        world.network.pass_time(0.1)
-        session.acknowledge()
-        session.end()
-        world.network.pass_time(5)
-        self.assertEqual(world.network.labels.count("183 INVITE"), 1)
-        world.network.pass_time(30)
-        self.quiet(world)
+    def test_responses_go_back_over_the_connection(self) -> None:
+        """By a connection, neither rport nor the Via's port matters."""
+        via = Via.parse("SIP/2.0/TCP 192.0.2.1:5070;branch=z9hG4bKx")
+        self.assertEqual(response_address(via, OVER_TCP), OVER_TCP)
+        self.assertEqual(response_address(via, THEM), (THEM[0], 5070))
 
 
-class EarlyUpdateTests(Case):
+class LargeTests(Case):
+    """A trunk that takes TCP as well, and an INVITE of more than 1,300 octets."""
+
+    HEADERS = (("X-Large", "x" * 1000),)
+
     def setUp(self) -> None:
-        self.offers: list[bytes] = []
-        self.answer: bytes | None = ANSWER
-        self.world = World()
-        self.session = self.world.call(renegotiate=self.renegotiate)
-        self.world.network.pass_time(0.1)
+        self.broken = False
+        self.tcp: list[Address] = []
 
-    def renegotiate(self, offer: bytes) -> bytes | None:
-        self.offers.append(offer)
-        return self.answer
+    def world(self) -> World:
+        world = World(rings)
+        world.agent._layer._larger = lambda target: OVER_TCP if target == THEM else None
+        by_udp, by_tcp = world.agent._layer._send, world.network.attach(OURS)
 
-    def early(self, method: str, *headers: tuple[str, str], body: bytes = b"", cseq: int = 1) -> Request:
-        "A request of the callee's in its early dialog."
-        invite, tag = self.world.calls[0].request, self.world.calls[0].tag
-        request = outside(method)
-        own = [pair for pair in request.headers if pair[0] not in ("From", "To", "Call-ID", "CSeq")]
-        mine = [("From", f"<sip:them@x>;tag={tag}"), ("To", invite.get("From") or ""), ("Call-ID", invite.call_id)]
-        return Request(method, request.uri, [*own, *mine, ("CSeq", f"{cseq} {method}"), *headers], body)
+        def send(data: bytes, target: Address) -> None:
+            if target != OVER_TCP:
+                by_udp(data, target)
+            elif self.broken:
+                world.clock.callLater(0.1, world.agent.transport_failed, OVER_TCP, "nobody listens there")
+            else:
+                by_tcp(data, target)
 
-    def test_offer_after_a_reliable_answer(self) -> None:
-        """After an answer that came reliably an UPDATE's offer is answered, and reported with the 2xx."""
-        self.world.calls[0].respond(183, sdp=ANSWER, reliable=True)
-        self.world.network.pass_time(0.1)
-        (response,) = self.world.ask(self.early("UPDATE", SDP, body=OFFER))
-        self.assertEqual((response.status, response.body, self.offers), (200, ANSWER, [OFFER]))
-        self.world.calls[0].respond(200)
-        self.world.network.pass_time(0.1)
-        assert isinstance(self.world.events[-1], Answered)
-        self.assertEqual((self.world.events[-1].offer, self.world.events[-1].sdp), (OFFER, ANSWER))
-        self.session.acknowledge()
-        self.session.end()
+        world.agent._layer._send = send
+        back = world.network.attach(OVER_TCP)
+        over_udp = world.callee._layer._send
+        world.callee._layer._send = lambda data, target: (back if target == OURS else over_udp)(data, target)
+        world.network.listen(OVER_TCP, world.callee.datagram_received)
+        world.network.listen(OURS, world.agent.datagram_received)
+        return world
 
-    def test_offer_that_nobody_takes(self) -> None:
-        """An offer that the owner doesn't take is refused with 488 and a Warning."""
-        self.answer = None
-        self.world.calls[0].respond(183, sdp=ANSWER, reliable=True)
-        self.world.network.pass_time(0.1)
-        (response,) = self.world.ask(self.early("UPDATE", SDP, body=OFFER))
-        self.assertEqual(response.status, 488)
-        self.assertIn("305", response.get("Warning") or "")
+    def sent_by(self, world: World) -> list[tuple[str, str]]:
+        return [(request.method, request.via.transport) for request in requests(world.network)]
 
-    def test_others(self) -> None:
-        """Requests out of order, of unknown extensions and packages are refused as inside a call."""
-        self.world.calls[0].respond(183)
-        self.world.network.pass_time(0.1)
-        for request, status in (
-            (self.early("INFO", cseq=5), 200),
-            (self.early("INFO", cseq=4), 500),
-            (self.early("INFO", ("Info-Package", "x"), cseq=6), 469),
-            (self.early("OPTIONS", ("Require", "x"), cseq=7), 420),
-        ):
-            self.assertEqual(self.world.statuses(request), [status])
+    def test_moves(self) -> None:
+        """It goes by TCP, and so do its CANCEL and the ACK to the 487; small ones stay with UDP."""
+        world = self.world()
+        session = world.call(headers=self.HEADERS)
+        world.network.pass_time(1)
+        session.end()
+        world.network.pass_time(1)
+        self.assertEqual(self.sent_by(world), [("INVITE", "TCP"), ("CANCEL", "TCP"), ("ACK", "TCP")])
+        self.assertEqual(world.events[-1], Refused(487, "Request Terminated"))
+        world.call().end()
+        self.assertEqual(self.sent_by(world)[-1], ("INVITE", "UDP"))
+        world.network.pass_time(1)
+        self.assertEqual(self.sent_by(world)[-2:], [("CANCEL", "UDP"), ("ACK", "UDP")])
+        self.quiet(world)
+
+    def test_stays_without_a_way(self) -> None:
+        """Where no TCP is known, UDP has to do."""
+        world = self.world()
+        world.agent._layer._larger = lambda target: None
+        world.call(headers=self.HEADERS).end()
+        world.network.pass_time(1)
+        self.assertEqual(self.sent_by(world)[0], ("INVITE", "UDP"))
+        self.quiet(world)
+
+    def test_moves_back(self) -> None:
+        """When no connection can be had, it goes by UDP after all, repeats, CANCEL and all."""
+        world = self.world()
+        self.broken = True
+        world.network.rule = lambda datagram: [0.01] if len(world.network.sent) > 1 else []
+        session = world.call(headers=self.HEADERS)
+        world.network.pass_time(1)
+        self.assertEqual(self.sent_by(world), [("INVITE", "UDP"), ("INVITE", "UDP")])
+        session.end()
+        world.network.pass_time(1)
+        self.assertEqual(self.sent_by(world)[2:], [("CANCEL", "UDP"), ("ACK", "UDP")])
+        self.quiet(world)
+
+    def test_not_after_something_was_heard(self) -> None:
+        """A connection lost while it rings does not bring the INVITE a second time."""
+        world = self.world()
+        session = world.call(headers=self.HEADERS)
+        world.network.pass_time(1)
+        world.agent.transport_failed(OVER_TCP, "the connection was closed")
+        world.network.pass_time(1)
+        self.assertEqual(self.sent_by(world), [("INVITE", "TCP")])
+        session.end()
+        self.quiet(world)
+
+
+class MessageTests(Case):
+    """Messages that a stream was cut into."""
+
+    def setUp(self) -> None:
+        self.network = Network()
+        self.seen: list[tuple[str, Address, bytes]] = []
+        self.received: list[Request] = []
+        self.learned: list[tuple[Address, str]] = []
+        self.layer = TransactionLayer(
+            send=self.network.attach(OURS),
+            timers=self.network.clock,
+            intervals=Intervals(),
+            received=lambda request, source: self.received.append(request),
+            seen_as=lambda target, via: self.learned.append((target, str(via.received))),
+            trace=lambda *what: self.seen.append(what),
+        )
+
+    def test_requests_and_responses(self) -> None:
+        """They reach their users as datagrams do, and are traced; who sent us a response says how it sees us."""
+        request = outside("OPTIONS")
+        self.layer.message_received(request, OVER_TCP)
+        self.assertEqual([each.method for each in self.received], ["OPTIONS"])
+        heard: list[object] = []
+        asked = outside("OPTIONS")
+        self.layer.request(asked, OVER_TCP, heard.append)
+        self.layer.message_received(response_to(asked.received_from(("192.0.2.9", 7)), 200), OVER_TCP)
+        self.assertEqual([each.status for each in heard if isinstance(each, Response)], [200])
+        self.assertEqual(self.learned, [(OVER_TCP, "192.0.2.9")])
+        self.assertEqual(
+            [what[:2] for what in self.seen],
+            [("received", OVER_TCP), ("sent", OVER_TCP), ("received", OVER_TCP)],
+        )
+        self.assertEqual(len(self.layer), 0)
+
+    def test_unreadable(self) -> None:
+        """A request that lacks something is answered with 400, on the connection; a response is left out."""
+        request = outside("OPTIONS")
+        broken = Request("OPTIONS", request.uri, [pair for pair in request.headers if pair[0] != "CSeq"])
+        self.layer.message_received(Response(200, "OK", []), OVER_TCP)
+        self.layer.unreadable(ParseError("the headers are too long", status=513), None, OVER_TCP)
+        self.assertEqual(self.network.sent, [])
+        self.layer.message_received(broken, OVER_TCP)
+        self.assertEqual(
+            [(sent.start_line, sent.target) for sent in self.network.sent], [("SIP/2.0 400 CSeq is missing", OVER_TCP)]
+        )
+
+    def test_what_cannot_be_written_is_not_traced(self) -> None:
+        """A message whose octets can't be written again is taken all the same."""
+        request = outside("OPTIONS")
+        request.headers.append(("X-Odd", "a\rb"))
+        self.layer.message_received(request, OVER_TCP)
+        self.assertEqual((len(self.received), self.seen), (1, []))
+        pass_time(self.network.clock, 1)
+
+
+class UserAgentTests(Case):
+    def test_streams(self) -> None:
+        """The user agent takes what a stream brings: messages, and word of what is none."""
+        world = TcpWorld(answers)
+        world.agent.message_received(outside("OPTIONS"), OVER_TCP)
+        asking = outside("OPTIONS", ("Content-Length", "5"))
+        world.agent.unreadable(ParseError("Content-Length is wrong", request=asking), OVER_TCP)
+        self.assertEqual(world.network.labels, ["200 OPTIONS", "400 OPTIONS"])
+        self.assertEqual([sent.target for sent in world.network.sent], [OVER_TCP, OVER_TCP])
+        self.quiet(world)
