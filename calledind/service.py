@@ -45,6 +45,7 @@ from calledind.net.agent import GuardedAgent
 from calledind.net.clock import Clock
 from calledind.net.guard import Guard
 from calledind.net.media import Media, NoMedia
+from calledind.net.registrations import Registrations, credentials
 from calledind.net.resolve import ThreadedResolver
 from calledind.net.signalling import Signalling
 from calledind.net.trace import SipTrace
@@ -163,6 +164,7 @@ class Daemon(Service):
         self._listen()
         if self._stopping:
             return
+        self._registrations.use_trunks(self._trunks)
         await self._callbacks.start()
         await self._recover()
         self._dialer.start()
@@ -200,6 +202,9 @@ class Daemon(Service):
         self._media = Media(reactor, settings.rtp)
         self._trace = SipTrace(self._now)
         self._signalling = Signalling(reactor, settings.sip, self._resolver, trace=self._trace.take)
+        user_agent = self._signalling.user_agent
+        self._registrations = Registrations(user_agent, self._signalling, routed=self._route)
+        self._signalling.moved = self._registrations.check_addresses
         if settings.simulator:
             recordings = settings.simulation.recordings or settings.data / "recordings"
             self._carrier = Carrier(reactor, recordings=recordings)
@@ -223,7 +228,7 @@ class Daemon(Service):
                 settings=settings.calls,
                 audio_path=self._library.path,
                 audio_codecs=self._library.codecs,
-                targets=self._signalling,
+                targets=self._registrations,
                 local_host=self._signalling.local_host,
                 now=self._now,
                 sign=self._sign,
@@ -254,8 +259,15 @@ class Daemon(Service):
             now=self._now(),
         )
 
+    def _route(self) -> None:
+        """A registrar has said by which way it wants its calls."""
+        self._signalling.use_trunks((*self._trunks, *self._registrations.by_route))
+
     def _probe(self, trunk: Trunk, report: Callable[[int | None], None]) -> None:
-        self._signalling.probe(trunk.settings, report)
+        if self._registrations.obstacle(trunk.settings):
+            report(None)
+        else:
+            self._signalling.probe(self._registrations.way(trunk.settings), report)
 
     def _obstacle(self) -> Unavailable | None:
         if self._stopping:
@@ -331,8 +343,8 @@ class Daemon(Service):
 
     def _credentials(self, record: CallRecord) -> Credentials | None:
         for trunk in self._trunks:
-            if record.attempt is not None and trunk.name == record.attempt.trunk and trunk.username:
-                return Credentials(trunk.username, trunk.password)
+            if record.attempt is not None and trunk.name == record.attempt.trunk:
+                return credentials(trunk)
         return None
 
     def _interrupted(self, record: CallRecord, *, answered: bool) -> None:
@@ -414,11 +426,14 @@ class Daemon(Service):
             "ready": self._missing() or "yes",
             "queued": len(self._dialer),
             "live": self._dialer.live,
-            "trunks": [
-                {"name": trunk.name, "health": trunk.health.value, "busy": trunk.busy} for trunk in self._dialer.trunks
-            ],
+            "trunks": [self._trunk_status(trunk) for trunk in self._dialer.trunks],
             "media": self._media.figures,
         }
+
+    def _trunk_status(self, trunk: Trunk) -> Mapping[str, object]:
+        status = {"name": trunk.name, "health": trunk.health.value, "busy": trunk.busy}
+        registration = self._registrations.status(trunk.settings)
+        return {**status, "registration": registration} if registration else status
 
     def _recordings(self) -> object:
         return [] if self._carrier is None else self._carrier.recordings()
@@ -481,7 +496,8 @@ class Daemon(Service):
         now = [name for name in changed if name not in later]
         self._settings = attrs.evolve(self._settings, **{name: getattr(settings, name) for name in LIVE})
         self._trunks = trunks
-        self._signalling.use_trunks(trunks)
+        self._registrations.use_trunks(trunks)
+        self._route()
         self._settlement.trunk_reasons = reasons(trunks)
         self._settlement.charge_accepted = settings.calls.charge == "accepted"
         self._admission.use_regions(settings.regions)
@@ -511,6 +527,7 @@ class Daemon(Service):
             await self._either(self._settlement.when_idle(), self._in(GOODBYES))
         if self._opened:
             await self._callbacks.stop()
+            await self._registrations.stop()
             self._signalling.stop()
             if self._carrier is not None:
                 await self._carrier.stop()

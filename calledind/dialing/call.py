@@ -35,9 +35,9 @@ from calledind.codecs import ALWAYS
 from calledind.dialing.identity import callee_uri, identify
 from calledind.model import Address, Attempt, Call, Cause, EndedBy, Ending
 from calledind.net.media import Digit, Finished, Format, Lost, MediaEvent, MediaSession, NoMedia, Silent
+from calledind.net.registrations import credentials
 from calledind.settings import Calls
 from calledind.settings import Trunk as TrunkSettings
-from calledind.sip.auth import Credentials
 from calledind.sip.timers import DelayedCall, Timers
 from calledind.sip.useragent import (
     Answered,
@@ -87,6 +87,9 @@ class Targets(Protocol):
 
     def works(self, target: Address) -> None:
         """It has answered."""
+
+    def route(self, trunk: TrunkSettings) -> tuple[str, ...]:
+        """Return the Route headers that its calls begin with."""
 
 
 @dataclass(frozen=True)
@@ -268,7 +271,8 @@ class CallAttempt:
             offer=bytes(self._offer(host, media.local[1], self._codecs())),
             # So that a carrier's log and ours can be laid side by side.
             call_id=f"{call.id}-{self.number}",
-            credentials=Credentials(trunk.username, trunk.password) if trunk.username else None,
+            route=self._around.targets.route(trunk),
+            credentials=credentials(trunk),
             renegotiate=lambda offer: self._renegotiate(offer, host, media),
         )
 

@@ -85,6 +85,8 @@ class Signalling:
         "All of the trunks' addresses: asked for every datagram, so it is kept up to date and not looked for."
         self._public = PublicAddresses(reactor)
         self._timers = _Looks()
+        self.moved: Callable[[], None] = lambda: None
+        "Hears that our address may be another, as some trunk sees it."
         self.user_agent = UserAgent(
             send=self._send,
             timers=reactor,
@@ -308,6 +310,7 @@ class Signalling:
     def _datagram_received(self, sock: SipDatagram, data: bytes, source: Address) -> None:
         if stun.is_stun(data):
             self._public.stun_received(data, source)
+            self.moved()
         else:
             self.user_agent.datagram_received(data, source)
 
@@ -359,7 +362,10 @@ class Signalling:
     def _seen_as(self, target: Address, via: Via) -> None:
         route = self._route(target)
         if route is not None and route.trunk.advertise == "received":
+            before = self._public.of(route.trunk.name)
             self._public.seen_as(route.trunk.name, via, with_port=transport_of(target) == "udp")
+            if self._public.of(route.trunk.name) != before:
+                self.moved()
 
 
 def _place(target: Address) -> Place:

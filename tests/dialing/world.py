@@ -172,6 +172,8 @@ class FakeTargets:
     "Of every trunk."
     resting: dict[Address, int | None] = field(default_factory=dict)
     working: list[Address] = field(default_factory=list)
+    routes: tuple[str, ...] = ()
+    "Service-Route of every trunk."
 
     def locate(self, trunk: Trunk, tried: Collection[Address] = ()) -> Deferred[Address]:
         left = [address for address in self.addresses if address not in tried]
@@ -187,6 +189,9 @@ class FakeTargets:
 
     def works(self, target: Address) -> None:
         self.working.append(target)
+
+    def route(self, trunk: Trunk) -> tuple[str, ...]:
+        return self.routes
 
 
 class World:
