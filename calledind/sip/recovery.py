@@ -31,7 +31,11 @@ REASON: Final = 'SIP;cause=487;text="restarted"'
 
 
 class InvitationRecovery:
-    """CANCEL for each INVITE that may have left, then ACK, or ACK and BYE, for what comes of it."""
+    """CANCEL for each INVITE that may have left, then ACK, or ACK and BYE, for what comes of it.
+
+    How many did leave is not kept, so each is asked for when the one before was not it: a CANCEL for an INVITE that
+    never was is met with a 481 at best, and with confusion where calls are told apart by their Call-ID alone.
+    """
 
     def __init__(self, endpoint: Endpoint, late: LateResponses, snapshot: str, finished: Callable[[], None]) -> None:
         """Raises ValueError where `snapshot` isn't one of `InviteSession`. `finished` is called once, within 64*T1
@@ -52,24 +56,37 @@ class InvitationRecovery:
         self._usages: dict[tuple[str, str], InviteUsage] = {}
         "Branch and To tag -> whoever picked up."
         self._waiting = set(self._invites)
+        self._untried = list(self._invites)
         self._timers = TimerSet(endpoint.layer.timers)
 
     def start(self) -> None:
         layer = self._endpoint.layer
         self._timers.start("timeout", layer.intervals.timeout, self._stop_listening)
-        for branch, invite in self._invites.items():
+        for branch in self._invites:
             self._late[branch] = partial(self._heard, branch)
-            cancel = cancellation(invite, [("Reason", REASON)])
-            layer.request(cancel, self._target, partial(self._cancelled, branch))
+        self._cancel_next()
+
+    def _cancel_next(self) -> None:
+        if self._usages or not self._untried or self._untried[0] not in self._waiting:
+            return  # it is known which one was the last, or all were tried
+        branch = self._untried.pop(0)
+        cancel = cancellation(self._invites[branch], [("Reason", REASON)])
+        self._endpoint.layer.request(cancel, self._target, partial(self._cancelled, branch))
 
     def _cancelled(self, branch: str, news: Response | TransactionFailure) -> None:
+        intervals = self._endpoint.layer.intervals
         if self._is_leaving(branch):
             pass  # somebody had picked up: what counts is the BYE
-        elif isinstance(news, Response) and news.status >= 300:
-            # It isn't ringing there. Had it been answered, its 2xx would come again within T2; one may be lost.
-            self._timers.start(branch, 2 * self._endpoint.layer.intervals.t2, lambda: self._done(branch))
         elif isinstance(news, TransactionFailure):
             self._done(branch)
+            self._cancel_next()
+        elif news.status >= 300:
+            # It isn't ringing there. Had it been answered, its 2xx would come again within T2; one may be lost.
+            self._timers.start(branch, 2 * intervals.t2, lambda: self._done(branch))
+            self._cancel_next()
+        else:
+            # The 487 comes with it, unless this INVITE was refused lately: a challenge (§9.2).
+            self._timers.start("next", intervals.t1, self._cancel_next)
 
     def _heard(self, branch: str, response: Response) -> None:
         invite = self._invites[branch]

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from calledind.sip.auth import Credentials
 from calledind.sip.events import Answered
 from calledind.sip.message import Request, parse
+from calledind.sip.message import Request, parse
 from calledind.sip.uas import Acked, ByeReceived, Cancelled, IncomingCall
 from calledind.sip.useragent import InviteSession, UserAgent
 from tests.sip.network import Datagram
-from tests.sip.parties import US, World, invitation
+from tests.sip.parties import ANSWER, THEM, US, World, invitation
 from tests.sip.test_useragent import Case, answers, rings
 
 
@@ -35,7 +36,7 @@ class RecoveryTests(Case):
         return world, world.call(**changes)
 
     def test_ringing(self) -> None:
-        """What rings is cancelled, its 487 acknowledged, and that is all soon after."""
+        """What rings is cancelled by one CANCEL, its 487 acknowledged, and that is all soon after."""
         world, session = self.begun(rings)
         world.network.pass_time(2)
         self.restart(world).recover_invitation(session.snapshot, self.done(world))
@@ -45,6 +46,7 @@ class RecoveryTests(Case):
             self.assertIn(label, world.network.labels[2:])
         self.assertEqual(len(self.finished), 1)
         self.quiet_now(world)
+        self.assertEqual(world.network.labels.count("CANCEL"), 1)
 
     def test_route(self) -> None:
         """INVITE, CANCEL and ACK have the same Route, after a restart as well."""
@@ -81,7 +83,7 @@ class RecoveryTests(Case):
         session = world.agent.prepare(invitation(credentials=Credentials("me", "secret")))
         self.restart(world).recover_invitation(session.snapshot, self.done(world))
         world.network.pass_time(9)
-        self.assertEqual(world.network.labels, ["CANCEL"] * 5 + ["481 CANCEL"] * 5)
+        self.assertEqual(world.network.labels, ["CANCEL", "481 CANCEL"] * 5)
         self.assertEqual(len(self.finished), 1)
         self.quiet_now(world)
 
@@ -99,6 +101,40 @@ class RecoveryTests(Case):
         self.restart(world).recover_invitation(session.snapshot, self.done(world))
         world.network.pass_time(1)
         self.assertIn(Cancelled(), world.heard)
+        self.quiet_now(world)
+
+    def test_redirected(self) -> None:
+        """What is cancelled of a call that was redirected is the INVITE that was kept last."""
+
+        def play(call: IncomingCall) -> None:
+            if call.request.uri.startswith("sip:on@"):
+                call.respond(180)
+            else:
+                call.respond(302)
+
+        world, first = self.begun(play)
+        world.network.pass_time(1)
+        session = world.agent.prepare(first.redirected("sip:on@127.0.0.2", THEM))
+        session.send(world.events.append)
+        world.network.pass_time(1)
+        self.restart(world).recover_invitation(session.snapshot, self.done(world))
+        world.network.pass_time(1)
+        self.assertIn(Cancelled(), world.heard)
+        cancel = parse(next(sent.data for sent in world.network.sent if sent.label == "CANCEL"))
+        assert isinstance(cancel, Request)
+        self.assertEqual((cancel.uri, cancel.cseq.number), ("sip:on@127.0.0.2", 2))
+        self.quiet_now(world)
+
+    def test_after_requests_that_were_not_kept(self) -> None:
+        """The BYE's CSeq is higher than that of anything that the process before may have sent."""
+        world = World(lambda call: self.assertTrue(call.respond(183, sdp=ANSWER, reliable=True) and call.respond(200)))
+        session = world.call()
+        world.network.pass_time(1)
+        self.restart(world).recover_invitation(session.snapshot, self.done(world))
+        world.network.pass_time(1)
+        bye = parse(next(sent.data for sent in world.network.sent if sent.label == "BYE"))
+        assert isinstance(bye, Request)
+        self.assertGreater(bye.cseq.number, 100)
         self.quiet_now(world)
 
     def test_nobody_there(self) -> None:
