@@ -167,6 +167,23 @@ class SettlementTests(SynchronousTestCase):
         self.assertEqual(len(callbacks), 1)
         self.successResultOf(idle)
 
+    def test_told_once(self) -> None:
+        """That an outcome waits is one line in the log, however long it does."""
+        lines: list[str] = []
+        self.patch(Settlement.log, "warn", lambda text, **_: lines.append(text))
+        clock, *_ = self.settle(SlowStore(5), ending(status=486))
+        clock.pump([1.0] * 6)
+        self.assertEqual(len(lines), 1)
+
+    def test_broken_store(self) -> None:
+        """A store with a bug keeps neither the audio pinned nor the daemon from stopping."""
+        store = SlowStore(0)
+        store.settle = lambda *_, **__: fail(ZeroDivisionError("bug"))  # type: ignore[method-assign]
+        _, callbacks, released, settlement = self.settle(store, ending(status=486))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual((callbacks, released), ([], [CALL]))
+        self.successResultOf(settlement.when_idle())
+
     def test_settled_already(self) -> None:
         """A second outcome of a call is left out and sends no callback."""
         _, callbacks, released, _ = self.settle(SlowStore(0, changed=False), ending(status=486))
