@@ -135,6 +135,11 @@ def _check_port(value: int) -> None:
         raise ValueError(f"{value} must be a port, from 0 to 65535")
 
 
+def _check_session(value: int) -> None:
+    if value != 0 and value < 90:
+        raise ValueError(f"{value} must be 90 or more, or 0")
+
+
 def _check_bind(value: str) -> None:
     if value:
         parse_address(value)
@@ -370,6 +375,12 @@ class Trunk:
     "New calls to one of the addresses that its name has; 0: no limit of their own."
     codecs: tuple[Literal["PCMU", "PCMA", "G722", "opus"], ...] = ("PCMU", "PCMA")
     "In the order of preference. Each that any trunk names is encoded for every MP3; Opus takes the longest."
+    follow_redirects: int = field(default=3, metadata=_not_negative)
+    "Times that a 3xx is followed in one call, to another Request-URI of this trunk's; 0: never."
+    prack: bool = True
+    "Whether provisional responses may come reliably (100rel, RFC 3262)."
+    session_expires: int = field(default=0, metadata={CHECK: _check_session})
+    "Seconds after which a session is to be refreshed (RFC 4028), 90 at least; 0: only where the carrier asks for it."
     nat: bool = False
     """Whether media that comes from another port than the SDP says is followed, as a callee behind a NAT needs it:
     within the first seconds, once, and only from the address of the signalling or of the SDP."""

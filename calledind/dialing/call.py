@@ -7,6 +7,8 @@
 * `preparing`: the target's address, an RTP port, then DIALING committed. Nothing was sent; what fails here is
   either put back into the queue (no port, store away) or tried at the next trunk (no such host).
 * `calling`: the INVITE has left. It is never sent again for this call id by anyone.
+* `redirecting`: a 3xx has led on (see `redirection`): the further INVITE is committed as an attempt of its own
+  before it leaves, then it is `calling` again.
 * `answering`: a usable 2xx is in. ANSWERED is committed *before* the ACK leaves: a daemon killed in between is
   met by the repeated 2xx, and afterwards the dialog on disk says BYE. The callee waits some milliseconds, and
   no longer than `PATIENCE` for a store that hangs.
@@ -20,7 +22,8 @@ then `released` once nothing of it is left. An error of our own ends the call in
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -33,12 +36,15 @@ from twisted.python.failure import Failure
 from calledind import sdp
 from calledind.codecs import ALWAYS
 from calledind.dialing.identity import callee_uri, identify
+from calledind.dialing.redirection import Redirections
 from calledind.model import Address, Attempt, Call, Cause, EndedBy, Ending
 from calledind.net.media import Digit, Finished, Format, Lost, MediaEvent, MediaSession, NoMedia, Silent
 from calledind.net.registrations import credentials
 from calledind.settings import Calls
 from calledind.settings import Trunk as TrunkSettings
+from calledind.sip.early import RELIABLE
 from calledind.sip.timers import DelayedCall, Timers
+from calledind.sip.usage import OPTIONS
 from calledind.sip.useragent import (
     Answered,
     Ended,
@@ -61,6 +67,15 @@ SLACK = 30.0
 "Seconds after which audio that should have ended is taken for lost."
 TELEPHONE_EVENT = 101
 "Payload type of our offer (RFC 4733 has no fixed one)."
+REASONS: Mapping[Cause, str] = {
+    Cause.PLAYED: 'Q.850;cause=16;text="Normal call clearing"',
+    Cause.HUNG_UP: 'Q.850;cause=16;text="Normal call clearing"',
+    Cause.RING_TIMEOUT: 'Q.850;cause=19;text="No answer from user"',
+    Cause.CALLEE_LEFT: 'Q.850;cause=102;text="Recovery on timer expiry"',
+    Cause.UNUSABLE_SDP: 'Q.850;cause=88;text="Incompatible destination"',
+    Cause.MEDIA_FAILED: 'Q.850;cause=41;text="Temporary failure"',
+}
+"What our CANCEL or BYE tells the other side (RFC 3326)."
 CALLEES_OWN = frozenset({480, 486})
 "Statuses below 600 that a person or a telephone gives."
 
@@ -119,6 +134,7 @@ class _State(Enum):
     LEAVING = "leaving"
     "Hung up before the INVITE left."
     CALLING = "calling"
+    REDIRECTING = "redirecting"
     CANCELLING = "cancelling"
     ANSWERING = "answering"
     STREAMING = "streaming"
@@ -134,6 +150,7 @@ class _Input(Enum):
     UNUSABLE = "answered with an SDP that we can't use"
     ANSWER_KEPT = "answer kept"
     REFUSED = "refused"
+    REDIRECTED = "redirected"
     UNREACHABLE = "unreachable"
     PEER_GONE = "peer gone"
     RING_TIMEOUT = "ring timeout"
@@ -197,6 +214,9 @@ class CallAttempt:
         "Seconds, of the final response."
         self._ending: Ending | None = None
         "What a cancelled call will be said to have ended by."
+        self._redirections: Redirections | None = None
+        self._early_offers: dict[bytes, sdp.Agreed] = {}
+        "The callee's own, made before it answered -> what came of it."
         self._sdp_id = random.getrandbits(31)
         self._sdp_version = 1
 
@@ -273,6 +293,8 @@ class CallAttempt:
             call_id=f"{call.id}-{self.number}",
             route=self._around.targets.route(trunk),
             credentials=credentials(trunk),
+            supported=OPTIONS if trunk.prack else tuple(each for each in OPTIONS if each != RELIABLE),
+            session_expires=trunk.session_expires,
             renegotiate=lambda offer: self._renegotiate(offer, host, media),
         )
 
@@ -287,32 +309,52 @@ class CallAttempt:
         )
 
     def _renegotiate(self, offer: bytes, host: str, media: MediaSession) -> bytes | None:
-        """Answer the peer's later offer: hold, resume, a new address; the codec stays (RFC 3264 §8)."""
-        if self._agreed is None:
-            return None
+        """Answer the peer's later offer: hold, resume, a new address, another codec where ours isn't in it."""
         self._sdp_version += 1
         if not offer:
-            return bytes(self._offer(host, media.local[1], (self._agreed.codec,)))
+            return bytes(self._offer(host, media.local[1], self._preferred())) if self._agreed else None
         try:
-            answer, agreed = sdp.answer(
-                sdp.SessionDescription.parse(offer),
+            theirs = sdp.SessionDescription.parse(offer)
+            answer, agreed = self._answer(theirs, host, media.local[1])
+        except sdp.SDPError as error:
+            self.log.info("call {call}: the peer's new offer is refused: {error}", call=self.call.id, error=error)
+            return None
+        if self._agreed is None:
+            self._early_offers[offer] = agreed
+        else:
+            self._redirect(media, agreed)
+        return bytes(answer)
+
+    def _answer(self, offer: sdp.SessionDescription, host: str, port: int) -> tuple[sdp.SessionDescription, sdp.Agreed]:
+        """Keep the codec where that is possible (RFC 3264 §8.3.2). Raises SDPError."""
+
+        def answer(codecs: Sequence[str]) -> tuple[sdp.SessionDescription, sdp.Agreed]:
+            return sdp.answer(
+                offer,
                 address=host,
-                port=media.local[1],
-                codecs=(self._agreed.codec,),
+                port=port,
+                codecs=codecs,
                 session_id=self._sdp_id,
                 version=self._sdp_version,
                 telephone_event=TELEPHONE_EVENT,
             )
-        except sdp.SDPError as error:
-            self.log.info("call {call}: the peer's new offer is refused: {error}", call=self.call.id, error=error)
-            return None
-        self._redirect(media, agreed)
-        return bytes(answer)
+
+        if self._agreed is not None:
+            with suppress(sdp.SDPError):
+                return answer((self._agreed.codec,))
+        return answer(self._codecs())
+
+    def _preferred(self) -> tuple[str, ...]:
+        """Return the codecs that we offer in the middle of a call, the one in use first."""
+        return tuple(dict.fromkeys((self._agreed.codec, *self._codecs()))) if self._agreed else self._codecs()
 
     def _redirect(self, media: MediaSession, agreed: sdp.Agreed) -> None:
-        self._agreed = agreed
-        if self._state is _State.STREAMING:  # before it, `_stream` will read what was agreed last
-            media.redirect(agreed.remote, agreed.remote_rtcp, agreed.sends)
+        before, self._agreed = self._agreed, agreed
+        if self._state is not _State.STREAMING:
+            return  # `_stream` will read what was agreed last
+        changed = before is None or self._format(before) != self._format(agreed)
+        more = (self._format(agreed),) if changed else ()
+        media.redirect(agreed.remote, agreed.remote_rtcp, agreed.sends, *more)
 
     # what the network and the clock say
 
@@ -322,6 +364,8 @@ class CallAttempt:
                 self._on(_Input.PROGRESS, event)
             case Answered() if self._state is _State.CALLING:
                 self._read_answer(event)
+            case Refused() if (way := self._way_on(event)) is not None:
+                self._on(_Input.REDIRECTED, event, *way)
             case Refused():
                 self._on(_Input.REFUSED, event)
             case Unreachable():
@@ -335,7 +379,8 @@ class CallAttempt:
 
     def _read_answer(self, event: Answered) -> None:
         try:
-            self._agreed = self._agree(event.sdp, self._codecs())
+            early = self._early_offers.get(event.offer)
+            self._agreed = self._agree(event.sdp, self._codecs()) if early is None else early
         except sdp.SDPError as error:
             self._on(_Input.UNUSABLE, str(error))
         else:
@@ -351,7 +396,7 @@ class CallAttempt:
         if self._media is None or self._agreed is None:
             return
         try:
-            agreed = self._agree(event.sdp, (self._agreed.codec,))
+            agreed = self._agree(event.sdp, self._preferred())
         except sdp.SDPError as error:
             self.log.info("call {call}: the peer's late answer is left out: {error}", call=self.call.id, error=error)
             return
@@ -374,6 +419,51 @@ class CallAttempt:
         self._session = session
         self._wait(self._around.settings.ring_timeout, _Input.RING_TIMEOUT)
         session.send(self._sip_reported)
+
+    def _way_on(self, event: Refused) -> tuple[str, Address] | None:
+        """Return where a 3xx leads, None where it isn't followed."""
+        session = self._session
+        if self._state is not _State.CALLING or session is None or not event.contacts:
+            return None
+        if self._redirections is None:
+            self._redirections = Redirections(self.trunk, session.invitation.request_uri)
+        return self._redirections.follow(event.status, event.contacts, session.invitation.target)
+
+    def _follow(self, event: Refused, request_uri: str, target: Address) -> None:
+        self.log.info("call {call}: {status} leads on within the trunk", call=self.call.id, status=event.status)
+        Deferred.fromCoroutine(self._commit_redirected(event, request_uri, target)).addErrback(self._broken)
+
+    async def _commit_redirected(self, event: Refused, request_uri: str, target: Address) -> None:
+        """The further INVITE leaves only once the store knows what to CANCEL, like the first."""
+        around = self._around
+        assert self._session is not None
+        session = around.user_agent.prepare(self._session.redirected(request_uri, target))
+        attempt = Attempt(self.number + 1, self.trunk.name, session.snapshot)
+        try:
+            committed = await around.store.begin_dialing(self.call.id, attempt)
+            detail = "it is not being dialled any more"
+        except StoreUnavailable as error:
+            committed, detail = False, str(error)
+        if committed:
+            self.number += 1
+        if committed and self._media is not None:
+            self._on(_Input.READY, session)
+        else:
+            detail = "the process that sends the audio was lost" if committed else detail
+            ending = self._end(Cause.FINAL_RESPONSE, EndedBy.NETWORK, status=event.status, detail=detail)
+            self._on(_Input.NOT_READY, _Obstacle(detail, ending))
+
+    def _send_on(self, session: InviteSession) -> None:
+        """Follow the redirection; the callee has as long to answer as if it had been asked first."""
+        self._session = session
+        session.send(self._sip_reported)
+
+    def _stay(self, obstacle: _Obstacle) -> None:
+        assert obstacle.ending is not None
+        self._finish(obstacle.ending)
+
+    def _leave_rung_out(self) -> None:
+        self._ending = self._end(Cause.RING_TIMEOUT, EndedBy.US)
 
     def _note_progress(self, event: Progress) -> None:
         self.responded = self.responded or event.status > 100
@@ -427,7 +517,7 @@ class CallAttempt:
         """ACK, then BYE at once: the callee's 2xx offered nothing that we can play to."""
         assert self._session is not None
         self._session.acknowledge()
-        self._close(self._end(Cause.UNUSABLE_SDP, EndedBy.US, status=200, detail=detail), "Q.850;cause=88")
+        self._close(self._end(Cause.UNUSABLE_SDP, EndedBy.US, status=200, detail=detail))
 
     def _refused(self, event: Refused) -> None:
         by = EndedBy.CALLEE if event.status in CALLEES_OWN or event.status >= 600 else EndedBy.NETWORK
@@ -473,7 +563,7 @@ class CallAttempt:
         if isinstance(news, _Obstacle) and news.dropped:
             self._give_back(news)
         else:
-            self._finish(self._end(Cause.HUNG_UP, EndedBy.OPERATOR))
+            self._finish(self._ending or self._end(Cause.HUNG_UP, EndedBy.OPERATOR))
 
     def _give_back(self, obstacle: _Obstacle) -> None:
         self._close_media()
@@ -536,12 +626,12 @@ class CallAttempt:
             detail=detail,
         )
 
-    def _close(self, ending: Ending, reason: str | None = None) -> None:
+    def _close(self, ending: Ending) -> None:
         """Say goodbye, then tell the outcome: killed in between, the next start says goodbye again."""
         self._stop_waiting()
         self._ending = ending
         assert self._session is not None
-        self._session.end(reason)
+        self._session.end(REASONS[ending.cause])
         self._close_media()
         self._tell(ending)
 
@@ -562,7 +652,7 @@ class CallAttempt:
         self._close_media()
         self._ending = ending
         assert self._session is not None
-        self._session.end()
+        self._session.end(REASONS[ending.cause])
 
     def _wait(self, seconds: float, then: _Input, *details: object) -> None:
         self._stop_waiting()
@@ -603,6 +693,13 @@ def _table() -> dict[tuple[_State, _Input], tuple[Callable[..., None], _State]]:
         (s.CALLING, i.ANSWERED): (c._keep_answer, s.ANSWERING),
         (s.CALLING, i.UNUSABLE): (c._refuse_answer, s.CLOSING),
         (s.CALLING, i.REFUSED): (c._refused, s.OVER),
+        (s.CALLING, i.REDIRECTED): (c._follow, s.REDIRECTING),
+        (s.REDIRECTING, i.READY): (c._send_on, s.CALLING),
+        (s.REDIRECTING, i.NOT_READY): (c._stay, s.OVER),
+        (s.REDIRECTING, i.HANG_UP): (c._nothing, s.LEAVING),
+        (s.REDIRECTING, i.RING_TIMEOUT): (c._leave_rung_out, s.LEAVING),
+        (s.REDIRECTING, i.MEDIA_LOST): (c._forget_media, s.REDIRECTING),
+        (s.REDIRECTING, i.BROKEN): (c._fail, s.OVER),
         (s.CALLING, i.UNREACHABLE): (c._unreachable, s.OVER),
         (s.CALLING, i.PEER_GONE): (c._peer_left, s.OVER),
         (s.CALLING, i.RING_TIMEOUT): (c._cancel_rung_out, s.CANCELLING),

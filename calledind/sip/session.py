@@ -23,7 +23,7 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, ClassVar, Final
 
@@ -166,6 +166,18 @@ class InviteSession:
                 "tries": self._most_tries,
             },
             separators=(",", ":"),
+        )
+
+    def redirected(self, request_uri: str, target: Address) -> Invitation:
+        """Return the invitation that follows a redirection of this one: the same call, asked for elsewhere. Call-ID,
+        From and To stay, CSeq goes on (§8.1.3.4). The credentials go along, so it ought to be to the same carrier."""
+        return replace(
+            self.invitation,
+            request_uri=request_uri,
+            target=target,
+            call_id=self.call_id,
+            from_tag=self.local_tag,
+            cseq=self.invitation.cseq + self._tries,
         )
 
     def send(self, report: Callable[[Event], None]) -> None:

@@ -13,10 +13,11 @@ from calledind.net.media import Digit, Finished, Lost, Silent
 from calledind.settings import Calls, Trunk
 from calledind.sip.useragent import Answered, Ended, LateAnswer, Progress, Refused, Unreachable
 from calledind.store.interface import StoreUnavailable
-from tests.dialing.world import START, FakeMediaSession, World, make_call, make_trunk, sdp_answer
+from tests.dialing.world import START, TARGET, FakeMediaSession, World, make_call, make_trunk, sdp_answer
 
 RINGING = Progress(180, "Ringing", b"")
 BUSY = Refused(486, "Busy Here", 17, None, "")
+MOVED = Refused(302, "Moved Temporarily", contacts=("sip:+12125550100;rn=+1646@a.example",))
 TERMINATED = Refused(487, "Request Terminated", None, None, "")
 
 
@@ -78,6 +79,12 @@ def calling(world: World) -> Attempted:
     return Attempted(world).start()
 
 
+def redirecting(world: World) -> Attempted:
+    call = calling(world)
+    world.store.holding = True
+    return call.hear(MOVED)
+
+
 def cancelling(world: World) -> Attempted:
     call = calling(world).hear(RINGING)
     call.attempt.hang_up()
@@ -108,6 +115,7 @@ STATES: dict[_State, Callable[[World], Attempted]] = {
     _State.PREPARING: preparing,
     _State.LEAVING: leaving,
     _State.CALLING: calling,
+    _State.REDIRECTING: redirecting,
     _State.CANCELLING: cancelling,
     _State.ANSWERING: answering,
     _State.STREAMING: streaming,
@@ -121,6 +129,7 @@ DETAILS: dict[_Input, tuple[Any, ...]] = {
     _Input.ANSWERED: (answered(),),
     _Input.UNUSABLE: ("no audio",),
     _Input.REFUSED: (BUSY,),
+    _Input.REDIRECTED: (MOVED, "sip:+12125550100;rn=+1646@a.example", TARGET),
     _Input.UNREACHABLE: (Unreachable("timeout", ""),),
     _Input.PEER_GONE: (Ended("peer", None, ""),),
     _Input.MEDIA_LOST: ("gone",),
@@ -325,6 +334,7 @@ class CallingTests(SynchronousTestCase):
         self.call.hear(RINGING)
         self.world.clock.advance(Calls().ring_timeout)
         self.assertEqual((self.call.state, self.world.session.log), ("cancelling", ["send", "end"]))
+        self.assertEqual(self.world.session.reason, 'Q.850;cause=19;text="No answer from user"')
         self.assertEqual(self.call.told, [])
         self.call.hear(BUSY)
         ending = self.ending()
@@ -338,7 +348,8 @@ class CallingTests(SynchronousTestCase):
     def test_unusable_answer(self) -> None:
         """A 2xx that nothing can be played to gets an ACK and a BYE at once, and is no answer."""
         self.call.hear(Answered(b"v=0\r\nnonsense", "{}"))
-        self.assertEqual(self.world.session.log, ["send", "acknowledge", "end Q.850;cause=88"])
+        self.assertEqual(self.world.session.log, ["send", "acknowledge", "end"])
+        self.assertIn("cause=88", self.world.session.reason)
         self.assertEqual((self.call.told, self.call.state), (["ended"], "closing"))
         ending = self.call.endings[0]
         self.assertEqual((ending.cause, ending.answered, ending.sip_status), (Cause.UNUSABLE_SDP, False, 200))
@@ -409,6 +420,7 @@ class AnsweredTests(SynchronousTestCase):
         self.world.clock.advance(4)
         call.media.report(Finished())
         self.assertEqual((self.world.session.log[-1], call.told, call.state), ("end", ["ended"], "closing"))
+        self.assertEqual(self.world.session.reason, 'Q.850;cause=16;text="Normal call clearing"')
         self.assertEqual(call.media.closed, 1)
         ending = call.endings[0]
         self.assertEqual((ending.cause, ending.answered, ending.sip_status), (Cause.PLAYED, True, 200))
@@ -493,9 +505,35 @@ class RenegotiationTests(SynchronousTestCase):
         return renegotiate(sdp_answer(direction, codecs))
 
     def test_before_the_answer(self) -> None:
-        """Nothing can be changed that is not agreed yet."""
-        calling(self.world)
-        self.assertIsNone(self.offer("sendrecv"))
+        """An offer that the callee makes before it picks up stands then; without one there is nothing to say."""
+        call = calling(self.world)
+        renegotiate = self.world.session.invitation.renegotiate
+        assert renegotiate is not None
+        self.assertIsNone(renegotiate(b""))
+        self.assertIsNotNone(self.offer("sendrecv", ("PCMA",)))
+        self.assertEqual(call.media.redirects, [])
+        call.hear(Answered(sdp_answer(), "{}", sdp_answer("sendrecv", ("PCMA",))))
+        self.assertEqual(call.media.plays[0][0][0].codec, "PCMA")
+
+    def test_new_codec(self) -> None:
+        """Where our codec isn't offered any more another one is taken, and the audio goes on in it."""
+        call = streaming(self.world)
+        self.assertIsNotNone(self.offer("sendrecv", ("PCMA", "PCMU")))
+        self.assertEqual(call.media.redirects[-1][2:], (True,))
+        self.assertIsNotNone(self.offer("sendrecv", ("PCMA",)))
+        self.assertEqual([each.codec for each in call.media.redirects[-1][3:]], ["PCMA"])
+        self.assertIsNone(self.offer("sendrecv", ("opus",)))
+
+    def test_new_codec_in_the_ack(self) -> None:
+        """What we offer at the peer's asking has all our codecs, the one in use first; it may choose another."""
+        call = streaming(self.world)
+        renegotiate = self.world.session.invitation.renegotiate
+        assert renegotiate is not None
+        offer = renegotiate(b"")
+        assert offer is not None
+        self.assertIn(b"RTP/AVP 0 8 101", offer)
+        call.hear(LateAnswer(sdp_answer("sendrecv", ("PCMA",))))
+        self.assertEqual([each.codec for each in call.media.redirects[-1][3:]], ["PCMA"])
 
     def test_hold_and_resume(self) -> None:
         """A hold pauses the audio, its end lets it go on."""

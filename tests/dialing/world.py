@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -101,6 +101,8 @@ class FakeSession:
     report: Callable[[Event], None] = lambda event: None
     broken: str = ""
     "The method that raises."
+    reason: str = ""
+    "Reason header that it was ended with."
 
     def send(self, report: Callable[[Event], None]) -> None:
         self._note("send")
@@ -110,7 +112,11 @@ class FakeSession:
         self._note("acknowledge")
 
     def end(self, reason_header: str | None = None) -> None:
-        self._note("end" if reason_header is None else f"end {reason_header}")
+        self._note("end")
+        self.reason = reason_header or ""
+
+    def redirected(self, request_uri: str, target: Address) -> Invitation:
+        return replace(self.invitation, request_uri=request_uri, target=target, cseq=self.invitation.cseq + 1)
 
     def _note(self, what: str) -> None:
         self.log.append(what)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from calledind.sip.auth import Credentials
 from calledind.sip.events import Answered
 from calledind.sip.message import Request, parse
-from calledind.sip.message import Request, parse
 from calledind.sip.uas import Acked, ByeReceived, Cancelled, IncomingCall
 from calledind.sip.useragent import InviteSession, UserAgent
 from tests.sip.network import Datagram

@@ -239,6 +239,45 @@ class FlowTests(Case):
         self.assertEqual(world.network.labels[-5:].count("BYE"), 1)
         self.quiet(world)
 
+    def test_redirected(self) -> None:
+        """A 3xx is reported with its Contacts, the preferred first; what follows is the same call, CSeq one higher."""
+        contacts = "<sip:a@127.0.0.2>;q=0.2, <sip:b@127.0.0.2>, <sip:c@127.0.0.2>;q=x, <sip:d@127.0.0.2>;q=0.7"
+
+        def play(call: IncomingCall) -> None:
+            if call.request.uri.startswith("sip:b@"):
+                answers(call)
+            else:
+                call.respond(302, headers=[("Contact", contacts)])
+
+        world = World(play)
+        first = world.call()
+        world.network.pass_time(1)
+        refused = world.events.pop()
+        assert isinstance(refused, Refused)
+        self.assertEqual([uri[4] for uri in refused.contacts], ["b", "d", "a", "c"])
+        session = world.agent.prepare(first.redirected(refused.contacts[0], THEM))
+        session.send(world.events.append)
+        world.network.pass_time(1)
+        one, two = (call.request for call in world.calls)
+        self.assertEqual((one.call_id, one.get("From"), one.get("To")), (two.call_id, two.get("From"), two.get("To")))
+        self.assertEqual((one.cseq.number, two.cseq.number), (1, 2))
+        self.assertNotEqual(one.via.branch, two.via.branch)
+        session.acknowledge()
+        session.end()
+        world.network.pass_time(1)
+        self.assertEqual(world.last_words, [Ended("us", None, "BYE: 200")])
+        self.quiet(world)
+
+    def test_redirected_to_nowhere(self) -> None:
+        """A 3xx without Contacts that can be read leads nowhere."""
+        for contact in ("*", "<"):
+            world = World(lambda call, contact=contact: call.respond(302, headers=[("Contact", contact)]))  # type: ignore[misc]
+            world.call()
+            world.network.pass_time(1)
+            (refused,) = world.last_words
+            assert isinstance(refused, Refused)
+            self.assertEqual(refused.contacts, ())
+
     def test_misuse(self) -> None:
         """An ACK to nothing and a second `send` are our mistakes, and loud; ended before sent, nothing leaves."""
         world = World(rings)
