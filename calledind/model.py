@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -62,6 +63,7 @@ class BadRequest(ValueError):
 PARAMETERS = ("api_key", "phone_number", "country_code", "mp3", "cache", "caller_id", "callback_url", "secret")
 LONGEST_URL = 4096
 LONGEST_SECRET = 30
+NOT_IN_URLS = re.compile(r"[\x00-\x20\x7f]")
 DEFAULT_CALLER = "0000000000"
 "The caller_id of a request that names none: the trunk's own number stands in for it."
 ANONYMOUS = "anonymous"
@@ -145,11 +147,11 @@ def is_caller_id(text: str) -> bool:
 def _check_url(name: str, url: str) -> None:
     if len(url) > LONGEST_URL:
         raise BadRequest(f"{name} is longer than {LONGEST_URL} characters")
-    if any(ord(character) <= 32 or ord(character) == 127 for character in url):
+    if NOT_IN_URLS.search(url):
         raise BadRequest(f"{name} has a space or control character; percent-encode it")
     try:
         parts = urlsplit(url)
-        port_is_right = parts.port is None or parts.port > 0
+        port_is_right = parts.port != 0
     except ValueError:
         raise BadRequest(f"{name} is not a URL") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_right:
