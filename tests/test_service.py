@@ -77,7 +77,7 @@ class DaemonCase(SynchronousTestCase):
         self.lines: list[str] = []
         store = Recorder(unfinished=lambda: succeed(self.records))
         parts = {"store": store, "library": self.library, "dialer": self.dialer, "settlement": self.settlement}
-        parts |= {"signalling": self.signalling, "admission": self.admission}
+        parts |= {"signalling": self.signalling, "admission": self.admission, "registrations": Recorder()}
         for name, part in parts.items():
             setattr(self.daemon, f"_{name}", part)
         self.daemon._trunks = (A_TRUNK,)
