@@ -4,6 +4,7 @@ from typing import cast
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
+from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from calledind.model import Call, Cause, EndedBy, Ending, Outcome, PendingCallback, Reason
@@ -169,11 +170,12 @@ class SettlementTests(SynchronousTestCase):
 
     def test_told_once(self) -> None:
         """That an outcome waits is one line in the log, however long it does."""
-        lines: list[str] = []
-        self.patch(Settlement.log, "warn", lambda text, **_: lines.append(text))
+        events: list[LogEvent] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
         clock, *_ = self.settle(SlowStore(5), ending(status=486))
         clock.pump([1.0] * 6)
-        self.assertEqual(len(lines), 1)
+        self.assertEqual([event["log_level"] for event in events].count(LogLevel.warn), 1)
 
     def test_broken_store(self) -> None:
         """A store with a bug keeps neither the audio pinned nor the daemon from stopping."""
