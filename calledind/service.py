@@ -433,7 +433,12 @@ class Daemon(Service):
         }
 
     def _trunk_status(self, trunk: Trunk) -> Mapping[str, object]:
-        status = {"name": trunk.name, "health": trunk.health.value, "busy": trunk.busy}
+        status = {
+            "name": trunk.name,
+            "health": trunk.health.value,
+            "busy": trunk.busy,
+            "calls_per_second": round(trunk.pace, 2),
+        }
         registration = self._registrations.status(trunk.settings)
         return {**status, "registration": registration} if registration else status
 

@@ -4,7 +4,7 @@ Calls wait in one fair queue per route (the names of the trunks that take the nu
 trunk holds up nobody who may go elsewhere, and finding the next call costs O(routes), not O(calls).
 
 The next trunk is asked only while nothing but 100 has come from this one, and only for what speaks of the
-trunk and not of the callee: no response, a transport failure, 408 or a 5xx (RFC 3261 §21.5). Before it, the
+trunk and not of the callee, see `failover`. Before it, the
 trunk's own other addresses are asked, where the one that was is silent, out of reach or says 503 (RFC 3263 §4.3).
 Each try is committed with the next attempt number before its INVITE leaves.
 """
@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from calledind.dialing.call import CallAttempt, Surroundings
+from calledind.dialing.failover import UNAVAILABLE, Says, is_technical, says
 from calledind.dialing.queue import FairQueue
 from calledind.dialing.trunks import Probe, Trunk, Trunks
 from calledind.model import Address, Call, Cause, EndedBy, Ending
@@ -25,9 +26,6 @@ from calledind.settings import Calls
 from calledind.settings import Trunk as TrunkSettings
 from calledind.sip.timers import DelayedCall
 
-UNAVAILABLE = 503
-TRUNK_FAILURES = frozenset({408, 500, 502, UNAVAILABLE, 504})
-"Statuses that speak of the trunk and not of the callee, while nothing but 100 came before."
 SWEEP = 1.0
 "Seconds between two looks for calls that waited too long."
 MOST_TARGETS = 6
@@ -256,7 +254,8 @@ class Dialer:
         call, trunk = attempt.call, self._open[attempt]
         self._live.pop(call.id, None)
         course = self._courses.pop(call.id, None)
-        failed = _trunk_failed(attempt, ending)
+        said = says(ending, attempt.trunk, responded=attempt.responded)
+        failed = said != "final"
         tried = course.tried if course else ()
         targets = course.targets if course else ()
         elsewhere = False
@@ -268,12 +267,7 @@ class Dialer:
             self._around.targets.works(attempt.target)
         if not elsewhere:
             tried = (*tried, trunk.name)
-            if ending.sip_status == UNAVAILABLE and attempt.retry_after:
-                trunk.pause(attempt.retry_after)
-            if failed:
-                trunk.failed(_words(ending))
-            elif ending.sip_status is not None:
-                trunk.succeeded()
+            self._tell_trunk(trunk, attempt, ending, said)
         remaining = self._route(call, tried)
         if failed and remaining and not self._draining:
             self.log.info(
@@ -288,6 +282,20 @@ class Dialer:
             self._queue(remaining).put_back(call)
             return
         self._ended(call, ending)
+
+    def _tell_trunk(self, trunk: Trunk, attempt: CallAttempt, ending: Ending, said: Says) -> None:
+        """Have the trunk know how a call of it ended, for its pace and its health."""
+        throttled = said in ("slow", "pause")
+        if attempt.retry_after and (throttled or ending.sip_status == UNAVAILABLE):
+            trunk.pause(attempt.retry_after)
+        elif said == "pause":
+            trunk.pause(trunk.settings.pause)
+        if throttled:
+            trunk.throttled(_words(ending))
+        if said != "final" and is_technical(ending):
+            trunk.failed(_words(ending))
+        elif ending.sip_status is not None:
+            trunk.succeeded()
 
     def _has_more(self, trunk: Trunk, targets: tuple[tuple[str, Address], ...]) -> bool:
         tried = [target for name, target in targets if name == trunk.name]
@@ -318,14 +326,6 @@ class Dialer:
             drained, self._drained = self._drained, []
             for each in drained:
                 each.callback(None)
-
-
-def _trunk_failed(attempt: CallAttempt, ending: Ending) -> bool:
-    if ending.answered or attempt.responded:
-        return False
-    if ending.cause in (Cause.NO_RESPONSE, Cause.TRANSPORT):
-        return True
-    return ending.cause is Cause.FINAL_RESPONSE and ending.sip_status in TRUNK_FAILURES
 
 
 def _target_failed(ending: Ending) -> bool:

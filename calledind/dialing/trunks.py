@@ -2,10 +2,8 @@
 
 The breaker. Five technical failures in a row (no response, transport failure, a 5xx before ringing) open it:
 the trunk gets no calls, and an OPTIONS probe asks at growing intervals whether it answers again. Any answer
-but a 503 closes it. A 503 with Retry-After pauses the trunk for that long, breaker or not (RFC 3261 §21.5.4).
-
-The pace. `calls_per_second` is a line of evenly spaced moments; a trunk that rested may use at most
-`BURST` seconds' worth of them at once.
+but a 503 closes it. A Retry-After of a trunk that throttles pauses it for that long, breaker or not
+(RFC 3261 §21.5.4), and its pace is cut, see `pace`; what counts as throttling, see `failover`.
 """
 
 from __future__ import annotations
@@ -15,11 +13,10 @@ from enum import Enum
 
 from twisted.logger import Logger
 
+from calledind.dialing.pace import Pace
 from calledind.settings import Trunk as TrunkSettings
 from calledind.sip.timers import DelayedCall, Timers
 
-BURST = 0.1
-"Seconds of pace that may be caught up at once."
 FAILURES_TO_OPEN = 5
 FIRST_PROBE = 5.0
 "Seconds from the opening of the breaker to the first OPTIONS."
@@ -49,7 +46,7 @@ class Trunk:
         self._timers = timers
         self._probe = probe
         self._capacity = capacity
-        self._next_slot = 0.0
+        self._pace = Pace(timers)
         self._paused_until = 0.0
         self._failures = 0
         self._probing: DelayedCall | None = None
@@ -64,14 +61,17 @@ class Trunk:
         """Return the seconds until one more call may leave (0: now); None: when a channel or the trunk comes free."""
         if self.health is Health.OPEN or self.busy >= self.settings.channels:
             return None
-        now = self._timers.seconds()
-        return max(0.0, self._paused_until - now, self._next_slot - now)
+        return max(0.0, self._paused_until - self._timers.seconds(), self._pace.wait())
+
+    @property
+    def pace(self) -> float:
+        """Calls per second that it gets now."""
+        return self.settings.calls_per_second * self._pace.share
 
     def take(self) -> None:
         """Use one channel and one moment of the pace; `wait` was 0."""
         self.busy += 1
-        now = self._timers.seconds()
-        self._next_slot = max(self._next_slot, now - BURST) + 1 / self.settings.calls_per_second
+        self._pace.take(self.settings.calls_per_second)
 
     def release(self) -> None:
         self.busy -= 1
@@ -81,10 +81,23 @@ class Trunk:
         """The trunk answered like one that works."""
         self._failures = 0
 
-    def pause(self, seconds: int) -> None:
-        """The trunk said 503 and when to come again."""
-        self._paused_until = self._timers.seconds() + min(float(seconds), LONGEST_PAUSE)
-        self.log.warn("trunk {name} asked for a pause of {seconds} s", name=self.name, seconds=seconds)
+    def pause(self, seconds: float) -> None:
+        """The trunk is full, or said when to come again."""
+        until = self._timers.seconds() + min(float(seconds), LONGEST_PAUSE)
+        # Calls that were on their way must not put the end off for ever.
+        if until > self._paused_until:
+            self._paused_until = until
+            self.log.warn("trunk {name} gets no calls for {seconds} s", name=self.name, seconds=seconds)
+
+    def throttled(self, detail: str) -> None:
+        """The trunk was asked for too much."""
+        if self._pace.slow_down():
+            self.log.warn(
+                "trunk {name} throttles ({detail}): it gets {pace:.2g} calls per second now, more with time",
+                name=self.name,
+                detail=detail,
+                pace=self.pace,
+            )
 
     def failed(self, detail: str) -> None:
         """The trunk failed for a technical reason."""
