@@ -115,7 +115,9 @@ def _address(template: str, names: Mapping[str, str], trunk: Trunk, domain: str)
 
 
 def _uri(user: str, domain: str, trunk: Trunk) -> Uri:
-    return Uri(_scheme(trunk), escape_user(user), domain, None, _parameters(trunk) if _TELEPHONE.fullmatch(user) else ())
+    return Uri(
+        _scheme(trunk), escape_user(user), domain, None, _parameters(trunk) if _TELEPHONE.fullmatch(user) else ()
+    )
 
 
 def _scheme(trunk: Trunk) -> str:
