@@ -76,8 +76,10 @@ class DaemonCase(SynchronousTestCase):
         self.drained: Deferred[None] = Deferred()
         self.lines: list[str] = []
         store = Recorder(unfinished=lambda: succeed(self.records))
+        registrations = Recorder()
+        setattr(registrations, "by_route", ())  # noqa: B010
         parts = {"store": store, "library": self.library, "dialer": self.dialer, "settlement": self.settlement}
-        parts |= {"signalling": self.signalling, "admission": self.admission, "registrations": Recorder()}
+        parts |= {"signalling": self.signalling, "admission": self.admission, "registrations": registrations}
         for name, part in parts.items():
             setattr(self.daemon, f"_{name}", part)
         self.daemon._trunks = (A_TRUNK,)
