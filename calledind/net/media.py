@@ -11,7 +11,7 @@ what the processes say is reported when it comes. A session whose process is los
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,13 @@ class MediaStatistics:
     "Of our packets, 0 to 1, as the peer's last report says."
     round_trip: float | None = None
     "Seconds, by the peer's reports."
+    packets_lost_by_peer: int = 0
+    "Of our packets, as the peer's last report says."
+    jitter_by_peer: float | None = None
+    "Of our packets, in seconds; None where the peer never reported."
+    mos: float | None = None
+    """Estimated mean opinion score, 1 to 4.5 (`rtp.quality`): of what the callee hears where the peer reported, else
+    of what came from there; None where nothing is known."""
 
 
 class MediaSession:
@@ -125,10 +132,15 @@ class MediaSession:
         lead_in: float,
         lead_out: float,
         silence_timeout: float = 0,
+        nat: Collection[str] = (),
+        tones: bool = False,
     ) -> None:
         """Send silence, the audio and silence again; `Finished` is reported after the last packet.
 
         `lead_in`, `lead_out`, `silence_timeout`: seconds; 0 for the last means that silence is not reported.
+        `nat`: IP addresses from which media is followed that comes from another port than `remote`, within the
+        first seconds (and again after a `redirect`), once; none where the peer is not behind a NAT.
+        `tones`: listen for keys in the peer's sound, where that is PCMU or PCMA.
         What can't be used is reported as `Lost`.
         """
         self._tell(
@@ -140,6 +152,8 @@ class MediaSession:
                 "lead_in": lead_in,
                 "lead_out": lead_out,
                 "silence_timeout": silence_timeout,
+                "nat": list(nat),
+                "tones": tones,
             },
         )
 

@@ -10,7 +10,7 @@ import contextlib
 import heapq
 import secrets
 import socket
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,16 +20,22 @@ from calledind.net import mmsg
 from calledind.net.media_audio import AudioFiles
 from calledind.net.media_pipe import Item
 from calledind.net.media_ports import NoPort, Port, Ports
-from calledind.net.media_session import Session, canonical, report_interval
+from calledind.net.media_session import Nat, Session, canonical, report_interval
 from calledind.net.metronome import LATE
 from calledind.net.pace import SLICES_PER_SECOND, Lane, Phase, Stream
 from calledind.rtp import rtcp
+from calledind.rtp.g711 import DECODED
+from calledind.rtp.goertzel import ToneDetector
 from calledind.rtp.packet import HEADER_OCTETS, VERSION, Packet, RTPError
 from calledind.rtp.packetizer import Plan
 from calledind.rtp.statistics import Receptions
 
 _LONGEST_LOOK = 128
 "Octets of a received RTP packet that we look at: its header, and a telephone event."
+_WHOLE_PACKET = 1024
+"The same where sound is listened to: 60 ms of G.711 and what else is in a packet."
+LATCH_SECONDS = 5.0
+"For which the media of a peer behind a NAT is followed; the callee may take some to speak up."
 _BATCH = 384
 "Datagrams taken at a time: about a millisecond's work, so that no flood makes a slice late."
 _TICKS = 48_000
@@ -71,6 +77,8 @@ class Engine:
         self._heard: NDArray[np.float64] = np.zeros(1)
         self._event_types: NDArray[np.int64] = np.full((1, _EVENT_TYPES), -1, np.int64)
         "Payload types of telephone events by row, -1 for none."
+        self._listens: NDArray[np.bool_] = np.zeros(1, np.bool_)
+        "Whether the sound is listened to for keys, by row."
         self._scale: NDArray[np.int64] = np.ones(1, np.int64)
         "Of received timestamps by row: what brings them to `_TICKS`."
         self._receiver = mmsg.Receiver(self.family, _BATCH, _LONGEST_LOOK)
@@ -166,9 +174,11 @@ class Engine:
         if len(self._receptions) > self._heard.size:
             more = len(self._receptions) - self._heard.size
             self._heard = np.concatenate((self._heard, np.zeros(more)))
+            self._listens = np.concatenate((self._listens, np.zeros(more, np.bool_)))
             self._scale = np.concatenate((self._scale, np.ones(more, np.int64)))
             self._event_types = np.concatenate((self._event_types, np.full((more, _EVENT_TYPES), -1, np.int64)))
         self._event_types[row] = -1
+        self._listens[row] = False
         return row
 
     def _play(
@@ -181,11 +191,17 @@ class Engine:
         lead_in: float,
         lead_out: float,
         silence_timeout: float,
+        nat: Sequence[str] = (),
+        tones: bool = False,
     ) -> None:
         packed = mmsg.pack_address(self.family, remote)
         session.held_since = None
         self._begin(session, packed, Plan(lead_in, lead_out), *format)
         self._route(session, packed, remote_rtcp)
+        session.nat = Nat(set(self._hosts(nat))) if nat else None
+        self._expect_another_port(session, remote)
+        session.tones = ToneDetector() if tones else None
+        self._look_further(session)
         session.silence_timeout = silence_timeout
         self._watch_silence(session)
         if not session.reporting:
@@ -238,6 +254,9 @@ class Engine:
         for place, number in enumerate(telephone_events[:_EVENT_TYPES]):
             self._event_types[session.row, place] = number
         self._scale[session.row] = _TICKS // clock_rate
+        session.law = {0: "PCMU", 8: "PCMA"}
+        if codec in DECODED:
+            session.law[payload_type] = codec
         if not stream.next_stretch():
             self._finished(session)
         elif session.held_since is None:
@@ -252,7 +271,12 @@ class Engine:
             return
         if not sends:
             session.hold(self._now())
-        packed = mmsg.pack_address(self.family, remote) if remote[1] else stream.address
+        known = session.nat is not None and session.nat.rtp and session.nat.named == tuple(remote)
+        if known or not remote[1]:
+            # Repeated, and followed to where it really is; or held in a way that names nobody.
+            packed, remote = stream.address, ("", 0)
+        else:
+            packed = mmsg.pack_address(self.family, remote)
         if format is not None and stream.stretch is not None:
             stream = self._begin(session, packed, None, *format)
         if remote[1]:
@@ -260,10 +284,69 @@ class Engine:
             if stream.lane is not None:
                 stream.lane.phase.redirect(stream)
             self._route(session, packed, remote_rtcp)
+            self._expect_another_port(session, remote)
         if sends:
             session.resume(self._now())
         self._heard[session.row] = self._now()
         self._watch_silence(session)
+
+    def _hosts(self, hosts: Iterable[str]) -> Iterator[str]:
+        """Give the hosts as datagrams' sources are written; one of the other kind of IP sends us nothing."""
+        for host in hosts:
+            with contextlib.suppress(ValueError):
+                yield canonical(self.family, (host, 0))[0]
+
+    def _expect_another_port(self, session: Session, named: Address) -> None:
+        """Have the peer's media followed for some seconds, should it come from another port than named."""
+        nat = session.nat
+        if nat is None:
+            return
+        nat.hosts.update(self._hosts([named[0]]))
+        nat.named = named[0], named[1]
+        nat.until = self._now() + LATCH_SECONDS
+        nat.received = self._receptions.figures(session.row).received
+        nat.rtp = nat.rtcp = False
+        if session.row not in session.port.latching:
+            session.port.latching.append(session.row)
+
+    def _follow(self, port: Port, index: int) -> int:
+        """Return the row of the one session that a datagram from nowhere known begins the media of, else -1."""
+        data = self._receiver.data[index]
+        if self._receiver.lengths[index] < HEADER_OCTETS or data[0] >> 6 != VERSION or 64 <= data[1] & 0x7F <= 95:
+            return -1
+        source = self._receiver.source(index)
+        found = [
+            session
+            for session, nat in self._latching(port, source[0])
+            if not nat.rtp and self._receptions.figures(session.row).received == nat.received
+        ]
+        if len(found) != 1:
+            return -1
+        session = found[0]
+        stream, nat = session.stream, session.nat
+        if stream is None or nat is None:
+            return -1
+        nat.rtp = True
+        stream.address = mmsg.pack_address(self.family, source)
+        if stream.lane is not None:
+            stream.lane.phase.redirect(stream)
+        self._route(session, stream.address, session.control_address or ("", 0))
+        return session.row
+
+    def _latching(self, port: Port, host: str) -> Iterator[tuple[Session, Nat]]:
+        """Give the sessions of this port that may follow media from this host now."""
+        for row in list(port.latching):
+            session = self._by_row[row]
+            if session is None or session.nat is None or session.nat.until < self._now():
+                port.latching.remove(row)
+            elif host in session.nat.hosts:
+                yield session, session.nat
+
+    def _look_further(self, session: Session) -> None:
+        """Make room for whole packets, where some session needs more of them than the header."""
+        self._listens[session.row] = session.tones is not None
+        if session.tones is not None and self._receiver.octets < _WHOLE_PACKET:
+            self._receiver = mmsg.Receiver(self.family, _BATCH, _WHOLE_PACKET)
 
     def _route(self, session: Session, packed: bytes, remote_rtcp: Address) -> None:
         """Expect packets from there, unless another session of the same port does."""
@@ -289,6 +372,9 @@ class Engine:
         self.events.append(["closed", session.id, session.statistics(figures)])
         session.stream = session.audio = None  # nothing may hold the file's memory any longer
         self._unroute(session)
+        if session.row in session.port.latching:
+            session.port.latching.remove(session.row)
+        self._listens[session.row] = False
         self._by_row[session.row] = None
         self._free_rows.append(session.row)
         del self._by_ssrc[session.ssrc], self.sessions[session.id]
@@ -319,7 +405,15 @@ class Engine:
             taken = receiver.receive(port.rtp.fileno(), start, _PER_SOCKET)
             if taken:
                 routes: dict[Hashable, int] = port.routes
-                rows += [routes.get(key, -1) for key in receiver.keys(start, start + taken)]
+                keys = receiver.keys(start, start + taken)
+                rows += [routes.get(key, -1) for key in keys]
+                if port.latching:
+                    for index in range(start, len(rows)):
+                        if rows[index] < 0:
+                            # What was behind the first packet of a peer is its as well.
+                            rows[index] = routes.get(keys[index - start], -1)
+                            if rows[index] < 0:
+                                rows[index] = self._follow(port, index)
         if rows:
             self._count(np.array(rows, np.int64))
         return len(rows) == receiver.capacity
@@ -349,9 +443,13 @@ class Engine:
             arrival[which],
             (~events).astype(np.int64),
         )
-        for index in np.flatnonzero(events).tolist():
+        for index in np.flatnonzero(events | self._listens[rows]).tolist():
             at = which[index]
-            self._event(int(rows[index]), data[at, : receiver.lengths[at]].tobytes())
+            content = data[at, : receiver.lengths[at]].tobytes()
+            if events[index]:
+                self._event(int(rows[index]), content)
+            else:
+                self._sound(int(rows[index]), content)
 
     def _event(self, row: int, data: bytes) -> None:
         session = self._by_row[row]
@@ -362,8 +460,27 @@ class Engine:
         except RTPError:
             self.strays += 1
             return
+        # Whoever sends events takes the tones out of the sound, or would be heard twice.
+        session.tones = None
+        self._listens[row] = False
         if digit is not None:
             self.events.append(["digit", session.id, digit])
+
+    def _sound(self, row: int, data: bytes) -> None:
+        session = self._by_row[row]
+        if session is None or session.tones is None:
+            return
+        try:
+            packet = Packet.parse(data)
+        except RTPError:
+            self.strays += 1
+            return
+        codec = session.law.get(packet.payload_type)
+        if codec is None:
+            session.tones.paused()
+            return
+        pcm = DECODED[codec][np.frombuffer(packet.payload, np.uint8)]
+        self.events += [["digit", session.id, digit] for digit in session.tones.received(pcm)]
 
     def receive_control(self, port: Port) -> None:
         """Take what has come in for a RTCP socket."""
@@ -373,7 +490,7 @@ class Engine:
             except OSError:
                 return
             row = port.control_routes.get((source[0], source[1]), -1)
-            session = self._by_row[row] if row >= 0 else None
+            session = self._by_row[row] if row >= 0 else self._follow_control(port, (source[0], source[1]))
             try:
                 reports = rtcp.parse(data)
             except RTPError:
@@ -383,6 +500,16 @@ class Engine:
                 continue
             for each in self._spoken_of(session, reports):
                 each.heard_report(reports, self._now(), self._wall())
+
+    def _follow_control(self, port: Port, source: Address) -> Session | None:
+        """Return the one session whose peer's RTCP may come from there, and send ours there from now on."""
+        found = [(session, nat) for session, nat in self._latching(port, source[0]) if not nat.rtcp]
+        if len(found) != 1:
+            return None
+        session, nat = found[0]
+        nat.rtcp = True
+        self._route(session, session.stream.address if session.stream else b"", source)
+        return session
 
     def _spoken_of(self, session: Session, reports: list[rtcp.Report]) -> set[Session]:
         """Return whom a datagram from this session's peer is for: others too, where peers share an address."""

@@ -40,6 +40,8 @@ class Port:
     "Whom RTP comes from (see `mmsg.address_key`) -> the session's row."
     control_routes: dict[tuple[str, int], int] = field(default_factory=dict, repr=False)
     "Whom RTCP comes from -> the session's row."
+    latching: list[int] = field(default_factory=list, repr=False)
+    "Rows of the sessions that would follow a peer behind a NAT."
     sessions: int = 0
 
 

@@ -15,7 +15,9 @@ from calledind.net.media_ports import Port
 from calledind.net.pace import Lane, Stream, Stretch
 from calledind.rtp import rtcp
 from calledind.rtp.dtmf import DigitDetector
+from calledind.rtp.goertzel import ToneDetector
 from calledind.rtp.packetizer import CLOCK_RATE, Plan
+from calledind.rtp.quality import mos
 from calledind.rtp.statistics import Figures
 
 REPORT_SECONDS = 5.0
@@ -33,6 +35,23 @@ class Sent:
 
     def __add__(self, other: Sent) -> Sent:
         return Sent(self.packets + other.packets, self.octets + other.octets, self.late + other.late)
+
+
+@dataclass(slots=True)
+class Nat:
+    """What is known of a peer whose media may come from another port than the SDP says."""
+
+    hosts: set[str]
+    "Where it may come from, as `socket.inet_ntop` writes it: the hosts of the signalling and of the SDP."
+    named: Address = ("", 0)
+    "What the SDP said last."
+    until: float = 0.0
+    "Monotonic seconds, after which nothing is followed any more."
+    received: int = 0
+    "Packets of the agreed address, when the SDP last named another; one more, and nothing is followed."
+    rtp: bool = False
+    "Whether the RTP was followed already."
+    rtcp: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -72,6 +91,15 @@ class Session:
     round_trip: float | None = None
     peer_report: tuple[int, float] | None = None
     "Middle of the NTP time in the peer's last sender report, and when that came."
+    lost_by_peer: int = 0
+    "Of our packets, as the peer says; less than 0 where packets came twice."
+    jitter_by_peer: float | None = None
+    "Of our packets, in seconds; None while the peer has not reported."
+    law: dict[int, str] = field(default_factory=dict, repr=False)
+    "Payload type of the peer's -> its G.711 codec, where keys are listened for in the sound."
+    tones: ToneDetector | None = field(default=None, repr=False)
+    nat: Nat | None = None
+    "Set where the peer may be behind a NAT."
     reported: tuple[int, int] = (0, 0)
     "Packets expected and received when our last report was made."
 
@@ -183,7 +211,9 @@ class Session:
             if isinstance(report, rtcp.SenderReport | rtcp.ReceiverReport):
                 for block in report.reports:
                     if block.ssrc == self.ssrc:
-                        self.fraction_lost = block.fraction_lost
+                        self.fraction_lost, self.lost_by_peer = block.fraction_lost, block.lost
+                        if self.stream is not None:
+                            self.jitter_by_peer = block.jitter / self.stream.clock_rate
                         took = rtcp.round_trip(block, ntp)
                         self.round_trip = self.round_trip if took is None else took
 
@@ -199,7 +229,21 @@ class Session:
             "jitter": figures.jitter,
             "fraction_lost_by_peer": self.fraction_lost,
             "round_trip": self.round_trip,
+            "packets_lost_by_peer": max(self.lost_by_peer, 0),
+            "jitter_by_peer": self.jitter_by_peer,
+            "mos": self._mos(figures, sent.packets),
         }
+
+    def _mos(self, figures: Figures, sent: int) -> float | None:
+        """Estimate how the callee hears us, by the peer's reports; without any how we would hear the callee."""
+        if self.jitter_by_peer is not None:
+            lost, of, jitter = self.lost_by_peer, sent, self.jitter_by_peer
+        else:
+            lost, of, jitter = figures.lost, figures.received + figures.lost, figures.jitter
+        if not of:
+            return None
+        loss = min(max(lost / of, 0.0), 1.0)
+        return round(mos(loss=loss, round_trip=self.round_trip or 0.0, jitter=jitter), 2)
 
 
 def report_interval() -> float:

@@ -98,7 +98,7 @@ class Receiver:
     def __init__(self, family: int, capacity: int, octets: int) -> None:
         self.capacity = capacity
         self._family = family
-        self._octets = octets
+        self.octets = octets
         self.data: NDArray[np.uint8] = np.zeros((capacity, octets), np.uint8)
         self._names: NDArray[np.uint8] = np.zeros((capacity, 32), np.uint8)
         self._control: Records = np.zeros(capacity, CONTROL)
@@ -140,6 +140,12 @@ class Receiver:
         names[:, 4:8] = 0  # the flow label says nothing about the sender
         packed = names[:, :24].tobytes()
         return [packed[at : at + 24] for at in range(0, len(packed), 24)]
+
+    def source(self, index: int) -> Address:
+        """Return whom a datagram came from, the host as `socket.inet_ntop` writes it."""
+        name = self._names[index].tobytes()
+        host = name[4:8] if self._family == socket.AF_INET else name[8:24]
+        return socket.inet_ntop(self._family, host), int.from_bytes(name[2:4], "big")
 
     def arrival(self, end: int, *, rate: int, otherwise: float) -> NDArray[np.int64]:
         """Return when each of the first `end` datagrams reached the kernel, in 1/`rate` s of wall time.

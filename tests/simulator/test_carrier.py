@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from calledind.rtp.g711 import DECODED
 from calledind.rtp.packet import Packet
-from calledind.simulator.recording import DECODED
 from calledind.simulator.scenarios import CREDENTIALS, SCENARIOS, scenario_of
 from calledind.sip.auth import Credentials
 from calledind.sip.events import Answered, Ended, Progress, Refused, Unreachable

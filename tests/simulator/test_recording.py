@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from calledind.simulator.recording import DECODED, SILENCE, Recording, Shelf
+from calledind.rtp.g711 import DECODED
+from calledind.simulator.recording import SILENCE, Recording, Shelf
 
 
 def feed(
