@@ -4,8 +4,9 @@ from typing import cast
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, LogLevel, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from calledind.model import Call, Cause, EndedBy, Ending, Outcome, PendingCallback, Reason
 from calledind.outcome import Settlement, reason
@@ -171,8 +172,13 @@ class SettlementTests(SynchronousTestCase):
     def test_told_once(self) -> None:
         """That an outcome waits is one line in the log, however long it does."""
         events: list[LogEvent] = []
-        globalLogPublisher.addObserver(events.append)
-        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+
+        @implementer(ILogObserver)
+        def observe(event: LogEvent) -> None:
+            events.append(event)
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
         clock, *_ = self.settle(SlowStore(5), ending(status=486))
         clock.pump([1.0] * 6)
         self.assertEqual([event["log_level"] for event in events].count(LogLevel.warn), 1)
