@@ -10,6 +10,7 @@ from typing import Protocol
 import phonenumbers
 from phonenumbers import PhoneNumber, PhoneNumberType
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from calledind.audio.errors import AudioError, LibraryUnavailable
 from calledind.audio.library import Prepared
@@ -110,6 +111,8 @@ class Library(Protocol):
 class Admission:
     """Answers one playback request; an accepted call goes to `accepted`, already on stable storage."""
 
+    log = Logger()
+
     def __init__(
         self,
         *,
@@ -154,9 +157,12 @@ class Admission:
         try:
             return await self._decide(request)
         except StoreUnavailable as error:
-            raise Unavailable(f"the store can't take calls: {error}", 5) from error
+            # What exactly is wrong is the operator's business: the log has it, strangers don't get it.
+            self.log.warn("a call is refused with 503: {error}", error=error)
+            raise Unavailable("the store can't keep calls now", 5) from error
         except LibraryUnavailable as error:
-            raise Unavailable(f"the audio library can't take an MP3: {error}", 5) from error
+            self.log.warn("a call is refused with 503: {error}", error=error)
+            raise Unavailable("the audio library can't take an MP3 now", 5) from error
 
     async def _decide(self, request: PlaybackRequest) -> Verdict:
         key = await self._store.find_key(self._keyring.digest(request.api_key))

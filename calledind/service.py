@@ -278,6 +278,8 @@ class Daemon(Service):
             return Unavailable("calledin is starting", 1)
         if len(self._dialer) >= self._settings.calls.max_queued:
             return Unavailable("too many calls are waiting to be dialled", 10)
+        if not self._store.healthy():
+            return Unavailable("the store can't keep calls now", 5)
         return None
 
     def _missing(self) -> str | None:
@@ -285,8 +287,6 @@ class Daemon(Service):
         obstacle = self._obstacle()
         if obstacle is not None:
             return obstacle.words
-        if not self._store.healthy():
-            return "the store can't keep changes"
         return None if self._media.healthy() else "no media process is running"
 
     # what the last process left behind

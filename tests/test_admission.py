@@ -183,14 +183,14 @@ class UnavailableTests(AdmissionCase):
             self.setUp()
             self.store.away = step
             error = self.unavailable()
-            self.assertIn("disk full", error.words)
+            self.assertEqual(error.words, "the store can't keep calls now")
             self.assertGreater(error.retry_after, 0)
             self.assertEqual((self.accepted, self.library.pins), ([], 0), step)
 
     def test_library_away(self) -> None:
         """So is a library that can't keep audio."""
         self.library.error = LibraryUnavailable("disk full")
-        self.assertIn("disk full", self.unavailable().words)
+        self.assertEqual(self.unavailable().words, "the audio library can't take an MP3 now")
         self.assertEqual(self.store.log, ["find_key", "check"])
 
 
