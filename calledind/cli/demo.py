@@ -238,7 +238,7 @@ class Demo:
     # the callback
 
     def _told(self, run: Run) -> None:
-        self._title(4, "The program's server is told how it went")
+        self._title(3 if run.recording is None else 4, "The program's server is told how it went")
         callback = run.callback
         if callback is None:
             self._console.print(Text("    no callback came", "bold red"))
