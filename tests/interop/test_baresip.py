@@ -65,9 +65,17 @@ def free_sip_port() -> int:
 
 
 class Baresip:
-    """One headless baresip that answers calls to +12125550100; what it decodes is kept as WAV."""
+    """One headless baresip that answers calls to one number; what it decodes is kept as WAV."""
 
-    def __init__(self, folder: Path, *, codec: str, host: str, answers: str = "auto") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        number: str = "2125550100",
+        codec: str = "PCMU",
+        host: str = "127.0.0.1",
+        answers: str = "auto",
+    ) -> None:
         program = need("baresip")
         modules = next((path for path in MODULES if Path(path, "sndfile.so").exists()), None)
         if modules is None:
@@ -85,7 +93,7 @@ class Baresip:
             )
         )
         (folder / "accounts").write_text(
-            f"<sip:+12125550100@{address}>;regint=0;answermode={answers};audio_codecs={codec}/8000/1\n"
+            f"<sip:+1{number}@{address}>;regint=0;answermode={answers};audio_codecs={codec}/8000/1\n"
         )
         (folder / "contacts").touch()
         with self.log.open("wb") as log:
@@ -127,37 +135,36 @@ class Baresip:
 
 
 class BaresipTests(InteropCase):
-    def start(self, *, codec: str = "PCMU", host: str = "127.0.0.1", answers: str = "auto") -> tuple[Daemon, Baresip]:
-        callee = Baresip(self.folder / "baresip", codec=codec, host=host, answers=answers)
+    def start(self, *, answers: str = "auto") -> tuple[Daemon, Baresip]:
+        callee = Baresip(self.folder / "baresip", answers=answers)
         self.world.callback(callee.close)
-        daemon = self.run_daemon(settings(trunk(callee.port, host=host), host=host))
+        daemon = self.run_daemon(settings(trunk(callee.port)))
         callee.wait("baresip is ready")
         return daemon, callee
 
-    def hears(self, *, codec: str, host: str) -> None:
-        daemon, callee = self.start(codec=codec, host=host)
-        told = self.call(daemon)
-        self.assertEqual(self.outcome(told), ("1", ""))
-        callee.wait("terminated (duration")
-        self.assertIn(f"Set audio decoder: {codec} 8000Hz", callee.said())
-        callee.close()
-        self.assertGreaterEqual(correlation(from_wav(callee.heard()), by_ffmpeg(SHORT)), 0.99)
-
-    def test_mu_law(self) -> None:
-        """A telephone that speaks PCMU alone hears all of the MP3."""
-        self.hears(codec="PCMU", host="127.0.0.1")
-
-    def test_a_law(self) -> None:
-        """A telephone that speaks PCMA alone hears all of the MP3."""
-        self.hears(codec="PCMA", host="127.0.0.1")
-
-    def test_mu_law_over_ipv6(self) -> None:
-        """The same over IPv6, signalling and media."""
-        self.hears(codec="PCMU", host="::1")
-
-    def test_a_law_over_ipv6(self) -> None:
-        """PCMA over IPv6."""
-        self.hears(codec="PCMA", host="::1")
+    def test_hears(self) -> None:
+        """Telephones that speak PCMU alone or PCMA alone hear all of the MP3, over IPv4 and over IPv6."""
+        callees: dict[str, tuple[str, Baresip]] = {}
+        trunks = []
+        for codec, host in (("PCMU", "127.0.0.1"), ("PCMA", "127.0.0.1"), ("PCMU", "::1"), ("PCMA", "::1")):
+            number = f"212555010{len(callees)}"
+            callee = Baresip(self.folder / number, number=number, codec=codec, host=host)
+            self.world.callback(callee.close)
+            callees[number] = codec, callee
+            trunks.append(trunk(callee.port, name=number, host=host, more=f'prefixes = ["1{number}"]'))
+        daemon = self.run_daemon(settings(*trunks, host="::"))
+        for number, (_, callee) in callees.items():
+            callee.wait("baresip is ready")
+            self.ask(daemon, phone_number=number)
+        told = [self.web.next_callback() for _ in callees]
+        self.assertEqual(
+            {each.query["phone_number"]: self.outcome(each) for each in told}, dict.fromkeys(callees, ("1", ""))
+        )
+        for codec, callee in callees.values():
+            callee.wait("terminated (duration")
+            self.assertIn(f"Set audio decoder: {codec} 8000Hz", callee.said())
+            callee.close()
+            self.assertGreaterEqual(correlation(from_wav(callee.heard()), by_ffmpeg(SHORT)), 0.99)
 
     def test_hangs_up(self) -> None:
         """The callee's BYE in the middle of the audio ends the call at once; it counts as answered."""

@@ -290,13 +290,16 @@ class SippTests(InteropCase):
         )
 
     def test_lossy(self) -> None:
-        """With a fifth of SIPp's messages lost both ways, the call is made, once, and ended."""
+        """With a fifth of the INVITEs and of their responses lost, the call is made, once, and ended.
+
+        The ACK is not: SIPp takes no BYE before it.
+        """
         self.expect(
             sc.scenario(
                 sc.receive("INVITE", extra='lost="20"'),
                 sc.send("180 Ringing", more=sc.CONTACT, extra='lost="20"'),
                 sc.send("200 OK", more=sc.CONTACT, body=sc.sdp(), retrans=500, extra='lost="20"'),
-                sc.receive("ACK", extra='lost="20"'),
+                sc.receive("ACK"),
                 sc.GOODBYE,
             ),
             "1",
