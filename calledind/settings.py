@@ -610,7 +610,11 @@ def load(
     except tomllib.TOMLDecodeError as error:
         raise SettingsError([f"{path}: is not TOML: {error}"]) from None
     for name, change in (changes or {}).items():
-        table[name] = {**table.get(name, {}), **change} if isinstance(change, dict) else change
+        below = table.get(name, {})
+        if isinstance(change, dict) and isinstance(below, dict):
+            table[name] = {**below, **change}
+        elif name not in table or not isinstance(change, dict):
+            table[name] = change
     return structure(table, environment=environment)
 
 

@@ -145,6 +145,13 @@ class FileTests(SynchronousTestCase):
         settings = load(self.path, changes={"http": {"listen": ["127.0.0.1:81"]}}, environment={})
         self.assertEqual((settings.http.listen, settings.http.max_connections), (("127.0.0.1:81",), 7))
 
+    def test_no_table(self) -> None:
+        """A value where a table belongs is told, also when the command line changes that table."""
+        self.path.write_text("simulator = true\nhttp = 1\n")
+        changes = {"http": {"listen": ["127.0.0.1:81"]}}
+        error = self.assertRaises(SettingsError, load, self.path, changes=changes, environment={})
+        self.assertIn("http: must be a table", str(error))
+
     def test_unreadable(self) -> None:
         """A missing file, one that is not text and one that is not TOML are told by their path."""
         error = self.assertRaises(SettingsError, load, self.path)
