@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
+import signal
 import time
 from email.utils import parsedate_to_datetime
 
 from tests.interop import scenarios as sc
 from tests.interop.case import InteropCase, settings, trunk
-from tests.interop.harness import Daemon, Sipp, need, sipp
+from tests.interop.harness import Daemon, Sipp, need, sipp, wait_for
 from tests.interop.openssl import make_certificate, passport_is_signed
 
 BUSY = sc.refuse("486 Busy Here")
@@ -38,18 +40,23 @@ class IdentityCase(InteropCase):
         need("sipp")
         super().setUp()
 
-    def carrier(self, scenario: str = BUSY, name: str = "sipp") -> Sipp:
-        return self.world.enter_context(sipp(self.folder / name, scenario))
+    def carrier(self, scenario: str = BUSY, *, calls: int = 1) -> Sipp:
+        return self.world.enter_context(sipp(self.folder / "sipp", scenario, calls=calls))
 
     def busy(self, daemon: Daemon, carrier: Sipp, **parameters: str) -> dict[str, str]:
         """Make the call; returns the INVITE's headers, the Request-URI as "INVITE"."""
         self.assertEqual(self.outcome(self.call(daemon, **parameters)), ("0", "5"), carrier.explain())
         self.assertEqual(carrier.wait(), 0, carrier.explain())
-        found = re.search(r"^INVITE (\S+) SIP/2.0\r?\n(.*?)\r?\n\r?\n", carrier.messages(), re.S | re.M)
-        assert found is not None
-        lines = [line.partition(": ") for line in found[2].splitlines()]
-        self.assertEqual(len({name for name, _, _ in lines}), len(lines), found[2])
-        return {"INVITE": found[1]} | {name: value for name, _, value in lines}
+        return self.invites(carrier)[0]
+
+    def invites(self, carrier: Sipp) -> list[dict[str, str]]:
+        """Return the headers of all INVITEs; each has a header once."""
+        invites = []
+        for found in re.finditer(r"^INVITE (\S+) SIP/2.0\r?\n(.*?)\r?\n\r?\n", carrier.messages(), re.S | re.M):
+            lines = [line.partition(": ") for line in found[2].splitlines()]
+            self.assertEqual(len({name for name, _, _ in lines}), len(lines), found[2])
+            invites.append({"INVITE": found[1]} | {name: value for name, _, value in lines})
+        return invites
 
 
 class IdentityTests(IdentityCase):
@@ -140,16 +147,20 @@ user_phone = true
 class SignedTests(IdentityCase):
     """Calls signed by STIR/SHAKEN, verified by openssl."""
 
-    def signed(self, attestation: str, caller_id: str, *listed: str, more: str = "") -> dict[str, str]:
-        """Make a call by a key with this attestation and list; returns its headers."""
+    def start(self, *, calls: int = 1, more: str = "") -> tuple[Daemon, Sipp]:
+        """Start a carrier, and a daemon that signs calls; `more`: of the trunk."""
         self.key_file, self.certificate = make_certificate(self.folder)
-        carrier = self.carrier()
+        carrier = self.carrier(calls=calls)
         stir = f'[stir]\nprivate_key = "{self.key_file}"\ncertificate = "{self.certificate}"\n'
         stir += f'certificate_url = "{URL}"\n'
-        daemon = self.run_daemon(settings(trunk(carrier.port, more=more), rest=stir))
-        self.key_id = daemon.admin("GET", "/keys")["keys"][0]["id"]
-        daemon.admin("POST", f"/keys/{self.key_id}/caller-ids", {"caller_ids": listed})
-        self.assertEqual(daemon.calledin("keys", "attestation", self.key_id, attestation).returncode, 0)
+        return self.run_daemon(settings(trunk(carrier.port, more=more), rest=stir)), carrier
+
+    def signed(self, attestation: str, caller_id: str, *listed: str, more: str = "") -> dict[str, str]:
+        """Make a call by a key with this attestation and list; returns its headers."""
+        daemon, carrier = self.start(more=more)
+        key_id = daemon.admin("GET", "/keys")["keys"][0]["id"]
+        daemon.admin("POST", f"/keys/{key_id}/caller-ids", {"caller_ids": listed})
+        self.assertEqual(daemon.calledin("keys", "attestation", key_id, attestation).returncode, 0)
         return self.busy(daemon, carrier, caller_id=caller_id)
 
     def test_signed(self) -> None:
@@ -175,3 +186,28 @@ class SignedTests(IdentityCase):
     def test_trunk_that_signs_itself(self) -> None:
         """A trunk with stir = false gets no Identity."""
         self.assertNotIn("Identity", self.signed("A", "2125550199", more="stir = false\n"))
+
+    def test_renewed_certificate(self) -> None:
+        """SIGHUP brings a renewed key into force; one that is no good is told, and the old one goes on signing."""
+        daemon, carrier = self.start(calls=2)
+        old = self.certificate.rename(self.folder / "old.pem")
+        self.key_file.write_text("no key")
+        os.kill(daemon.pid, signal.SIGHUP)
+        wait_for("the reload is refused", lambda: "stir.private_key" in daemon.log.read_text())
+        self.call(daemon, caller_id="2125550199")
+        make_certificate(self.folder)
+        os.kill(daemon.pid, signal.SIGHUP)
+        wait_for("the reload is done", lambda: "were read again" in daemon.log.read_text())
+        self.call(daemon, caller_id="2125550199", phone_number="2125550101")
+        self.assertEqual(carrier.wait(), 0, carrier.explain())
+        for headers, certificate in zip(self.invites(carrier), (old, self.certificate), strict=True):
+            passport = headers["Identity"].partition(";")[0]
+            self.assertTrue(passport_is_signed(passport, certificate, self.folder))
+
+    def test_no_key(self) -> None:
+        """A start without the key that the settings name ends with one line that says so."""
+        stir = f'[stir]\nprivate_key = "/nonexistent/key.pem"\ncertificate_url = "{URL}"\n'
+        daemon = Daemon(self.folder / "daemon", settings(trunk(9), rest=stir))
+        error = self.assertRaises(AssertionError, daemon.start)
+        self.assertIn("stir.private_key: /nonexistent/key.pem can't be read: No such file", str(error))
+        self.assertNotIn("Traceback", daemon.log.read_text())
