@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import TimeoutError as DeferredTimeout
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.names import dns, hosts
 from twisted.names.client import Resolver as Client
 from twisted.names.error import DNSNameError, DNSQueryTimeoutError, DomainError, ResolverError
@@ -163,7 +163,7 @@ class Dns:
             answers, _, _ = await asked.addTimeout(DEADLINE, self._reactor)
         except DNSNameError:
             answers = []
-        except (DNSQueryTimeoutError, DomainError, ResolverError, DeferredTimeout, CancelledError, OSError):
+        except (DNSQueryTimeoutError, DomainError, ResolverError, TimedOut, OSError):
             return  # what was known is used on
         names, times, records = {name}, [LONGEST], []
         for answer in answers:

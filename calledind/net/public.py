@@ -27,6 +27,7 @@ class PublicAddresses:
         self._known: dict[str, Address] = {}
         self._asked: dict[bytes, tuple[str, Address]] = {}
         "STUN transaction -> the trunk that it is for, and the server."
+        self._repeats: dict[bytes, Any] = {}
 
     def of(self, trunk: str) -> Address | None:
         return self._known.get(trunk)
@@ -72,12 +73,22 @@ class PublicAddresses:
         except stun.StunError as error:
             self.log.warn("the STUN server of trunk {name}: {error}", name=trunk, error=str(error))
             return
-        del self._asked[stun.transaction_of(data)]
+        self._end(stun.transaction_of(data))
         self.learn(trunk, address)
 
+    def stop(self) -> None:
+        """Ask no more."""
+        for transaction in list(self._asked):
+            self._end(transaction)
+
+    def _end(self, transaction: bytes) -> None:
+        del self._asked[transaction]
+        repeat = self._repeats.pop(transaction, None)
+        if repeat is not None:
+            repeat.cancel()
+
     def _send(self, sock: SipDatagram, server: Address, transaction: bytes, repeats: list[float]) -> None:
-        if transaction not in self._asked:
-            return
+        self._repeats.pop(transaction, None)
         try:
             sock.send(stun.request(transaction), server)
         except OSError as error:
@@ -85,7 +96,9 @@ class PublicAddresses:
         else:
             detail = "it does not answer"
         if repeats:
-            self._reactor.callLater(repeats[0], self._send, sock, server, transaction, repeats[1:])
+            again = self._reactor.callLater(repeats[0], self._send, sock, server, transaction, repeats[1:])
+            self._repeats[transaction] = again
         else:
-            trunk, _ = self._asked.pop(transaction)
+            trunk, _ = self._asked[transaction]
+            self._end(transaction)
             self.log.warn("the STUN server of trunk {name}: {detail}", name=trunk, detail=detail)

@@ -144,6 +144,7 @@ class Signalling:
 
     def stop(self) -> None:
         self._timers.stop()
+        self._public.stop()
         self._streams.stop()
         self._sockets.close()
 

@@ -80,6 +80,7 @@ class SipStream(Protocol):
         self._pinged: float | None = None
         self._answers_pings = False
         self._why = ""
+        self._closer: Any = None
 
     # what Twisted says
 
@@ -100,12 +101,15 @@ class SipStream(Protocol):
                 for item in items:
                     self._take(item)
                 items = self._framer.feed(b"")
+            self._pinged = None  # whatever it sends, it is there
         except ParseError as error:
             self._streams.unreadable(error, self.target)
             self.close()
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         state, self.state = self.state, State.CLOSED
+        if self._closer is not None and self._closer.active():
+            self._closer.cancel()
         words = self._why or (in_words(reason) if reason is not None else "")
         self._streams.closed(self, "" if state is State.CLOSING else words)
 
@@ -154,7 +158,7 @@ class SipStream(Protocol):
         if self.state is State.OPEN:
             self.state = State.CLOSING
             self.transport.loseConnection()  # type: ignore[union-attr]
-            self._streams.call_later(CLOSE_TIMEOUT, self._abort_closing)
+            self._closer = self._streams.call_later(CLOSE_TIMEOUT, self._abort_closing)
         else:
             self.abort("")
 
@@ -168,8 +172,7 @@ class SipStream(Protocol):
                 self.connecting.cancel()
 
     def _abort_closing(self) -> None:
-        if self.state is State.CLOSING:
-            self.transport.abortConnection()  # type: ignore[union-attr]
+        self.transport.abortConnection()  # type: ignore[union-attr]
 
     def _opened(self) -> None:
         if self.state is State.CONNECTING:
@@ -188,7 +191,6 @@ class SipStream(Protocol):
                 self.transport.write(b"\r\n")  # type: ignore[union-attr]
         else:
             self._answers_pings = self._answers_pings or self._pinged is not None
-            self._pinged = None
 
 
 class Streams:

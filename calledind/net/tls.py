@@ -6,7 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from OpenSSL import SSL, crypto
+from OpenSSL import crypto
+from twisted.internet.error import VerifyError
 from twisted.internet.ssl import (
     Certificate,
     KeyPair,
@@ -37,8 +38,10 @@ def client_options(
     if certificate is not None and private_key is not None:
         leaf, *chain = _certificates(certificate)
         more = {"extraCertChain": [each.original for each in chain]}
-        ours = PrivateCertificate.fromCertificateAndKeyPair(leaf, _key(private_key))
-        _check_pair(ours, certificate, private_key)
+        try:
+            ours = PrivateCertificate.fromCertificateAndKeyPair(leaf, _key(private_key))
+        except VerifyError:
+            raise TlsError(f"{private_key}: is not the key of {certificate}") from None
     return optionsForClientTLS(name, trustRoot=trust, clientCertificate=ours, extraCertificateOptions=more)
 
 
@@ -60,16 +63,6 @@ def _key(path: Path) -> KeyPair:
         return KeyPair(crypto.load_privatekey(crypto.FILETYPE_PEM, data, passphrase=b""))
     except (crypto.Error, ValueError, TypeError):
         raise TlsError(f"{path}: has no unencrypted private key in PEM") from None
-
-
-def _check_pair(ours: PrivateCertificate, certificate: Path, private_key: Path) -> None:
-    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-    try:
-        context.use_privatekey(ours.privateKey.original)
-        context.use_certificate(ours.original)
-        context.check_privatekey()
-    except SSL.Error:
-        raise TlsError(f"{private_key}: is not the key of {certificate}") from None
 
 
 def _read(path: Path) -> bytes:

@@ -1,171 +1,452 @@
 # mypy: allow-untyped-calls
+"""Transports and ways to trunks, over real sockets on the loopback."""
+
 from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from twisted.internet import reactor
-from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.protocol import DatagramProtocol
+import attrs
+from twisted.internet import reactor as twisted_reactor
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
+from twisted.internet.ssl import Certificate as Pem
+from twisted.internet.ssl import CertificateOptions, KeyPair, PrivateCertificate, trustRootFromCertificates
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from calledind.model import Address
+from calledind.net import stun
 from calledind.net.resolve import ResolveError
 from calledind.net.signalling import Signalling
+from calledind.net.tls import TlsError, client_options
 from calledind.settings import Sip, Trunk
+from calledind.sip.events import Event, Refused, Unreachable
+from calledind.sip.message import Request, parse, response_to
+from calledind.sip.session import Invitation
+from calledind.sip.target import Target, target_snapshot, transport_of
+from tests.net.certificates import Authority
+from tests.net.zone import Zone
+
+LOOPBACK = "127.0.0.1"
+reactor: Any = twisted_reactor
 
 
-class Names:
-    """A resolver, and what asks DNS for addresses, made of a table."""
-
-    def __init__(self) -> None:
-        self.table: dict[str, list[str]] = {}
-
-    def by_hand(self, host: str) -> bool:
-        return False
-
-    def addresses(self, host: str) -> Deferred[Sequence[str]]:
-        found = self.table.get(host)
-        return fail(OSError(f"{host} has no address")) if found is None else succeed(list(found))
-
-    def resolve(self, host: str) -> Deferred[Sequence[str]]:
-        found = self.table.get(host)
-        return fail(ResolveError(f"{host} has no address")) if found is None else succeed(list(found))
-
-
-class Peer(DatagramProtocol):
-    """Somebody with a UDP socket on this machine."""
+class Timed:
+    """The reactor; what it was asked to call later can be called off at the end of a test."""
 
     def __init__(self) -> None:
-        self.heard: list[bytes] = []
-        self.waiting: list[Deferred[bytes]] = []
+        self.calls: list[Any] = []
 
-    def datagramReceived(self, datagram: bytes, addr: Address) -> None:
-        self.heard.append(datagram)
-        waiting, self.waiting = self.waiting, []
-        for each in waiting:
-            each.callback(datagram)
+    def callLater(self, *arguments: Any) -> Any:
+        self.calls.append(reactor.callLater(*arguments))
+        return self.calls[-1]
 
-    def next(self) -> Deferred[bytes]:
-        waiter: Deferred[bytes] = Deferred()
-        self.waiting.append(waiter)
-        return waiter
-
-
-def trunk(name: str, host: str, port: int = 5060) -> Trunk:
-    return Trunk(name=name, host=host, port=port)
-
-
-class SignallingTests(TestCase):
-    def setUp(self) -> None:
-        self.names = Names()
-        self.signalling = self.make("127.0.0.1:0")
-
-    def make(self, bind: str) -> Signalling:
-        signalling = Signalling(reactor, Sip(bind=(bind,), t1=0.01), self.names)
-        setattr(signalling, "_dns", self.names)  # noqa: B010 - no name server is asked here
-        self.addCleanup(self.stop, signalling)
-        return signalling
-
-    def stop(self, signalling: Signalling) -> Deferred[None]:
-        signalling.stop()
-        closed: Deferred[None] = deferLater(reactor, 0.001)
-        return closed.addCallback(self.forget)
-
-    def forget(self, _: None) -> None:
-        """Leave out what transactions wait for when all is said."""
-        for call in reactor.getDelayedCalls():
-            if "linger" in str(call):
+    def stop(self) -> None:
+        for call in self.calls:
+            if call.active():
                 call.cancel()
 
-    def peer(self) -> tuple[Peer, int]:
-        peer = Peer()
-        port = reactor.listenUDP(0, peer, interface="127.0.0.1")  # type: ignore[attr-defined]
+    def __getattr__(self, name: str) -> Any:
+        return getattr(reactor, name)
+
+
+class NoResolver:
+    def resolve(self, host: str) -> Deferred[Sequence[str]]:
+        return fail(ResolveError("the name does not resolve"))
+
+
+class Refusing(Protocol):
+    """Answers each request but ACK with 486, and keeps what it was sent."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+
+    def connectionMade(self) -> None:
+        self.server.connections.append(self)
+
+    def connectionLost(self, reason: object = None) -> None:
+        self.connected = 0
+
+    def dataReceived(self, data: bytes) -> None:
+        for part in data.split(b"\r\n\r\n"):
+            if part.strip():
+                self.server.take(part + b"\r\n\r\n", self.transport.write)  # type: ignore[union-attr]
+
+
+class Server:
+    """A carrier that is always busy."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.connections: list[Refusing] = []
+        self.status = 486
+        self.source: Address = ("192.0.2.77", 40077)
+        "Where it says that requests come from."
+
+    def take(self, data: bytes, write: Any) -> None:
+        head = data.replace(b"Content-Length", b"X-Length").replace(b"Content-Type", b"X-Type")
+        request = parse(head)
+        if not isinstance(request, Request) or b"SIP/2.0" not in data.partition(b"\r\n")[0]:
+            return
+        self.requests.append(request)
+        if request.method != "ACK":
+            write(bytes(response_to(request.received_from(self.source), self.status, to_tag="x")))
+
+
+class UdpServer(DatagramProtocol):
+    def __init__(self, server: Server) -> None:
+        self.server = server
+
+    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+        transport: Any = self.transport
+        if stun.is_stun(datagram):
+            mapped = (
+                b"\0\x20\0\x08\0\x01"
+                + (40078 ^ 0x2112).to_bytes(2)
+                + bytes(a ^ b for a, b in zip(socket.inet_aton("192.0.2.78"), bytes.fromhex("2112a442"), strict=True))
+            )
+            transport.write(b"\x01\x01\0\x0c" + datagram[4:20] + mapped, addr)
+        elif datagram.strip():
+            self.server.take(datagram, lambda data: transport.write(data, addr))
+
+
+class SignallingCase(TestCase):
+    timeout = 20
+
+    def setUp(self) -> None:
+        self.server = Server()
+        self.folder = Path(self.mktemp())
+        self.zone = Zone()
+        self.name_server = self.zone.listen(reactor)
+        self.addCleanup(self.zone.close)
+
+    def tcp(self, context: Any = None) -> int:
+        factory = Factory.forProtocol(lambda: Refusing(self.server))
+        factory.noisy = False
+        if context is None:
+            port = reactor.listenTCP(0, factory, interface=LOOPBACK)
+        else:
+            port = reactor.listenSSL(0, factory, context, interface=LOOPBACK)
         self.addCleanup(port.stopListening)
-        return peer, port.getHost().port
+        return int(port.getHost().port)
 
-    def trusted(self, *addresses: str) -> list[str]:
-        return [address for address in addresses if self.signalling._is_trusted(address)]
+    def udp(self, port: int = 0, host: str = LOOPBACK) -> int:
+        bound = reactor.listenUDP(port, UdpServer(self.server), interface=host)
+        self.addCleanup(bound.stopListening)
+        return int(bound.getHost().port)
 
-    def test_trusted(self) -> None:
-        """The addresses of trunks are theirs, however they are written; no others are."""
-        self.names.table["b.example"] = ["192.0.2.7", "192.0.2.8"]
-        self.signalling.start([trunk("a", "2001:DB8:0::1"), trunk("b", "b.example")])
-        theirs = ("2001:db8::1", "192.0.2.7", "192.0.2.8")
-        self.assertEqual(self.trusted(*theirs, "192.0.2.9", "127.0.0.1", "b.example", ""), list(theirs))
+    def start(self, *trunks: Trunk, sip: Sip | None = None) -> Signalling:
+        bind = (f"{LOOPBACK}:0",)
+        host, port = self.name_server
+        settings = sip or Sip(bind=bind, t1=0.05, dns_servers=(f"{host}:{port}",))
+        timed = Timed()
+        self.addCleanup(timed.stop)
+        signalling = Signalling(timed, settings, NoResolver())
+        self.addCleanup(self.settle)
+        self.addCleanup(signalling.stop)
+        signalling.start(trunks)
+        return signalling
 
-    def test_use_trunks(self) -> None:
-        """New trunks are known at once, removed ones are strangers."""
-        self.signalling.start([trunk("a", "192.0.2.1")])
-        self.signalling.use_trunks([trunk("b", "192.0.2.2")])
-        self.assertEqual(self.trusted("192.0.2.1", "192.0.2.2"), ["192.0.2.2"])
+    def settle(self) -> Deferred[None]:
+        """Let connections close."""
+        for connection in self.server.connections:
+            if connection.connected:
+                connection.transport.abortConnection()  # type: ignore[union-attr]
+        return deferLater(reactor, 0.05)
 
-    def test_moved(self) -> None:
-        """A name that leads elsewhere now is followed with the next look, and what it led to is let go."""
-        self.names.table["a.example"] = ["192.0.2.1"]
-        moved = trunk("a", "a.example")
-        self.signalling.start([moved])
-        self.names.table["a.example"] = ["192.0.2.2"]
-        self.assertEqual(self.successResultOf(self.signalling.locate(moved))[0], "192.0.2.2")
-        self.assertEqual(self.trusted("192.0.2.1", "192.0.2.2"), ["192.0.2.2"])
+    async def call(self, signalling: Signalling, trunk: Trunk, tried: Sequence[Address] = ()) -> tuple[Event, Address]:
+        """Locate a trunk and call; return the last word and where it went."""
+        target = await signalling.locate(trunk, tried)
+        return await self.call_at(signalling, target), target
 
-    def test_names_fail(self) -> None:
-        """While names can't be looked up, the last addresses serve; without any, it is told which name."""
-        self.names.table["a.example"] = ["192.0.2.1"]
-        known, unknown = trunk("a", "a.example"), trunk("b", "b.example")
-        self.signalling.start([known, unknown])
-        self.names.table.clear()
-        self.assertEqual(self.successResultOf(self.signalling.locate(known))[:2], ("192.0.2.1", 5060))
-        error = self.failureResultOf(self.signalling.locate(unknown), OSError)
-        self.assertIn("b.example", error.getErrorMessage())
+    async def call_at(self, signalling: Signalling, target: Address) -> Event:
+        over: Deferred[Event] = Deferred()
+        invitation = Invitation(target, "sip:1@pbx", "sip:2@us", "sip:1@pbx", offer=b"")
 
-    def test_no_socket(self) -> None:
-        """A trunk of a family that no socket is for can't be called, and it is told why."""
-        self.signalling.start([trunk("a", "2001:db8::1")])
-        error = self.failureResultOf(self.signalling.locate(trunk("a", "2001:db8::1")), OSError)
-        self.assertIn("sip.bind", error.getErrorMessage())
+        def heard(event: Event) -> None:
+            if isinstance(event, Refused | Unreachable):
+                over.callback(event)
 
-    def test_port_taken(self) -> None:
-        """A socket that can't be opened is told with its setting."""
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
-            other.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{other.getsockname()[1]}"
-            taken = self.make(address)
-            error = self.assertRaises(OSError, taken.start, [])
-            self.assertIn(f"sip.bind: {address}", str(error))
+        signalling.user_agent.prepare(invitation).send(heard)
+        return await over
+
+
+class TransportTests(SignallingCase):
+    async def test_tcp(self) -> None:
+        """Two calls over one connection; Via and Contact say TCP, and the port is one that we listen on."""
+        trunk = Trunk("t", LOOPBACK, self.tcp(), transport="tcp")
+        signalling = self.start(trunk)
+        for _ in range(2):
+            event, target = await self.call(signalling, trunk)
+            self.assertEqual(event, Refused(486, "Busy Here"))
+        self.assertEqual((transport_of(target), len(self.server.connections)), ("tcp", 1))
+        invite = self.server.requests[0]
+        self.assertEqual(invite.via.transport, "TCP")
+        contact = invite.get("Contact") or ""
+        self.assertIn(";transport=tcp>", contact)
+        with socket.create_connection((LOOPBACK, invite.via.port or 0), timeout=5):
+            pass
+        await deferLater(reactor, 0.05)
+
+    async def test_request_of_the_peer(self) -> None:
+        """A trunk may connect to us: its request is answered on its connection."""
+        signalling = self.start(Trunk("t", LOOPBACK, self.udp()))
+        _, port = signalling._local((LOOPBACK, 5060))
+        answered: Deferred[bytes] = Deferred()
+
+        class Asking(Protocol):
+            def connectionMade(self) -> None:
+                self.transport.write(  # type: ignore[union-attr]
+                    b"OPTIONS sip:us SIP/2.0\r\nVia: SIP/2.0/TCP 127.0.0.1:1;branch=z9hG4bKx\r\n"
+                    b"From: <sip:a@b>;tag=1\r\nTo: <sip:us>\r\nCall-ID: x\r\nCSeq: 1 OPTIONS\r\n"
+                    b"Content-Length: 0\r\n\r\n"
+                )
+
+            def dataReceived(self, data: bytes) -> None:
+                answered.callback(data)
+                self.transport.abortConnection()  # type: ignore[union-attr]
+
+        factory = Factory.forProtocol(Asking)
+        await TCP4ClientEndpoint(reactor, LOOPBACK, port).connect(factory)
+        self.assertTrue((await answered).startswith(b"SIP/2.0 200 OK"))
+
+    async def test_nobody_listens(self) -> None:
+        """A connection that is refused is an OSError of `locate`, before anything was committed."""
+        with socket.socket() as unused:
+            unused.bind((LOOPBACK, 0))
+            trunk = Trunk("t", LOOPBACK, unused.getsockname()[1], transport="tcp")
+            signalling = self.start(trunk)
+            with self.assertRaisesRegex(OSError, "nobody listens there"):
+                await signalling.locate(trunk)
+
+    async def test_own_socket(self) -> None:
+        """A trunk with `bind` is reached from there."""
+        trunk = Trunk("t", LOOPBACK, self.udp(), bind="127.0.0.3:0")
+        signalling = self.start(trunk)
+        await self.call(signalling, trunk)
+        self.assertEqual(self.server.requests[0].via.host, "127.0.0.3")
+
+    async def test_large(self) -> None:
+        """A large request of a UDP trunk that allows it goes by TCP to the same port."""
+        port = self.tcp()
+        trunk = Trunk("t", LOOPBACK, port, large_by_tcp=True)
+        sip = Sip(bind=(f"{LOOPBACK}:0",), t1=0.05, user_agent="x" * 1300)
+        signalling = self.start(trunk, sip=sip)
+        event, target = await self.call(signalling, trunk)
+        self.assertEqual((event, transport_of(target)), (Refused(486, "Busy Here"), "udp"))
+        self.assertEqual({request.via.transport for request in self.server.requests}, {"TCP"})
+
+
+class TlsTests(SignallingCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.authority = Authority(self.folder)
+        self.zone.add("A", "pbx.example.com", LOOPBACK)
+
+    def tls(self, *names: str, asks: bool = False) -> int:
+        certificate, key = self.authority.issue(*names)
+        mine = PrivateCertificate.fromCertificateAndKeyPair(
+            Pem.loadPEM(certificate.read_bytes()), KeyPair.load(key.read_bytes(), 1)
+        )
+        roots = [Pem.loadPEM(self.authority.certificate.read_bytes())] if asks else []
+        return self.tcp(
+            CertificateOptions(
+                privateKey=mine.privateKey.original,
+                certificate=mine.original,
+                trustRoot=trustRootFromCertificates(roots) if asks else None,
+            )
+        )
+
+    def trunk(self, port: int, **changes: Any) -> Trunk:
+        trunk = Trunk("t", "pbx.example.com", port, transport="tls", tls_ca=self.authority.certificate)
+        return attrs.evolve(trunk, **changes)
+
+    async def test_verified(self) -> None:
+        """A call over TLS to whom the certificate names; the Contact is where the connection comes from."""
+        trunk = self.trunk(self.tls("pbx.example.com"))
+        signalling = self.start(trunk)
+        event, target = await self.call(signalling, trunk)
+        self.assertEqual((event, transport_of(target)), (Refused(486, "Busy Here"), "tls"))
+        invite = self.server.requests[0]
+        self.assertEqual(invite.via.transport, "TLS")
+        peer: Any = self.server.connections[0].transport.getPeer()  # type: ignore[union-attr]
+        self.assertIn(f":{peer.port};transport=tls>", invite.get("Contact") or "")
+
+    async def test_by_address(self) -> None:
+        """A trunk that is an IP address has it in its certificate."""
+        trunk = self.trunk(self.tls(LOOPBACK), host=LOOPBACK)
+        event, _ = await self.call(self.start(trunk), trunk)
+        self.assertEqual(event, Refused(486, "Busy Here"))
+
+    async def test_other_name(self) -> None:
+        """A certificate for somebody else is refused before anything is said; `tls_name` says whom we expect."""
+        trunk = self.trunk(self.tls("other.example.com"))
+        signalling = self.start(trunk)
+        with self.assertRaisesRegex(OSError, "not one for this name"):
+            await signalling.locate(trunk)
+        self.assertEqual(self.server.requests, [])
+        expecting = attrs.evolve(trunk, tls_name="other.example.com")
+        signalling.use_trunks([expecting])
+        event, _ = await self.call(signalling, expecting)
+        self.assertEqual(event, Refused(486, "Busy Here"))
+
+    async def test_other_authority(self) -> None:
+        """A certificate of an authority that we don't believe is refused."""
+        other = Authority(self.folder / "other", "other")
+        trunk = self.trunk(self.tls("pbx.example.com"), tls_ca=other.certificate)
+        with self.assertRaisesRegex(OSError, "certificate verify failed"):
+            await self.start(trunk).locate(trunk)
+
+    async def test_certificate_of_ours(self) -> None:
+        """Where the carrier asks for a certificate, ours is shown."""
+        certificate, key = self.authority.issue("us.example.com")
+        port = self.tls("pbx.example.com", asks=True)
+        trunk = self.trunk(port, tls_certificate=certificate, tls_private_key=key)
+        event, _ = await self.call(self.start(trunk), trunk)
+        self.assertEqual(event, Refused(486, "Busy Here"))
+        shown = self.server.connections[0].transport.getPeerCertificate()  # type: ignore[union-attr]
+        self.assertEqual(shown.get_subject().CN, "us.example.com")
+
+    def test_files(self) -> None:
+        """Files that are missing, damaged or of two minds are told by name, at the start."""
+        certificate, key = self.authority.issue("us.example.com")
+        _, other = self.authority.issue("other.example.com")
+        junk = self.folder / "junk"
+        junk.write_bytes(b"-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n")
+        none = self.folder / "none"
+        ca = self.authority.certificate
+        for files, words in (
+            ((none, None, None), "can't be read"),
+            ((junk, None, None), "no certificate"),
+            ((key, None, None), "no certificate"),
+            ((ca, junk, key), "no certificate"),
+            ((ca, certificate, certificate), "no unencrypted private key"),
+            ((ca, certificate, other), "not the key of"),
+        ):
+            with self.assertRaisesRegex(TlsError, words):
+                client_options("x", ca=files[0], certificate=files[1], private_key=files[2])
+        with self.assertRaisesRegex(OSError, "can't be read"):
+            self.start(self.trunk(5061, tls_ca=none))
+        self.assertIsNotNone(client_options("x"))
+
+
+class NextHopTests(SignallingCase):
+    async def test_srv(self) -> None:
+        """SRV leads to the port, a target that failed is left alone, and the second one has its calls."""
+        port = self.udp()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unused:
+            unused.bind((LOOPBACK, 0))
+            dead = unused.getsockname()[1]
+        self.zone.add("SRV", "_sip._udp.carrier.example", 1, 1, dead, b"a.carrier.example")
+        self.zone.add("SRV", "_sip._udp.carrier.example", 2, 1, port, b"a.carrier.example")
+        self.zone.add("A", "a.carrier.example", LOOPBACK)
+        trunk = Trunk("t", "carrier.example")
+        signalling = self.start(trunk)
+        event, first = await self.call(signalling, trunk)
+        assert isinstance(event, Unreachable)
+        self.assertEqual(first, (LOOPBACK, dead))
+        self.assertTrue(signalling.has_more(trunk, [first]))
+        signalling.failed(first)
+        self.assertFalse(signalling.has_more(trunk, [(LOOPBACK, port)]))
+        for _ in range(2):
+            event, second = await self.call(signalling, trunk)
+            self.assertEqual((event, second), (Refused(486, "Busy Here"), (LOOPBACK, port)))
+        self.assertEqual(await signalling.locate(trunk, [second]), first)
+        signalling.works(first)
+        self.assertEqual(await signalling.locate(trunk), first)
+        with self.assertRaisesRegex(OSError, "no other address"):
+            await signalling.locate(trunk, [first, second])
+
+    async def test_connections_that_fail_are_passed_over(self) -> None:
+        """A dead address of a TCP trunk costs no attempt: the next is connected to at once."""
+        port = self.tcp()
+        with socket.socket() as unused:
+            unused.bind((LOOPBACK, 0))
+            dead = unused.getsockname()[1]
+            self.zone.add("SRV", "_sip._tcp.carrier.example", 1, 1, dead, b"a.carrier.example")
+            self.zone.add("SRV", "_sip._tcp.carrier.example", 2, 1, port, b"a.carrier.example")
+            self.zone.add("A", "a.carrier.example", LOOPBACK)
+            trunk = Trunk("t", "carrier.example", transport="tcp")
+            event, target = await self.call(self.start(trunk), trunk)
+        self.assertEqual((event, tuple(target)), (Refused(486, "Busy Here"), (LOOPBACK, port)))
+
+    async def test_who_is_a_trunk(self) -> None:
+        """All addresses of a trunk's name are trusted, also when DNS has gone silent since; others are not."""
+        self.zone.add("A", "pbx.example", "127.0.0.4", ttl=1)
+        self.zone.add("A", "pbx.example", "127.0.0.5", ttl=1)
+        trunk = Trunk("t", "pbx.example", 5099)
+        signalling = self.start(trunk)
+        await signalling.locate(trunk)
+        self.assertEqual(signalling._trusted, {"127.0.0.4", "127.0.0.5"})
+        del self.zone.records["pbx.example"]
+        signalling._dns._known.clear()
+        self.assertIn((await signalling.locate(trunk))[0], ("127.0.0.4", "127.0.0.5"))
+        signalling.use_trunks([])
+        self.assertEqual(signalling._trusted, frozenset())
+        with self.assertRaisesRegex(OSError, "no trunk t any more"):
+            await signalling.locate(trunk)
+        self.assertFalse(signalling.has_more(trunk, []))
+        signalling.failed(Target("127.0.0.4", 5099, "udp", "t"))
+        signalling.works(("127.0.0.4", 5099))
+
+    async def test_family(self) -> None:
+        """Addresses that no socket of ours leads to are not used."""
+        self.zone.add("AAAA", "six.example", "2001:db8::1")
+        trunk = Trunk("t", "six.example", 5060)
+        with self.assertRaisesRegex(OSError, "no address of a family"):
+            await self.start(trunk).locate(trunk)
+
+    async def test_rate(self) -> None:
+        """With a rate per address, a call waits for its address's turn."""
+        trunk = Trunk("t", LOOPBACK, self.udp(), calls_per_second_per_address=20.0)
+        signalling = self.start(trunk)
+        before = reactor.seconds()
+        for _ in range(3):
+            await signalling.locate(trunk)
+        self.assertGreaterEqual(reactor.seconds() - before, 0.09)
 
     async def test_probe(self) -> None:
-        """An OPTIONS leaves for the trunk; the status of its response is reported."""
-        peer, port = self.peer()
-        there = trunk("a", "127.0.0.1", port)
-        self.signalling.start([there])
-        status: Deferred[int | None] = Deferred()
-        asked = peer.next()
-        self.signalling.probe(there, status.callback)
-        request = await asked
-        self.assertTrue(request.startswith(b"OPTIONS sip:127.0.0.1"))
-        copied = (b"Via:", b"From:", b"Call-ID:", b"CSeq:")
-        lines = [line for line in request.split(b"\r\n") if line.startswith(copied)]
-        response = b"\r\n".join([b"SIP/2.0 200 OK", *lines, b"To: <sip:a@b>;tag=x", b"Content-Length: 0", b"", b""])
-        via = next(line for line in lines if line.startswith(b"Via"))
-        ours = int(via.split(b";")[0].rpartition(b":")[2])
-        assert peer.transport is not None
-        peer.transport.write(response, ("127.0.0.1", ours))
-        self.assertEqual(await status, 200)
+        """An OPTIONS to the trunk tells its status, and None where there is no way."""
+        trunk = Trunk("t", LOOPBACK, self.udp())
+        signalling = self.start(trunk)
+        for each, expected in ((trunk, 486), (attrs.evolve(trunk, name="gone"), None)):
+            heard: Deferred[int | None] = Deferred()
+            signalling.probe(each, heard.callback)
+            self.assertEqual(await heard, expected)
 
-    async def test_probe_of_nobody(self) -> None:
-        """A trunk without an address, or without an answer, is reported as None."""
-        _, port = self.peer()
-        silent, nowhere = trunk("a", "127.0.0.1", port), trunk("b", "b.example")
-        self.signalling.start([silent, nowhere])
-        for each in (nowhere, silent):
-            status: Deferred[int | None] = Deferred()
-            self.signalling.probe(each, status.callback)
-            self.assertIsNone(await status)
 
-    def test_local_host(self) -> None:
-        """We name the address that leads to the target."""
-        self.signalling.start([])
-        self.assertEqual(self.signalling.local_host(("127.0.0.1", 5060)), "127.0.0.1")
-        self.assertRaises(OSError, self.signalling.local_host, ("2001:db8::1", 5060))
+class PublicAddressTests(SignallingCase):
+    async def test_received(self) -> None:
+        """With "received", what the first response says is named from then on, in Via, Contact and SDP."""
+        trunk = Trunk("t", LOOPBACK, self.udp(), advertise="received")
+        signalling = self.start(trunk)
+        while signalling._public.of("t") is None:
+            await deferLater(reactor, 0.01)
+        _, target = await self.call(signalling, trunk)
+        invite = next(each for each in self.server.requests if each.method == "INVITE")
+        self.assertEqual((invite.via.host, invite.via.port), self.server.source)
+        self.assertEqual(signalling.local_host(target), self.server.source[0])
+
+    async def test_stun(self) -> None:
+        """With a STUN server, so is what it says."""
+        trunk = Trunk("t", LOOPBACK, self.udp(), advertise=f"stun:{LOOPBACK}:{self.udp()}")
+        signalling = self.start(trunk)
+        while signalling._public.of("t") is None:
+            await deferLater(reactor, 0.01)
+        await self.call(signalling, trunk)
+        via = self.server.requests[0].via
+        self.assertEqual((via.host, via.port), ("192.0.2.78", 40078))
+
+    async def test_address(self) -> None:
+        """An address of the trunk's goes before that of all."""
+        trunk = Trunk("t", LOOPBACK, self.udp(), advertise="192.0.2.80")
+        other = attrs.evolve(trunk, name="o", advertise="")
+        sip = Sip(bind=(f"{LOOPBACK}:0",), advertise="192.0.2.81")
+        signalling = self.start(trunk, other, sip=sip)
+        for each, expected in ((trunk, "192.0.2.80"), (other, "192.0.2.81")):
+            self.assertEqual(signalling.local_host(await signalling.locate(each)), expected)
+        self.assertEqual(target_snapshot(await signalling.locate(trunk))[2:], ["udp", "t"])

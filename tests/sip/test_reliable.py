@@ -243,6 +243,18 @@ class MessageTests(Case):
             [(sent.start_line, sent.target) for sent in self.network.sent], [("SIP/2.0 400 CSeq is missing", OVER_TCP)]
         )
 
+    def test_keepalives(self) -> None:
+        """Datagrams of empty lines are nobody's."""
+        for data in (b"", b"\r\n\r\n", bytes(4)):
+            self.layer.datagram_received(data, THEM)
+        self.assertEqual((self.seen, self.received), ([], []))
+
+    def test_branches_are_used_once(self) -> None:
+        """A second request with the branch of one that waits is a mistake of ours."""
+        request = outside("OPTIONS")
+        self.layer.request(request, OVER_TCP, lambda news: None)
+        self.assertRaises(ValueError, self.layer.request, request, OVER_TCP, lambda news: None)
+
     def test_what_cannot_be_written_is_not_traced(self) -> None:
         """A message whose octets can't be written again is taken all the same."""
         request = outside("OPTIONS")
