@@ -37,6 +37,7 @@ from calledind.audio.library import Library
 from calledind.callback import CallbackSender
 from calledind.dialing.call import Surroundings
 from calledind.dialing.dialer import Dialer
+from calledind.dialing.media_log import MediaLog
 from calledind.dialing.stir import Signer, StirError
 from calledind.dialing.trunks import Trunk
 from calledind.keyring import Keyring
@@ -203,6 +204,7 @@ class Daemon(Service):
         self._callbacks = CallbackSender(reactor, telling, self._store, self._keyring, settings.callbacks, self._now)
         self._media = Media(reactor, settings.rtp)
         self._trace = SipTrace(self._now)
+        self._media_log = MediaLog()
         self._signalling = Signalling(reactor, settings.sip, self._resolver, trace=self._trace.take)
         user_agent = self._signalling.user_agent
         self._registrations = Registrations(user_agent, self._signalling, routed=self._route)
@@ -230,6 +232,7 @@ class Daemon(Service):
                 settings=settings.calls,
                 audio_path=self._library.path,
                 audio_codecs=self._library.codecs,
+                media_closed=self._media_log.take,
                 targets=self._registrations,
                 local_host=self._signalling.local_host,
                 now=self._now,
@@ -382,6 +385,7 @@ class Daemon(Service):
             status=self._status,
             extra={b"recordings": self._recordings, b"scenarios": self._scenarios},
             trace=self._trace.show,
+            media=self._media_log.show,
         )
         self._settings.admin_socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._ports.append(

@@ -81,7 +81,8 @@ class Admin(Resource):
     """All of the operator's requests.
 
     `status`: the daemon's own figures, JSON-able. `extra`: path -> what it shows, JSON-able.
-    `trace`: call id -> its SIP messages, JSON-able, or None when they are not kept.
+    `trace`: call id -> its SIP messages, JSON-able, or None when they are not kept. `media`: the same of the figures
+    of its packets, which become part of what is shown of the call.
     """
 
     isLeaf = True
@@ -97,6 +98,7 @@ class Admin(Resource):
         status: Callable[[], Mapping[str, object]],
         extra: Mapping[bytes, Callable[[], object]] | None = None,
         trace: Callable[[str], object] | None = None,
+        media: Callable[[str], object] | None = None,
     ) -> None:
         super().__init__()
         self._reactor = reactor
@@ -106,6 +108,7 @@ class Admin(Resource):
         self._status = status
         self._extra = {path.strip(b"/"): show for path, show in (extra or {}).items()}
         self._trace = trace
+        self._media = media
         # "*" stands for an id, which the handler is given.
         self._routes: dict[tuple[bytes, ...], dict[bytes, Handler]] = {
             (b"status",): {b"GET": self._get_status},
@@ -187,7 +190,8 @@ class Admin(Resource):
         record = await self._store.find_call(call_id)
         if record is None:
             raise Refused(404, f"there is no call {call_id}")
-        return show_call(record)
+        media = None if self._media is None else self._media(call_id)
+        return show_call(record) if media is None else {**show_call(record), "media": media}
 
     async def _get_trace(self, _: Request, call_id: str) -> object:
         messages = None if self._trace is None else self._trace(call_id)

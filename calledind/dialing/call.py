@@ -38,7 +38,17 @@ from calledind.codecs import ALWAYS
 from calledind.dialing.identity import callee_uri, identify
 from calledind.dialing.redirection import Redirections
 from calledind.model import Address, Attempt, Call, Cause, EndedBy, Ending
-from calledind.net.media import Digit, Finished, Format, Lost, MediaEvent, MediaSession, NoMedia, Silent
+from calledind.net.media import (
+    Digit,
+    Finished,
+    Format,
+    Lost,
+    MediaEvent,
+    MediaSession,
+    MediaStatistics,
+    NoMedia,
+    Silent,
+)
 from calledind.net.registrations import credentials
 from calledind.settings import Calls
 from calledind.settings import Trunk as TrunkSettings
@@ -127,6 +137,8 @@ class Surroundings:
     "Seconds since the epoch."
     sign: Callable[[Call, str], Iterable[tuple[str, str]]] = lambda call, number: ()
     "A call and the number that it comes from -> the headers that vouch for it, if any."
+    media_closed: Callable[[str, str, MediaStatistics], None] = lambda call_id, codec, statistics: None
+    "Told how a call's media went: its id, the codec used last."
 
 
 class _State(Enum):
@@ -500,9 +512,17 @@ class CallAttempt:
             lead_in=settings.lead_in,
             lead_out=settings.lead_out,
             silence_timeout=settings.media_timeout,
+            nat=self._hosts_behind_nat(agreed),
+            tones=self.trunk.inband_dtmf,
         )
         if not agreed.sends:
             self._media.redirect(agreed.remote, agreed.remote_rtcp, False)
+
+    def _hosts_behind_nat(self, agreed: sdp.Agreed) -> tuple[str, ...]:
+        """Return whom media may come from that does not come from where the SDP says: nobody, for most trunks."""
+        if not self.trunk.nat or self.target is None:
+            return ()
+        return self.target[0], agreed.remote[0]
 
     def _codecs(self) -> tuple[str, ...]:
         """Return what the trunk wants and the audio has; that of a restart may lack what a trunk wants since then."""
@@ -666,9 +686,13 @@ class CallAttempt:
     def _close_media(self) -> None:
         if self._media is not None:
             media, self._media = self._media, None
-            media.close().addErrback(
+            media.close().addCallback(self._media_closed).addErrback(
                 lambda failure: self.log.failure("call {call}: its media", failure, call=self.call.id)
             )
+
+    def _media_closed(self, statistics: MediaStatistics) -> None:
+        if statistics.packets_sent and self._agreed is not None:
+            self._around.media_closed(self.call.id, self._agreed.codec, statistics)
 
     def _broken(self, failure: Failure) -> None:
         self.log.failure("call {call} met an error of our own", failure, call=self.call.id)

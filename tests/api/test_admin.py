@@ -38,6 +38,7 @@ class AdminCase(SynchronousTestCase):
             status=lambda: {"running": 3},
             extra={b"/recordings": lambda: [{"file": "a.wav"}]},
             trace={"c1": ["INVITE"]}.get,
+            media={"c1": {"mos": 4.3}}.get,
         )
         self.site = admin_site(admin, reactor=self.clock)
 
@@ -254,7 +255,9 @@ class OtherTests(AdminCase):
         self.assertEqual((status, shown["state"], shown["phone_number"]), (200, "done", "2125550100"))
         self.assertEqual((shown["outcome"]["reason"], shown["outcome"]["sip_status"]), (5, 486))
         self.assertNotIn("HUSH", json.dumps(shown))
-        self.assertEqual(self.ask("GET", "/calls/c2")[1]["outcome"], None)
+        self.assertEqual(shown["media"], {"mos": 4.3})
+        other = self.ask("GET", "/calls/c2")[1]
+        self.assertEqual((other["outcome"], "media" in other), (None, False))
         self.refused(404, "GET", "/calls/c3")
 
     def test_trace_and_extra(self) -> None:

@@ -14,7 +14,7 @@ from calledind import sdp
 from calledind.codecs import CODECS
 from calledind.dialing.call import Surroundings
 from calledind.model import Address, Attempt, Call
-from calledind.net.media import MediaEvent, MediaSession, NoMedia
+from calledind.net.media import MediaEvent, MediaSession, MediaStatistics, NoMedia
 from calledind.settings import Calls, Trunk
 from calledind.sip.useragent import Event, Invitation, InviteSession
 from calledind.store.interface import Store, StoreUnavailable
@@ -144,6 +144,7 @@ class FakeMediaSession:
         self.redirects: list[tuple[Any, ...]] = []
         self.closed = 0
         self.broken = False
+        self.statistics = MediaStatistics()
 
     def play(self, *arguments: Any, **named: Any) -> None:
         self.plays.append((arguments, named))
@@ -151,9 +152,9 @@ class FakeMediaSession:
     def redirect(self, *arguments: Any) -> None:
         self.redirects.append(arguments)
 
-    def close(self) -> Deferred[None]:
+    def close(self) -> Deferred[MediaStatistics]:
         self.closed += 1
-        return fail(ZeroDivisionError("close")) if self.broken else succeed(None)
+        return fail(ZeroDivisionError("close")) if self.broken else succeed(self.statistics)
 
 
 @dataclass
