@@ -90,6 +90,14 @@ class TrunkRulesTests(DialerCase):
         self.world.clock.advance(60.0)
         self.assertEqual(trunk.pace, 1.0)
 
+    def test_one_throttling(self) -> None:
+        """Calls that were on their way together and are refused together cut the pace once."""
+        self.two(failover=TWILIO)
+        self.add("1", "2", "3")
+        for name in "123":
+            self.hear(name, refused(486))
+        self.assertEqual(self.dialer.trunks["a"].pace, 500.0)
+
     def test_busy_after_ringing(self) -> None:
         """The same 486 after ringing is a busy callee, and ends the call."""
         self.two(failover=TWILIO)

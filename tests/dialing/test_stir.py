@@ -110,3 +110,8 @@ class FileTests(SignerCase):
         self.assertIn("is not a certificate", self.refused(self.key, self.key))
         self.assertIn("is not of stir.private_key", self.refused(self.key, other))
         self.signer(self.key, self.certificate)
+
+    def test_without_certificate(self) -> None:
+        """The key alone is enough: the certificate is only looked at to find mistakes."""
+        headers = self.signer(self.key).headers(attestation="C", caller="1", callee="2", key_id="key_1", now=NOW)
+        self.assertTrue(passport_is_signed(headers[1][1].partition(";")[0], self.certificate, self.folder))
