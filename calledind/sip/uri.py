@@ -17,11 +17,8 @@ from calledind.sip.grammar import (
     parse_host_port,
 )
 
-USER_UNRESERVED = "-_.!~*'()&=+$,;/"
-"""What stands for itself before the @, besides letters and digits (§25.1: mark, user-unreserved).
-
-The "?" might, too, but Kamailio's registrar takes what follows for headers.
-"""
+USER_UNRESERVED = "-_.!~*'()&=+$,;?/"
+"What stands for itself before the @, besides letters and digits (§25.1: mark, user-unreserved)."
 _PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
