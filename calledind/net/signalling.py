@@ -211,6 +211,7 @@ class Signalling:
                 await self._streams.open(target)
             except OSError as error:
                 words = f"{host_port(target)}: {error}"
+                self.log.warn("trunk {name} can't be connected to: {words}", name=trunk.name, words=words)
                 route.chooser.failed(place)
                 without.append(place)
             else:

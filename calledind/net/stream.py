@@ -288,6 +288,7 @@ class Streams:
         if connection is None or connection.state in (State.CLOSING, State.CLOSED):
             connection = self._add(SipStream(self, target, ours=True))
             factory = Factory.forProtocol(lambda: connection)
+            factory.noisy = False
             late = self.call_later(CONNECT_TIMEOUT, self._too_late, connection)
             connection.ready.append(Deferred().addBoth(lambda _: late.cancel() if late.active() else None))
             connection.connecting = self._connect(target, factory)

@@ -75,7 +75,9 @@ class Baresip:
         codec: str = "PCMU",
         host: str = "127.0.0.1",
         answers: str = "auto",
+        more: str = "",
     ) -> None:
+        """`more`: further lines of its settings."""
         program = need("baresip")
         modules = next((path for path in MODULES if Path(path, "sndfile.so").exists()), None)
         if modules is None:
@@ -91,6 +93,7 @@ class Baresip:
             CONFIG.format(
                 sip=address, host=host, first_rtp=first, last_rtp=first + 99, control=self._control, modules=modules
             )
+            + more
         )
         (folder / "accounts").write_text(
             f"<sip:+1{number}@{address}>;regint=0;answermode={answers};audio_codecs={codec}/8000/1\n"

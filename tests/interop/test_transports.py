@@ -5,6 +5,9 @@ from __future__ import annotations
 from tests.interop import scenarios as sc
 from tests.interop.case import InteropCase, settings, trunk
 from tests.interop.harness import Daemon, Sipp, free_udp_port, need, sipp
+from tests.interop.name_server import name_server
+from tests.interop.test_baresip import Baresip
+from tests.net.certificates import Authority
 
 
 class TcpTests(InteropCase):
@@ -99,3 +102,94 @@ class TcpTests(InteropCase):
             more="large_by_tcp = true",
             sip=f'user_agent = "{"calledin " * 100}"',
         )
+
+
+class TlsTests(InteropCase):
+    """baresip as a carrier that speaks TLS."""
+
+    def start(self, name: str, *, sips: bool = False) -> tuple[Daemon, Baresip]:
+        """`name`: that the certificate is for."""
+        authority = Authority(self.folder / "certificates")
+        certificate, key = authority.issue(name)
+        both = self.folder / "certificates" / "both.pem"
+        both.write_bytes(certificate.read_bytes() + key.read_bytes())
+        callee = Baresip(self.folder / "baresip", more=f"sip_certificate {both}\n")
+        self.world.callback(callee.close)
+        callee.wait("baresip is ready")
+        more = f'transport = "tls"\nsips = {str(sips).lower()}\ntls_ca = "{authority.certificate}"'
+        return self.run_daemon(settings(trunk(callee.port + 1, more=more))), callee
+
+    def test_answered(self) -> None:
+        """A call over TLS whose certificate names the trunk is answered, heard and ended."""
+        daemon, callee = self.start("127.0.0.1")
+        told = self.call(daemon)
+        self.assertEqual(self.outcome(told), ("1", ""), daemon.log.read_text()[-2000:] + callee.said())
+        trace = daemon.admin("GET", f"/trace/{told.headers['webhook-id']}")
+        invite = next(each["text"] for each in trace if each["text"].startswith("INVITE"))
+        self.assertIn("Via: SIP/2.0/TLS", invite)
+        self.assertIn(";transport=tls>", invite)
+
+    def test_sips(self) -> None:
+        """With sips, every URI of ours is one."""
+        daemon, callee = self.start("127.0.0.1", sips=True)
+        told = self.call(daemon)
+        self.assertEqual(self.outcome(told), ("1", ""), daemon.log.read_text()[-2000:] + callee.said())
+        trace = daemon.admin("GET", f"/trace/{told.headers['webhook-id']}")
+        invite = next(each["text"] for each in trace if each["text"].startswith("INVITE"))
+        self.assertTrue(invite.startswith("INVITE sips:"), invite)
+        self.assertIn("Contact: <sips:", invite)
+
+    def test_somebody_else(self) -> None:
+        """A certificate for another name ends the call as failed, and nothing was said."""
+        daemon, callee = self.start("192.0.2.1")
+        self.assertEqual(self.outcome(self.call(daemon)), ("0", "0"))
+        self.assertIn("not one for this name", daemon.log.read_text())
+        self.assertNotIn("INVITE", callee.said())
+
+
+class NextHopTests(InteropCase):
+    """Two SIPps behind a domain of a name server's."""
+
+    def setUp(self) -> None:
+        need("sipp")
+        super().setUp()
+
+    def start(self, first: str, second: str, *arguments: str, transport: str = "udp") -> tuple[Daemon, Sipp, Sipp]:
+        """The domain's SRV records name `first` before `second`."""
+        over = ["-t", "t1"] if transport == "tcp" else []
+        carriers = [
+            self.world.enter_context(sipp(self.folder / name, scenario, *over, *arguments))
+            for name, scenario in (("first", first), ("second", second))
+        ]
+        service = f"_sip._{transport}.carrier.example"
+        records: list[list[object]] = [
+            ["NAPTR", "carrier.example", 1, 1, "s", f"SIP+D2{transport[0].upper()}", "", service]
+        ]
+        records += [["SRV", service, number, 1, each.port, "a.carrier.example"] for number, each in enumerate(carriers)]
+        server = self.world.enter_context(name_server([*records, ["A", "a.carrier.example", "127.0.0.1"]]))
+        more = '[[trunks]]\nname = "domain"\nhost = "carrier.example"\ntransport = "auto"\n'
+        return self.run_daemon(settings(more, sip=f'dns_servers = ["{server}"]')), carriers[0], carriers[1]
+
+    def test_overloaded(self) -> None:
+        """After a 503 the call goes to the domain's next server; NAPTR and SRV led to both."""
+        daemon, first, second = self.start(
+            sc.refuse("503 Service Unavailable"), sc.scenario(sc.ANSWER, sc.GOODBYE), "-key", "rtp", "40000"
+        )
+        told = self.call(daemon)
+        self.assertEqual(self.outcome(told), ("1", ""), daemon.log.read_text()[-3000:])
+        self.assertEqual((first.wait(), second.wait()), (0, 0), first.explain() + second.explain())
+        call_id = told.headers["webhook-id"]
+        self.assertIn(f"Call-ID: {call_id}-1", first.messages())
+        self.assertIn(f"Call-ID: {call_id}-2", second.messages())
+        self.assertIn("INVITE sip:+12125550100@carrier.example SIP/2.0", second.messages())
+
+    def test_tcp(self) -> None:
+        """A domain whose NAPTR says TCP is called by TCP; a server that is gone costs no attempt."""
+        daemon, first, second = self.start(sc.refuse("486 Busy Here"), sc.refuse("486 Busy Here"), transport="tcp")
+        first.process.kill()
+        first.process.wait()
+        told = self.call(daemon)
+        self.assertEqual(self.outcome(told), ("0", "5"), daemon.log.read_text()[-3000:])
+        self.assertEqual(second.wait(), 0, second.explain())
+        self.assertIn(f"Call-ID: {told.headers['webhook-id']}-1", second.messages())
+        self.assertIn("Via: SIP/2.0/TCP", second.messages())
