@@ -434,6 +434,7 @@ class Daemon(Service):
             "live": self._dialer.live,
             "trunks": [self._trunk_status(trunk) for trunk in self._dialer.trunks],
             "media": self._media.figures,
+            "sip": {"transactions_and_dialogs": len(self._signalling.user_agent)},
         }
 
     def _trunk_status(self, trunk: Trunk) -> Mapping[str, object]:
