@@ -26,17 +26,17 @@ def u_law_to_pcm(octets: bytes) -> Samples:
     return np.where(code & 0x80, -magnitude, magnitude).astype(np.float64)
 
 
-def by_ffmpeg(mp3: Path) -> Samples:
-    """An independent decode, 8 kHz mono."""
-    command = [need("ffmpeg"), "-v", "error", "-i", str(mp3), "-ac", "1", "-ar", "8000", "-f", "s16le", "-"]
+def by_ffmpeg(mp3: Path, rate: int = 8000) -> Samples:
+    """An independent decode, mono."""
+    command = [need("ffmpeg"), "-v", "error", "-i", str(mp3), "-ac", "1", "-ar", str(rate), "-f", "s16le", "-"]
     return np.frombuffer(subprocess.run(command, capture_output=True, check=True).stdout, np.int16).astype(np.float64)
 
 
-def from_wav(path: Path) -> Samples:
-    """The samples of a WAV file of one channel at 8 kHz."""
+def from_wav(path: Path, rate: int = 8000, channels: int = 1) -> Samples:
+    """The samples of a WAV file at this rate, its first channel."""
     with wave.open(str(path)) as file:
-        assert (file.getnchannels(), file.getframerate(), file.getsampwidth()) == (1, 8000, 2), file.getparams()
-        return np.frombuffer(file.readframes(file.getnframes()), np.int16).astype(np.float64)
+        assert (file.getnchannels(), file.getframerate(), file.getsampwidth()) == (channels, rate, 2), file.getparams()
+        return np.frombuffer(file.readframes(file.getnframes()), np.int16).astype(np.float64)[::channels]
 
 
 def correlation(heard: Samples, sent: Samples) -> float:
