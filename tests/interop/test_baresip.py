@@ -95,8 +95,9 @@ class Baresip:
             )
             + more
         )
+        audio = codec if "/" in codec else f"{codec}/8000/1"
         (folder / "accounts").write_text(
-            f"<sip:+1{number}@{address}>;regint=0;answermode={answers};audio_codecs={codec}/8000/1\n"
+            f"<sip:+1{number}@{address}>;regint=0;answermode={answers};audio_codecs={audio}\n"
         )
         (folder / "contacts").touch()
         with self.log.open("wb") as log:
