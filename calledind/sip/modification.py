@@ -19,6 +19,9 @@ from calledind.sip.message import Request, Response
 from calledind.sip.timers import TimerSet
 from calledind.sip.transactions import TransactionLayer
 
+MOST_ACKS: Final = 64
+"""Times that a 2xx is acknowledged. It comes eleven times within 64*T1; who answers an ACK by the 2xx once more would
+go on for ever."""
 MOST_GLARES: Final = 5
 "Times that a 491 is met with patience."
 
@@ -57,6 +60,7 @@ class Modification:
         self._done = done
         self._glares = 0
         self._ack = b""
+        self._acks = 0
         self._timers = TimerSet(layer.timers)
 
     def begin(self) -> None:
@@ -104,4 +108,6 @@ class Modification:
             self._dialog.invite_cseq = request.cseq.number
             self._dialog.refresh_target(response)
             self._ack = bytes(self._dialog.request("ACK", self._local, credentials_of(request)))
-        self._layer.try_transmit(self._ack, self._dialog.next_hop)
+        self._acks += 1
+        if self._acks <= MOST_ACKS:
+            self._layer.try_transmit(self._ack, self._dialog.next_hop)

@@ -24,7 +24,7 @@ from calledind.sip.challenged import send_challenged
 from calledind.sip.client import TransactionFailure
 from calledind.sip.dialog import Dialog
 from calledind.sip.message import Request, Response, response_to
-from calledind.sip.modification import Modification
+from calledind.sip.modification import MOST_ACKS, Modification
 from calledind.sip.server import RepeatedSuccess, Report, ServerTransaction
 from calledind.sip.session_timer import LEAST, SessionTimer, is_too_small, least_session
 from calledind.sip.target import transport_of
@@ -180,6 +180,7 @@ class InviteUsage:
         self._local = local
         self._contact = contact(local, contact_user, dialog.scheme)
         self._ack: tuple[bytes, Address] | None = None
+        self._acks = 0
         self._success: RepeatedSuccess | None = None
         "Our 2xx to an INVITE of the peer's, until its ACK has come."
         self._success_cseq = 0
@@ -224,7 +225,9 @@ class InviteUsage:
     def success_repeated(self) -> None:
         """Take the 2xx once more: our ACK was lost, if it was sent yet. After the end it gets one in any case."""
         if self._ack is not None:
-            self._endpoint.layer.try_transmit(*self._ack)
+            self._acks += 1
+            if self._acks < MOST_ACKS:
+                self._endpoint.layer.try_transmit(*self._ack)
         elif self.state is OVER:
             self.acknowledge()
 

@@ -181,6 +181,14 @@ class WeRefreshByInviteTests(RefresherCase):
         self.session.end()
         self.quiet(self.world)
 
+    def test_acks_without_end(self) -> None:
+        """Nor does a peer that answers each ACK to a refresh by its 2xx once more."""
+        self.world.network.pass_time(61)
+        success = [sent.data for sent in self.world.network.sent if sent.label == "200 INVITE"][-1]
+        for _ in range(200):
+            self.world.agent.datagram_received(success, THEM)
+        self.assertEqual(len(self.ours("ACK")), 1 + 64)
+
     def test_what_we_said_last(self) -> None:
         """After an offer of the peer's, the refresh says again what we answered."""
         self.answer = OFFER.replace(b"4000", b"4242")

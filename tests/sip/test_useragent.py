@@ -169,6 +169,19 @@ class FlowTests(Case):
         session.end()
         self.quiet(world)
 
+    def test_acks_without_end(self) -> None:
+        """A callee that answers each ACK by its 2xx doesn't keep us busy for ever."""
+        world = World(answers)
+        session = world.call()
+        world.network.pass_time(0.1)
+        success = next(sent.data for sent in world.network.sent if sent.label == "200 INVITE")
+        session.acknowledge()
+        for _ in range(200):
+            world.agent.datagram_received(success, THEM)
+        self.assertEqual(world.network.labels.count("ACK"), 64)
+        session.end()
+        self.quiet(world)
+
     def test_byes_that_cross(self) -> None:
         """Two BYEs that cross are both answered, and the call ends once."""
         world = World(answers)
