@@ -351,15 +351,15 @@ class Signalling:
             # Nobody can connect to us by TLS: what is for us comes by this connection.
             own = self._streams.local_address(target)
             port = port if own is None else own[1]
-        if route is not None and route.trunk.advertise:
-            public = self._public.of(route.trunk.name)
-            if public is not None:
-                host, port = public[0], public[1] if transport == "udp" else port
-            elif is_ip(route.trunk.advertise):
-                host = route.trunk.advertise
+        trunk = None if route is None else route.trunk
+        public = None if trunk is None or not _beyond_nat(trunk) else self._public.of(trunk.name)
+        if public is not None:
+            host, port = public[0], public[1] if transport == "udp" else port
+        elif trunk is not None and trunk.advertise and is_ip(trunk.advertise):
+            host = trunk.advertise
         elif self._settings.advertise:
             host = self._settings.advertise
-        return Target(host, port, transport, route.trunk.name if route is not None else "")
+        return Target(host, port, transport, trunk.name if trunk is not None else "")
 
     def _seen_as(self, target: Address, via: Via) -> None:
         route = self._route(target)

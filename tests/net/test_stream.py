@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionRefusedError
@@ -27,11 +29,19 @@ from calledind.net.stream import (
 from calledind.sip.grammar import ParseError
 from calledind.sip.message import Request, Response
 from calledind.sip.target import Target
+from calledind.sip.useragent import UserAgent
 
 TCP = Target("192.0.2.1", 5060, "tcp", "carrier")
 TLS = Target("192.0.2.1", 5061, "tls", "carrier")
 OK = b"SIP/2.0 200 OK\r\nl: 0\r\n\r\n"
 OPTIONS = b"OPTIONS sip:a@b SIP/2.0\r\nContent-Length: 3\r\n\r\nabc"
+
+HEAD = (
+    b"Via: SIP/2.0/TCP 192.0.2.1:33000;branch=z9hG4bKx\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:us>\r\nCall-ID: x\r\n"
+    b"Max-Forwards: 70\r\n"
+)
+ASKING = b"OPTIONS sip:us SIP/2.0\r\n" + HEAD + b"CSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n"
+INVITING = b"INVITE sip:us SIP/2.0\r\n" + HEAD + b"CSeq: 1 INVITE\r\nContent-Length: 4\r\n\r\nv=0\n"
 
 
 class Wire(StringTransport):
@@ -334,3 +344,43 @@ class AcceptingTests(StreamCase):
         for number in range(MOST_ACCEPTED):
             self.streams.accept(("192.0.2.1", 1024 + number))
         self.assertIsNone(self.accepted()[0])
+
+
+class RubbishTests(SynchronousTestCase):
+    @settings(deadline=None, derandomize=True)
+    @given(
+        st.lists(st.tuples(st.integers(0, 3), st.binary(max_size=40), st.integers(0, 400)), max_size=12),
+        st.integers(1, 90),
+    )
+    def test_whatever_comes(self, pieces: list[tuple[int, bytes, int]], size: int) -> None:
+        """Messages, damaged messages and junk in any pieces raise nothing, whoever reads the stream."""
+        clock = Clock()
+        target = Target("192.0.2.1", 33000, "tcp")
+        agent = UserAgent(
+            send=lambda data, target: streams.send(data, Target(*target, "tcp")),
+            timers=clock,
+            local=lambda target: ("192.0.2.9", 5060),
+            user_agent="calledin",
+            trusted=lambda ip: True,
+        )
+        streams = Streams(
+            clock,
+            connect=lambda target, factory: Deferred(),
+            received=agent.message_received,
+            unreadable=agent.unreadable,
+            failed=agent.transport_failed,
+            welcome=lambda host: True,
+        )
+        stream = streams.accept((target[0], target[1]))
+        assert stream is not None
+        wire = Wire()
+        stream.makeConnection(wire)
+        data = b""
+        for kind, junk, place in pieces:
+            whole = (ASKING, INVITING, b"\r\n\r\n", b"")[kind]
+            data += whole[:place] + junk + whole[place:]
+        for start in range(0, len(data), size):
+            stream.dataReceived(data[start : start + size])
+        for part in wire.value().split(b"SIP/2.0 ")[1:]:
+            self.assertTrue(part[:3].isdigit())
+        streams.stop()
