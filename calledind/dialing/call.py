@@ -86,6 +86,8 @@ REASONS: Mapping[Cause, str] = {
     Cause.MEDIA_FAILED: 'Q.850;cause=41;text="Temporary failure"',
 }
 "What our CANCEL or BYE tells the other side (RFC 3326)."
+NOT_ACCEPTABLE = frozenset({415, 488, 606})
+"Statuses of who can't do anything with our SDP."
 CALLEES_OWN = frozenset({480, 486})
 "Statuses below 600 that a person or a telephone gives."
 
@@ -541,7 +543,8 @@ class CallAttempt:
 
     def _refused(self, event: Refused) -> None:
         by = EndedBy.CALLEE if event.status in CALLEES_OWN or event.status >= 600 else EndedBy.NETWORK
-        detail = " ".join(filter(None, (event.phrase, event.warning)))
+        refused = f"(it was offered {', '.join(self._codecs())})" if event.status in NOT_ACCEPTABLE else ""
+        detail = " ".join(filter(None, (event.phrase, event.warning, refused)))
         self.retry_after = event.retry_after
         self._finish(self._end(Cause.FINAL_RESPONSE, by, status=event.status, q850=event.q850, detail=detail))
 
