@@ -19,6 +19,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from calledind.model import Address
+from calledind.net import signalling as signalling_module
 from calledind.net import stun
 from calledind.net.resolve import ResolveError
 from calledind.net.signalling import Signalling
@@ -223,6 +224,36 @@ class TransportTests(SignallingCase):
             with self.assertRaisesRegex(OSError, "nobody listens there"):
                 await signalling.locate(trunk)
 
+    async def test_six(self) -> None:
+        """TCP over IPv6: brackets where they belong."""
+        factory = Factory.forProtocol(lambda: Refusing(self.server))
+        port = reactor.listenTCP(0, factory, interface="::1")
+        self.addCleanup(port.stopListening)
+        trunk = Trunk("t", "[::1]", port.getHost().port, transport="tcp")
+        event, target = await self.call(self.start(trunk, sip=Sip(bind=("[::1]:0",), t1=0.05)), trunk)
+        self.assertEqual((event, target[0]), (Refused(486, "Busy Here"), "::1"))
+        invite = self.server.requests[0]
+        self.assertEqual(invite.via.host, "::1")
+        self.assertIn("@[::1]:", invite.get("Contact") or "")
+
+    def test_ports_in_use(self) -> None:
+        """A port that another program has, for UDP or TCP, is told with the setting's name; nothing stays open."""
+        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+            with socket.socket(socket.AF_INET, kind) as other:
+                other.bind((LOOPBACK, 0))
+                if kind is socket.SOCK_STREAM:
+                    other.listen()
+                taken = f"{LOOPBACK}:{other.getsockname()[1]}"
+                with self.assertRaisesRegex(OSError, f"sip.bind: {taken} can't be listened on"):
+                    self.start(sip=Sip(bind=(taken,)))
+                trunk = Trunk("t", LOOPBACK, 5060, bind=taken)
+                with self.assertRaisesRegex(OSError, "trunks: t: bind"):
+                    self.start(trunk)
+                signalling = self.start()
+                signalling.use_trunks([trunk])
+                failure = self.failureResultOf(signalling.locate(trunk), OSError)
+                self.assertIn("no address of a family", str(failure.value))
+
     async def test_own_socket(self) -> None:
         """A trunk with `bind` is reached from there."""
         trunk = Trunk("t", LOOPBACK, self.udp(), bind="127.0.0.3:0")
@@ -275,6 +306,8 @@ class TlsTests(SignallingCase):
         self.assertEqual(invite.via.transport, "TLS")
         peer: Any = self.server.connections[0].transport.getPeer()  # type: ignore[union-attr]
         self.assertIn(f":{peer.port};transport=tls>", invite.get("Contact") or "")
+        handle: Any = self.server.connections[0].transport
+        self.assertEqual(handle.getHandle().get_servername(), b"pbx.example.com")
 
     async def test_by_address(self) -> None:
         """A trunk that is an IP address has it in its certificate."""
@@ -417,6 +450,28 @@ class NextHopTests(SignallingCase):
             heard: Deferred[int | None] = Deferred()
             signalling.probe(each, heard.callback)
             self.assertEqual(await heard, expected)
+
+
+class KeepAliveTests(SignallingCase):
+    async def test_nat(self) -> None:
+        """A trunk beyond a NAT gets an empty datagram now and then, others none."""
+        self.patch(signalling_module, "KEEP_ALIVE", 0.02)
+        heard: list[tuple[bytes, Address]] = []
+
+        class Listening(DatagramProtocol):
+            def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+                heard.append((datagram, addr))
+
+        for advertise, expected in (("received", True), ("", False)):
+            heard.clear()
+            bound = reactor.listenUDP(0, Listening(), interface=LOOPBACK)
+            self.addCleanup(bound.stopListening)
+            trunk = Trunk("t", LOOPBACK, bound.getHost().port, advertise=advertise)
+            signalling = self.start(trunk)
+            await signalling.locate(trunk)
+            await deferLater(reactor, 0.1)
+            signalling.stop()
+            self.assertEqual(b"\r\n\r\n" in [data for data, _ in heard], expected)
 
 
 class PublicAddressTests(SignallingCase):
