@@ -1,0 +1,153 @@
+"""Calls through Kamailio, a registrar and proxy that we did not write: registered, challenged, routed, left."""
+
+from __future__ import annotations
+
+import re
+import time
+from contextlib import ExitStack
+
+from tests.interop import scenarios as sc
+from tests.interop.case import InteropCase, settings, trunk
+from tests.interop.harness import Daemon, Sipp, free_udp_port, need, sipp, wait_for
+from tests.interop.kamailio import DOMAIN, PASSWORD, Kamailio, kamailio
+
+USER = "alice"
+ROUTES = "[last_Record-Route:]\n"
+ANSWERS = sc.scenario(
+    sc.receive("INVITE"),
+    sc.send("180 Ringing", more=ROUTES + sc.CONTACT),
+    sc.send("200 OK", more=ROUTES + sc.CONTACT, body=sc.sdp(port="40000"), retrans=500),
+    sc.receive("ACK"),
+    sc.GOODBYE,
+)
+REFUSES = sc.refuse("486 Busy Here", ringing=True)
+
+
+class KamailioTests(InteropCase):
+    """Each test has Kamailio as its one trunk, with SIPp behind it."""
+
+    carrier: Kamailio
+    callee: Sipp
+
+    def start(
+        self, scenario: str = ANSWERS, *, user: str = USER, password: str = PASSWORD, more: str = "", **options: object
+    ) -> Daemon:
+        need("kamailio")
+        need("sipp")
+        self.callee = self.world.enter_context(sipp(self.folder / "sipp", scenario))
+        self.carrier = self.world.enter_context(kamailio(self.folder / "kamailio", self.callee.port, **options))
+        quoted = user.replace("\\", "\\\\").replace('"', '\\"')
+        settled = f"""username = "{quoted}"
+password = "{password}"
+outbound_proxy = "127.0.0.1:{self.carrier.port}"
+from_user = "{{username}}"
+register = true
+{more}"""
+        return self.run_daemon(settings(trunk(0, name="carrier", host=DOMAIN, more=settled)))
+
+    def is_called(self, daemon: Daemon) -> None:
+        """A call goes through and is heard of."""
+        told = self.call(daemon)
+        self.assertEqual(self.outcome(told), ("1", ""), (self.carrier.said(), daemon.log.read_text()[-2000:]))
+        self.assertEqual(self.callee.wait(), 0, self.callee.explain())
+
+    def of(self, method: str) -> list[str]:
+        """What Kamailio says of the requests of one method."""
+        return [line.removeprefix(f"{method} ") for line in self.carrier.said() if line.startswith(method)]
+
+    def test_whole(self) -> None:
+        """Registered; INVITE challenged by 407 once; ACK and BYE by the route set; nothing is asked for twice; at the
+        end the registration is taken back."""
+        daemon = self.start()
+        wait_for("registered", lambda: bool(self.carrier.bindings()), 10)
+        ((contact, name),) = self.carrier.bindings().items()
+        self.assertEqual(name, USER)
+        self.assertRegex(contact, r"^sip:alice@127\.0\.0\.1:\d+$")
+        self.is_called(daemon)
+        self.assertEqual([line.partition(",")[0] for line in self.of("REGISTER")], ["challenged", "taken"])
+        self.assertEqual([line.partition(",")[0] for line in self.of("INVITE")], ["challenged", "taken"])
+        (bye,) = self.of("BYE")
+        self.assertTrue(bye.startswith("taken"), bye)
+        self.assertIn("nc=00000002", bye)
+        messages = self.callee.messages()
+        for method in ("INVITE", "ACK", "BYE"):
+            request = messages[messages.index(f"{method} sip:") :]
+            self.assertIn(f"127.0.0.1:{self.carrier.port}", request[: request.index("\n\n")])
+        (row,) = daemon.admin("GET", "/status")["trunks"]
+        self.assertRegex(row["registration"], r"^registered for 3\d{3} s$")
+        self.assertIn("registered for", daemon.calledin("status").stdout)
+        self.assertEqual(daemon.stop(), 0)
+        self.assertEqual(self.carrier.bindings(), {})
+        self.assertIn("Expires 0", self.of("REGISTER")[-1])
+
+    def test_strong(self) -> None:
+        """SHA-256, in REGISTER, INVITE and BYE; MD5 is not wanted and not needed."""
+        self.is_called(self.start(algorithm="SHA-256", more="digest_md5 = false"))
+        self.assertEqual(len([line for line in self.carrier.said() if "algorithm=SHA-256" in line]), 3)
+
+    def test_service_route(self) -> None:
+        """The way that the registrar names is the INVITE's first Route."""
+        self.is_called(self.start(service_route=True))
+        self.assertIn(f"Route <sip:127.0.0.1:{self.carrier.port};lr;gate=1>", self.of("INVITE")[1])
+
+    def test_odd_names(self) -> None:
+        """User names with anything in them that ASCII has are registered, and answer challenges."""
+        for user in ("al;ice@corp #7&x=%y", "o'brien?$"):
+            with ExitStack() as self.world:
+                self.folder = self.folder / "next"
+                self.folder.mkdir()
+                self.is_called(self.start(user=user))
+
+    def test_refreshed(self) -> None:
+        """A registration is refreshed before it runs out, without another challenge."""
+        self.start(REFUSES, expires=2)
+        wait_for("refreshed twice", lambda: len(self.of("REGISTER")) >= 4, 15)
+        self.assertEqual([line.partition(",")[0] for line in self.of("REGISTER")[:4]], ["challenged", *["taken"] * 3])
+        self.assertTrue(self.carrier.bindings())
+
+    def test_wrong_password(self) -> None:
+        """A refused registration is not insisted on; no call goes there, and the log says why."""
+        daemon = self.start(password="wrong")
+        began = time.monotonic()
+        self.assertEqual(self.outcome(self.call(daemon)), ("0", "0"))
+        self.assertLess(time.monotonic() - began, 10.0)
+        self.assertLessEqual(len(self.of("REGISTER")), 3)
+        self.assertEqual(self.of("INVITE"), [])
+        self.assertIn("trunk carrier: the registration failed: 401 Unauthorized", daemon.log.read_text())
+        (row,) = daemon.admin("GET", "/status")["trunks"]
+        self.assertEqual(row["registration"], "not registered: 401 Unauthorized")
+
+    def test_not_required(self) -> None:
+        """A carrier that is called all the same says itself that it does not know us: 403 is reason 8."""
+        more = 'register_required = false\nregister_user = "somebody"'
+        daemon = self.start(REFUSES, more=more)
+        self.assertEqual(self.outcome(self.call(daemon)), ("0", "8"))
+
+    def test_forbidden_md5(self) -> None:
+        """Where MD5 is not wanted, a carrier that has nothing else gets no answer."""
+        daemon = self.start(REFUSES, more="digest_md5 = false")
+        self.assertEqual(self.outcome(self.call(daemon)), ("0", "0"))
+        self.assertEqual(self.of("REGISTER"), ["challenged"])
+
+    def test_nobody_there(self) -> None:
+        """A registrar that is not there is a trunk that fails; when it comes, calls go there."""
+        port = free_udp_port()
+        daemon = self.run_daemon(settings(trunk(port, more='username = "alice"\nregister = true')))
+        self.assertEqual(self.outcome(self.call(daemon)), ("0", "0"))
+        self.assertTrue(re.search(r"the registration failed: .*ICMP", daemon.log.read_text()))
+
+    def test_cancelled(self) -> None:
+        """A CANCEL goes the way of its INVITE, and its 487 comes back."""
+        daemon = self.start(
+            sc.scenario(
+                sc.receive("INVITE"),
+                sc.send("180 Ringing", more=ROUTES + sc.CONTACT),
+                sc.receive("CANCEL", extra='timeout="10000"'),
+                sc.send("200 OK", sc.IN_DIALOG),
+                sc.send("487 Request Terminated", sc.ECHO_INVITE, retrans=500),
+                sc.receive("ACK"),
+            )
+        )
+        self.assertEqual(self.outcome(self.call(daemon)), ("0", "3"))
+        self.assertEqual(self.of("CANCEL"), ["CANCEL"])
+        self.assertEqual(self.callee.wait(), 0, self.callee.explain())
