@@ -74,7 +74,7 @@ class Stream:
     "What is left of the one begun."
     sent: int = 0
     octets: int = 0
-    "Of all payloads sent."
+    "Of all payloads sent, up to what is left of the stretch."
     late: int = 0
     "Sent more than `LATE` after they were due."
     failed: int = 0
@@ -87,7 +87,9 @@ class Stream:
         return self.tick / self.clock_rate
 
     def next_stretch(self) -> bool:
-        """Take up the next run; False at the end."""
+        """Take up the next run, as the one before has ended; False at the end."""
+        if self.stretch is not None:
+            self.octets += self.stretch.packets * self.stretch.octets
         self.stretch = next(self.stretches, None)
         return self.stretch is not None
 
@@ -136,7 +138,6 @@ class Phase:
         self.sequence[row, place] = stream.sequence
         self.timestamp[row, place] = stream.timestamp
         self.sent[row, place] = stream.sent
-        self.octets[row, place] = stream.octets
         self._tick[row, place] = stream.tick
         self.late[row, place] = stream.late
         header = self._header[row, place]
@@ -160,11 +161,12 @@ class Phase:
         stream.sequence = int(self.sequence[at])
         stream.timestamp = int(self.timestamp[at])
         stream.sent = int(self.sent[at])
-        stream.octets = int(self.octets[at])
         stream.late = int(self.late[at])
         if stream.stretch is not None:
             stream.stretch.payload = int(self._payload[at])
-            stream.stretch.packets = int(self.left[at])
+            left = int(self.left[at])
+            stream.octets += (stream.stretch.packets - left) * stream.stretch.octets
+            stream.stretch.packets = left
 
     def withdraw(self, stream: Stream) -> None:
         """Send it no more; its figures are up to date afterwards."""
@@ -201,7 +203,6 @@ class Phase:
         self.sequence[used] += 1
         self.timestamp[used] += self._tick[used]
         self.sent[used] += 1
-        self.octets[used] += self._length[used]
         if late:
             self.late[used] += 1
         self._payload[used] += self._step[used]
@@ -243,7 +244,6 @@ class Phase:
         self.sequence: NDArray[np.uint16] = np.zeros(shape, np.uint16)
         self.timestamp: NDArray[np.uint32] = np.zeros(shape, np.uint32)
         self.sent: NDArray[np.uint32] = np.zeros(shape, np.uint32)
-        self.octets: NDArray[np.uint64] = np.zeros(shape, np.uint64)
         self.late: NDArray[np.uint32] = np.zeros(shape, np.uint32)
         self._tick: NDArray[np.uint32] = np.zeros(shape, np.uint32)
         self._step: NDArray[np.uint64] = np.zeros(shape, np.uint64)
@@ -267,7 +267,6 @@ class Phase:
             self.sequence,
             self.timestamp,
             self.sent,
-            self.octets,
             self.late,
             self._tick,
             self._step,
