@@ -17,7 +17,7 @@ from calledind.model import Address
 from calledind.net import stun
 from calledind.net.datagram import SipDatagram
 from calledind.net.dns import Dns, is_ip
-from calledind.net.next_hop import Chooser, Group, Place, Server, find
+from calledind.net.next_hop import REST, Chooser, Group, Place, Server, find
 from calledind.net.public import PublicAddresses
 from calledind.net.resolve import ResolveError, Resolver
 from calledind.net.sockets import Sockets
@@ -85,6 +85,8 @@ class Signalling:
         "All of the trunks' addresses: asked for every datagram, so it is kept up to date and not looked for."
         self._public = PublicAddresses(reactor)
         self._timers = _Looks()
+        self._broken: dict[Target, float] = {}
+        "Connections of trunks of UDP that failed, and when."
         self.moved: Callable[[], None] = lambda: None
         "Hears that our address may be another, as some trunk sees it."
         self.user_agent = UserAgent(
@@ -301,7 +303,7 @@ class Signalling:
         return "" if route is None else route.trunk.bind
 
     def _send(self, data: bytes, target: Address) -> None:
-        if isinstance(target, Target) and target.transport != "udp":
+        if isinstance(target, Target) and target.transport != "udp" and not self._falls_back(target):
             self._streams.send(data, target)
             return
         sock = self._sockets.to(target[0], self._bind(target))
@@ -332,13 +334,26 @@ class Signalling:
         return connecting
 
     def _stream_failed(self, target: Target, words: str) -> None:
+        route = self._route(target)
+        if route is not None and route.trunk.transport == "udp":
+            if len(self._broken) > 1000:
+                self._broken.clear()
+            self._broken[target] = self._reactor.seconds()
         self.user_agent.transport_failed(target, f"{host_port(target)}: {words}")
+
+    def _falls_back(self, target: Target) -> bool:
+        """Whether UDP has to do: a trunk of UDP led us to TCP (by a Contact, say), where lately nobody was."""
+        route, at = self._route(target), self._broken.get(target)
+        if at is None or route is None or route.trunk.transport != "udp":
+            return False
+        return bool(self._reactor.seconds() - at < REST)
 
     def _larger(self, target: Address) -> Address | None:
         route = self._route(target)
         if route is None or not route.trunk.large_by_tcp:
             return None
-        return Target(*target, "tcp", route.trunk.name)
+        larger = Target(*target, "tcp", route.trunk.name)
+        return None if self._falls_back(larger) else larger
 
     # our own address
 

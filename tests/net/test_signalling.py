@@ -272,6 +272,35 @@ class TransportTests(SignallingCase):
         self.assertEqual({request.via.transport for request in self.server.requests}, {"TCP"})
 
 
+class FallbackTests(SignallingCase):
+    """A trunk of UDP that has no TCP, whatever it or its settings say."""
+
+    async def test_large(self) -> None:
+        """A large request goes by UDP when no connection can be had, and for a while no other is tried."""
+        trunk = Trunk("t", LOOPBACK, self.udp(), large_by_tcp=True)
+        sip = Sip(bind=(f"{LOOPBACK}:0",), t1=0.05, user_agent="x" * 1300)
+        signalling = self.start(trunk, sip=sip)
+        for _ in range(2):
+            event, target = await self.call(signalling, trunk)
+            self.assertEqual(event, Refused(486, "Busy Here"))
+        self.assertEqual({request.via.transport for request in self.server.requests}, {"UDP"})
+        assert isinstance(target, Target)
+        self.assertIsNone(signalling._larger(target))
+
+    async def test_contact_of_tcp(self) -> None:
+        """A message to a Contact that says TCP goes by UDP once no connection could be had."""
+        port = self.udp()
+        trunk = Trunk("t", LOOPBACK, port)
+        signalling = self.start(trunk)
+        contact = Target(LOOPBACK, port, "tcp", "t")
+        event = await self.call_at(signalling, contact)
+        self.assertEqual(
+            (event, self.server.requests), (Unreachable("transport", f"{LOOPBACK}:{port}: nobody listens there"), [])
+        )
+        event = await self.call_at(signalling, contact)
+        self.assertEqual(event, Refused(486, "Busy Here"))
+
+
 class TlsTests(SignallingCase):
     def setUp(self) -> None:
         super().setUp()
