@@ -183,6 +183,21 @@ class NextHopTests(InteropCase):
         self.assertIn(f"Call-ID: {call_id}-2", second.messages())
         self.assertIn("INVITE sip:+12125550100@carrier.example SIP/2.0", second.messages())
 
+    def test_spread(self) -> None:
+        """Calls go to all addresses of a name in turn."""
+        carriers: list[Sipp] = []
+        for address in ("127.0.0.2", "127.0.0.3"):
+            port = carriers[0].port if carriers else free_udp_port()
+            folder, busy = self.folder / address, sc.refuse("486 Busy Here")
+            carriers.append(self.world.enter_context(sipp(folder, busy, calls=2, port=port, address=address)))
+        records = [["A", "a.carrier.example", address] for address in ("127.0.0.2", "127.0.0.3")]
+        server = self.world.enter_context(name_server(records))
+        more = trunk(carriers[0].port, host="a.carrier.example")
+        daemon = self.run_daemon(settings(more, sip=f'dns_servers = ["{server}"]'))
+        for number in range(4):
+            self.assertEqual(self.outcome(self.call(daemon, phone_number=f"212555010{number}")), ("0", "5"))
+        self.assertEqual([carrier.wait() for carrier in carriers], [0, 0])
+
     def test_tcp(self) -> None:
         """A domain whose NAPTR says TCP is called by TCP; a server that is gone costs no attempt."""
         daemon, first, second = self.start(sc.refuse("486 Busy Here"), sc.refuse("486 Busy Here"), transport="tcp")
