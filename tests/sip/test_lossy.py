@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -18,12 +18,14 @@ from calledind.sip.events import Answered, Ended, Event, Refused, Unreachable
 from calledind.sip.uas import Gone, IncomingCall
 from calledind.sip.useragent import InviteSession
 from tests.sip.network import DELAY, Datagram
-from tests.sip.parties import ANSWER, World, invitation
+from tests.sip.parties import ANSWER, THEM, World, invitation
 
 END_AT_LAST = 60.0
 "When the owner hangs up in any case, in seconds: the audio is over."
 LONGEST = END_AT_LAST + 3 * 33.0
 "When nothing may be left, in seconds: a CANCEL, a BYE and a lingering transaction after that."
+TOGETHER = 50
+"Calls that are placed within two seconds."
 CHALLENGE = ("WWW-Authenticate", 'Digest realm="r", nonce="n", algorithm=MD5, qop="auth"')
 
 
@@ -166,6 +168,44 @@ def give_up(calls: list[IncomingCall]) -> None:
             call.bye(to_tag=tag)
 
 
+def tenths(chance: random.Random) -> Callable[[Datagram], list[float]]:
+    "Lose a tenth of all datagrams, repeat a tenth, and let a tenth be overtaken."
+
+    def rule(datagram: Datagram) -> list[float]:
+        kind = chance.random()
+        if kind < 0.1:
+            return []
+        if kind < 0.2:
+            return [DELAY, chance.uniform(0, 1)]
+        return [chance.uniform(0, 1)] if kind < 0.3 else [DELAY]
+
+    return rule
+
+
+@dataclass
+class Placed:
+    """One of many calls."""
+
+    flow: Flow
+    session: InviteSession
+    events: list[tuple[float, Event]] = field(default_factory=list)
+    "With the time of each."
+
+
+def place(world: World, flow: Flow, placed: dict[str, Placed]) -> None:
+    session = world.agent.prepare(invitation(credentials=Credentials("me", "secret"), renegotiate=lambda offer: ANSWER))
+    call = placed[session.call_id] = Placed(flow, session)
+
+    def report(event: Event) -> None:
+        call.events.append((world.clock.seconds(), event))
+        if isinstance(event, Answered):
+            later(world, flow.acknowledges_after, session.acknowledge)
+
+    session.send(report)
+    if flow.ends is not None:
+        later(world, flow.ends, session.end)
+
+
 def only(number: int, delays: list[float]) -> Callable[[Datagram], list[float]]:
     "Do this to one datagram, and nothing to the others."
     return lambda datagram: delays if datagram.number == number else [DELAY]
@@ -262,3 +302,41 @@ class LossyTests(SynchronousTestCase):
             what = f"seed {seed}\n{world.network.ladder()}"
             self.assertEqual((len(finished), len(agent), len(world.callee)), (1, 0, 0), what)
             self.assertEqual(world.clock.getDelayedCalls(), [], what)
+
+    def test_a_thousand_calls(self) -> None:
+        """A thousand calls of all kinds at once on one user agent, with a tenth of everything lost, repeated and late.
+
+        Each ends by itself, as the callee saw it: who picked up was called, and nobody is kept on the line.
+        """
+        world = World()
+        world.network.rule = tenths(random.Random("a thousand calls"))
+        flows = list(FLOWS.values())
+        for first in range(0, 1000, TOGETHER):
+            placed: dict[str, Placed] = {}
+            world.play = lambda call, placed=placed: placed[call.request.call_id].flow.play(world, call)  # type: ignore[misc]
+            world.network.sent.clear()
+            for number in range(first, first + TOGETHER):
+                later(world, (number - first) * 0.04, partial(place, world, flows[number % len(flows)], placed))
+            world.network.pass_time(LONGEST)
+            self.assertEqual((len(world.agent), len(world.callee)), (0, 0))
+            self.assertEqual(world.clock.getDelayedCalls(), [])
+            for call_id, call in placed.items():
+                self.ended_as_seen_by_the_callee(world, call_id, call)
+
+    def ended_as_seen_by_the_callee(self, world: World, call_id: str, call: Placed) -> None:
+        sent = [d for d in world.network.sent if f"Call-ID: {call_id}\r\n".encode() in d.data]
+        name = next(name for name, flow in FLOWS.items() if flow is call.flow)
+        what = "\n".join([name, *(f"{d.time:8.3f} {d.source[0]} {d.label}" for d in sent), str(call.events)])
+        last = [event for _, event in call.events if isinstance(event, Refused | Unreachable | Ended)]
+        self.assertEqual(len(last), 1, what)
+        self.assertIs(call.events[-1][1], last[0], what)
+        answers = [d.time for d in sent if d.label == "200 INVITE" and d.source == THEM]
+        byes = [d.time for d in sent if d.label == "BYE"]
+        expected = Ended if answers else Unreachable if call.flow.expected is Unreachable else Refused
+        self.assertIsInstance(last[0], expected, what)
+        self.assertEqual(bool(byes), bool(answers), what)
+        answered = [time for time, event in call.events if isinstance(event, Answered)]
+        self.assertLessEqual(len(answered), 1, what)
+        for time in answered:
+            self.assertGreater(time, answers[0], what)
+            self.assertLessEqual(call.events[-1][0] - time, byes[-1] + 1 - answers[0], what)
