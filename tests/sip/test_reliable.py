@@ -244,10 +244,12 @@ class MessageTests(Case):
         )
 
     def test_keepalives(self) -> None:
-        """Datagrams of empty lines are nobody's."""
+        """Datagrams of empty lines are nobody's, others are traced."""
         for data in (b"", b"\r\n\r\n", bytes(4)):
             self.layer.datagram_received(data, THEM)
         self.assertEqual((self.seen, self.received), ([], []))
+        self.layer.datagram_received(bytes(outside("OPTIONS")), THEM)
+        self.assertEqual(([what[:2] for what in self.seen], len(self.received)), ([("received", THEM)], 1))
 
     def test_branches_are_used_once(self) -> None:
         """A second request with the branch of one that waits is a mistake of ours."""
@@ -265,6 +267,18 @@ class MessageTests(Case):
 
 
 class UserAgentTests(Case):
+    def test_provisional_response_to_options(self) -> None:
+        """An OPTIONS has its status with the final response, not before."""
+        world = TcpWorld(answers)
+        statuses: list[int | None] = []
+        world.network.listen(OVER_TCP, lambda data, source: None)
+        world.agent.options(OVER_TCP, "sip:127.0.0.2", statuses.append)
+        (asked,) = requests(world.network)
+        for status, expected in ((100, []), (200, [200])):
+            world.agent.message_received(response_to(asked, status), OVER_TCP)
+            self.assertEqual(statuses, expected)
+        self.quiet(world)
+
     def test_streams(self) -> None:
         """The user agent takes what a stream brings: messages, and word of what is none."""
         world = TcpWorld(answers)
