@@ -22,6 +22,7 @@ children=2
 auto_aliases=no
 alias="{domain}"
 listen=udp:127.0.0.1:{port}
+listen=tcp:127.0.0.1:{port}
 mpath="{modules}/"
 loadmodule "kex.so"
 loadmodule "corex.so"
@@ -95,7 +96,7 @@ request_route {{
     consume_credentials();
     loose_route();
     record_route();
-    $du = "sip:127.0.0.1:{callee}";
+    $du = "sip:127.0.0.1:{callee};transport=udp";
     t_relay();
 }}
 """

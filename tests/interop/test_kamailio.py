@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import time
 from contextlib import ExitStack
+from typing import Any
 
 from tests.interop import scenarios as sc
 from tests.interop.case import InteropCase, settings, trunk
 from tests.interop.harness import Daemon, Sipp, free_udp_port, need, sipp, wait_for
 from tests.interop.kamailio import DOMAIN, PASSWORD, Kamailio, kamailio
+from tests.interop.test_baresip import Baresip
 
 USER = "alice"
 ROUTES = "[last_Record-Route:]\n"
@@ -29,13 +31,16 @@ class KamailioTests(InteropCase):
     carrier: Kamailio
     callee: Sipp
 
-    def start(
-        self, scenario: str = ANSWERS, *, user: str = USER, password: str = PASSWORD, more: str = "", **options: object
-    ) -> Daemon:
+    def start(self, scenario: str = ANSWERS, **options: Any) -> Daemon:
         need("kamailio")
         need("sipp")
         self.callee = self.world.enter_context(sipp(self.folder / "sipp", scenario))
-        self.carrier = self.world.enter_context(kamailio(self.folder / "kamailio", self.callee.port, **options))
+        return self.register(self.callee.port, **options)
+
+    def register(
+        self, callee: int, *, user: str = USER, password: str = PASSWORD, more: str = "", **options: object
+    ) -> Daemon:
+        self.carrier = self.world.enter_context(kamailio(self.folder / "kamailio", callee, **options))
         quoted = user.replace("\\", "\\\\").replace('"', '\\"')
         settled = f"""username = "{quoted}"
 password = "{password}"
@@ -89,6 +94,28 @@ register = true
         """The way that the registrar names is the INVITE's first Route."""
         self.is_called(self.start(service_route=True))
         self.assertIn(f"Route <sip:127.0.0.1:{self.carrier.port};lr;gate=1>", self.of("INVITE")[1])
+
+    def test_tcp(self) -> None:
+        """Registered and called over TCP, with the callee on UDP behind a Record-Route of two: ACK and BYE find it."""
+        daemon = self.start(more='transport = "tcp"')
+        self.is_called(daemon)
+        (contact,) = self.carrier.bindings()
+        self.assertTrue(contact.endswith(";transport=tcp"), contact)
+        self.assertTrue(self.of("BYE")[0].startswith("taken"))
+        self.assertEqual(daemon.stop(), 0)
+        self.assertEqual(self.carrier.bindings(), {})
+
+    def test_telephone(self) -> None:
+        """A telephone behind the carrier hangs up in the middle of the audio; its BYE comes by the route set."""
+        callee = Baresip(self.folder / "baresip", codec="PCMU", host="127.0.0.1")
+        self.world.callback(callee.close)
+        callee.wait("baresip is ready")
+        daemon = self.register(callee.port)
+        self.ask(daemon, mp3=f"{self.web.url}/speech.mp3")
+        callee.wait("Call established")
+        callee.command("hangup")
+        self.assertEqual(self.outcome(self.web.next_callback()), ("1", ""))
+        self.assertEqual([line.partition(",")[0] for line in self.of("INVITE")], ["challenged", "taken"])
 
     def test_odd_names(self) -> None:
         """User names with anything in them that ASCII has are registered, and answer challenges."""
