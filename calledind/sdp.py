@@ -9,6 +9,10 @@ them. The rules:
   it 96. What is sent carries the number that the receiver has given to it.
 * c=, a=sendrecv and their like on the media count before those of the session.
 * A peer on hold says a=sendonly or a=inactive, or, as in old days, c=0.0.0.0: nothing is sent to it then.
+* SRTP is offered with keys in a=crypto (`calledind.sdes`), in one of two ways. RTP/SAVP asks for it (RFC 4568): an
+  answer without a key of ours is none. RTP/AVP with a=crypto leaves it to the peer, against the letter of RFC 4568
+  §5 but as telephones and PBXs do it, since an m= line for each way is answered wrongly by more of them: a key in the
+  answer means SRTP, whichever protocol is written there, none means RTP, unless the answer says RTP/SAVP.
 
 Whatever the octets are, nothing but `SDPError` comes out, after one pass over them.
 """
@@ -22,6 +26,7 @@ from dataclasses import dataclass
 from calledind.codecs import CODECS, OPUS, OPUS_BIT_RATE, OPUS_PACKET
 from calledind.codecs import Codec as OurCodec
 from calledind.model import Address
+from calledind.sdes import Crypto, SDESError, Secret, Security
 
 LONGEST = 65535
 "Octets of a description."
@@ -55,6 +60,8 @@ _STATIC = {
 
 _PROTOCOLS = ("RTP/AVP", "RTP/AVPF")
 "The second one differs in RTCP feedback, which nobody has to send (RFC 4585)."
+_SECURE_PROTOCOLS = ("RTP/SAVP", "RTP/SAVPF")
+"The same with SRTP (RFC 3711 §12, RFC 5124)."
 
 _SHORTEST_PTIME, _LONGEST_PTIME, _USUAL_PTIME = 1, 1000, 20
 
@@ -233,6 +240,8 @@ class Agreed:
     "Whether the peer will send."
     events: tuple[int, ...] = ()
     "Payload types with which keys pressed may come: the number that we gave, and the peer's where that is another."
+    security: Security | None = None
+    "Keys of SRTP; None: plain RTP."
 
 
 def offer(
@@ -245,16 +254,29 @@ def offer(
     direction: str = "sendrecv",
     telephone_event: int | None = 101,
     ptime: int = 20,
+    crypto: Sequence[Crypto] = (),
+    secure: bool = False,
 ) -> SessionDescription:
     """Offer one audio stream at our numeric `address` and `port`, the preferred codec first.
 
     `version` must grow by one with each description of the same session that differs. `telephone_event`: payload
     type of keys pressed; where the codecs' clocks differ each rate has its own (RFC 4733 §2.3), numbered on from it.
+    `crypto`: our keys, the preferred one first; `secure`: whether it must be one of them.
     """
     rates = list(dict.fromkeys(CODECS[name].clock_rate for name in codecs))
     events = [] if telephone_event is None else [(telephone_event + index, rate) for index, rate in enumerate(rates)]
     return _ours(
-        (_audio(port, [(CODECS[name], CODECS[name].number) for name in codecs], events, direction, ptime),),
+        (
+            _audio(
+                port,
+                [(CODECS[name], CODECS[name].number) for name in codecs],
+                events,
+                direction,
+                ptime,
+                _SECURE_PROTOCOLS[0] if secure else _PROTOCOLS[0],
+                crypto,
+            ),
+        ),
         address=address,
         session_id=session_id,
         version=version,
@@ -269,13 +291,12 @@ def agree(offer: SessionDescription, answer: SessionDescription) -> Agreed:
         theirs = _counterpart(answer, index)
         if theirs.kind != "audio" or theirs.port == 0:
             raise SDPError("the peer refuses audio")
-        if theirs.protocol not in _PROTOCOLS:
-            raise SDPError("the peer answers with another protocol than RTP/AVP")
+        security = _answered_security(ours, theirs)
         codec, ours_of_it = _first_codec(theirs, [each.name for each in ours.codecs])
         events = _events(theirs.codecs, codec.rate)
         own = _events(ours.codecs, codec.rate) if events is not None else None
         return _agreed(
-            answer, theirs, codec, ours_of_it, events if own is not None else None, own, offer.direction(ours)
+            answer, theirs, codec, ours_of_it, events if own is not None else None, own, offer.direction(ours), security
         )
     raise SDPError("the offer has no audio")
 
@@ -306,26 +327,30 @@ def answer(
     telephone_event: int | None = 101,
     direction: str = "sendrecv",
     ptime: int = 20,
+    crypto: Sequence[Crypto] = (),
+    secure: bool = False,
 ) -> tuple[SessionDescription, Agreed]:
     """Answer the peer's offer: the first audio with one of our codecs is taken, all else is refused with port 0.
 
     The peer's order and numbers of the codecs are kept; `telephone_event` None takes no keys. `direction` is what
-    we are willing to do, the answer what is left of it. Raises `SDPError` where there is nothing to take.
+    we are willing to do, the answer what is left of it. `crypto`: a key of ours for each suite, the peer's order
+    decides; `secure`: whether audio without a key is refused. Raises `SDPError` where there is nothing to take.
     """
     failure = SDPError("the offer has no audio by RTP")
     for index, theirs in enumerate(offer.media):
-        if theirs.kind != "audio" or theirs.port == 0 or theirs.protocol not in _PROTOCOLS:
+        if theirs.kind != "audio" or theirs.port == 0 or theirs.protocol not in _PROTOCOLS + _SECURE_PROTOCOLS:
             continue
         try:
+            key, security = _offered_security(theirs, crypto, secure=secure)
             codec, ours = _first_codec(theirs, codecs)
             events = _events(theirs.codecs, codec.rate) if telephone_event is not None else None
-            agreed = _agreed(offer, theirs, codec, ours, events, events, direction)
+            agreed = _agreed(offer, theirs, codec, ours, events, events, direction, security)
         except SDPError as error:
             failure = error
             continue
         kept = _DIRECTION[agreed.sends, agreed.receives]
         keys = [] if events is None else [(events, _rate_of(theirs.codecs, events))]
-        taken = _audio(port, [(ours, codec.payload_type)], keys, kept, ptime, theirs.protocol)
+        taken = _audio(port, [(ours, codec.payload_type)], keys, kept, ptime, theirs.protocol, key)
         media = (*map(_refused, offer.media[:index]), taken, *map(_refused, offer.media[index + 1 :]))
         return _ours(media, address=address, session_id=session_id, version=version), agreed
     raise failure
@@ -348,6 +373,7 @@ def _agreed(
     events: int | None,
     own_events: int | None,
     our_direction: str,
+    security: Security | None,
 ) -> Agreed:
     """Work out what the peer's description of the taken media means for us."""
     remote = _numeric(description.connection(media))
@@ -363,7 +389,52 @@ def _agreed(
         sends=our_direction in ("sendrecv", "sendonly") and direction in ("sendrecv", "recvonly") and not held,
         receives=our_direction in ("sendrecv", "recvonly") and direction in ("sendrecv", "sendonly"),
         events=tuple(dict.fromkeys(each for each in (own_events, events) if each is not None)),
+        security=security,
     )
+
+
+def _keys(media: Media) -> list[str]:
+    return [value or "" for name, value in media.attributes if name == "crypto"]
+
+
+def _answered_security(ours: Media, theirs: Media) -> Security | None:
+    """Return the keys that an answer to our offer agrees to (RFC 4568 §5.1.3). Raises `SDPError`."""
+    offered = {crypto.tag: crypto.keys for crypto in map(Crypto.parse, _keys(ours))}
+    if theirs.protocol not in (_PROTOCOLS + _SECURE_PROTOCOLS if offered else _PROTOCOLS):
+        raise SDPError(f"the peer answers with another protocol than {ours.protocol}")
+    if not offered:
+        return None
+    answered = _keys(theirs)
+    if not answered:
+        if ours.protocol in _SECURE_PROTOCOLS or theirs.protocol in _SECURE_PROTOCOLS:
+            raise SDPError("the peer answers without a key for SRTP")
+        return None
+    try:
+        crypto = Crypto.parse(answered[0])
+    except SDESError as error:
+        raise SDPError(f"the peer answers with {error}") from None
+    own = offered.get(crypto.tag)
+    if own is None or own.suite != crypto.keys.suite:
+        raise SDPError("the peer answers with a key for what was not offered")
+    return Security(own, crypto.keys)
+
+
+def _offered_security(
+    theirs: Media, crypto: Sequence[Crypto], *, secure: bool
+) -> tuple[tuple[Crypto, ...], Security | None]:
+    """Return our key for the answer to a media, with both sides' keys; neither for plain RTP. Raises `SDPError`."""
+    ours = {each.keys.suite: each.keys for each in crypto}
+    for line in _keys(theirs):
+        try:
+            offered = Crypto.parse(line)
+        except SDESError:
+            continue  # the next may be one that we have
+        own = ours.get(offered.keys.suite)
+        if own is not None:
+            return (Crypto(offered.tag, own),), Security(own, offered.keys)
+    if secure or theirs.protocol in _SECURE_PROTOCOLS:
+        raise SDPError("no key for SRTP in common")
+    return (), None
 
 
 def _first_codec(media: Media, names: Sequence[str]) -> tuple[Codec, OurCodec]:
@@ -435,10 +506,11 @@ def _audio(
     telephone_events: Sequence[tuple[int, int]],
     direction: str,
     ptime: int,
-    protocol: str = "RTP/AVP",
+    protocol: str,
+    crypto: Sequence[Crypto],
 ) -> Media:
     """Describe our audio. `codecs`: with their numbers; `telephone_events`: numbers and clock rates."""
-    attributes: list[Attribute] = []
+    attributes: list[Attribute] = [("crypto", Secret(each)) for each in crypto]
     for codec, number in codecs:
         attributes.append(("rtpmap", f"{number} {codec.rtpmap}"))
         if codec.parameters is not None:
@@ -544,7 +616,10 @@ def _attributes(lines: list[tuple[str, str]]) -> tuple[Attribute, ...]:
     for kind, value in lines:
         if kind == "a":
             name, colon, rest = value.partition(":")
-            attributes.append((name.strip(), rest.strip() if colon else None))
+            name, rest = name.strip(), rest.strip()
+            if name == "crypto":
+                rest = Secret(rest)
+            attributes.append((name, rest if colon else None))
     return tuple(attributes)
 
 

@@ -375,6 +375,15 @@ class Trunk:
     "New calls to one of the addresses that its name has; 0: no limit of their own."
     codecs: tuple[Literal["PCMU", "PCMA", "G722", "opus"], ...] = ("PCMU", "PCMA")
     "In the order of preference. Each that any trunk names is encoded for every MP3; Opus takes the longest."
+    srtp: Literal["off", "offered", "required"] = "off"
+    """Encrypted media with keys in the SDP (RFC 3711, RFC 4568): "offered", where the callee takes it, which is asked
+    with RTP/AVP; "required", or there is no call, which is asked with RTP/SAVP."""
+    srtp_suites: tuple[
+        Literal["AEAD_AES_256_GCM", "AEAD_AES_128_GCM", "AES_CM_128_HMAC_SHA1_80", "AES_CM_128_HMAC_SHA1_32"], ...
+    ] = ("AEAD_AES_256_GCM", "AEAD_AES_128_GCM", "AES_CM_128_HMAC_SHA1_80", "AES_CM_128_HMAC_SHA1_32")
+    "In the order of preference."
+    srtp_over_plain_sip: bool = False
+    "Whether the keys may travel without TLS, where whoever reads the signalling can listen."
     follow_redirects: int = field(default=3, metadata=_not_negative)
     "Times that a 3xx is followed in one call, to another Request-URI of this trunk's; 0: never."
     prack: bool = True
@@ -577,6 +586,14 @@ def _consistency(settings: Settings) -> Iterator[str]:
             yield f'trunks[{index}].codecs: must name at least one of "PCMU", "PCMA", "G722", "opus"'
         if trunk.sips and trunk.transport not in ("tls", "auto"):
             yield f'trunks[{index}].sips: needs transport = "tls"'
+        if trunk.srtp != "off" and not trunk.srtp_suites:
+            yield f'trunks[{index}].srtp_suites: must name at least one, or write srtp = "off"'
+        tls = trunk.transport == "tls" or trunk.sips
+        if trunk.srtp != "off" and not tls and not trunk.srtp_over_plain_sip:
+            yield (
+                f'trunks[{index}].srtp: needs transport = "tls", since the keys are in the signalling; '
+                "or write srtp_over_plain_sip = true, and whoever reads that can listen"
+            )
         if (trunk.tls_certificate is None) != (trunk.tls_private_key is None):
             yield f"trunks[{index}].tls_certificate: tls_certificate and tls_private_key go together"
         if trunk.register and not (trunk.username or trunk.register_user):

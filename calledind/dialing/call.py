@@ -33,7 +33,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from calledind import sdp
+from calledind import sdes, sdp
 from calledind.codecs import ALWAYS
 from calledind.dialing.identity import callee_uri, identify
 from calledind.dialing.redirection import Redirections
@@ -233,6 +233,7 @@ class CallAttempt:
         "The callee's own, made before it answered -> what came of it."
         self._sdp_id = random.getrandbits(31)
         self._sdp_version = 1
+        self._crypto = sdes.generate(trunk.srtp_suites) if trunk.srtp != "off" else ()
 
     def start(self) -> None:
         """Begin; `released` follows whatever happens."""
@@ -320,6 +321,8 @@ class CallAttempt:
             session_id=self._sdp_id,
             version=self._sdp_version,
             telephone_event=TELEPHONE_EVENT,
+            crypto=self._crypto,
+            secure=self.trunk.srtp == "required",
         )
 
     def _renegotiate(self, offer: bytes, host: str, media: MediaSession) -> bytes | None:
@@ -351,6 +354,8 @@ class CallAttempt:
                 session_id=self._sdp_id,
                 version=self._sdp_version,
                 telephone_event=TELEPHONE_EVENT,
+                crypto=self._crypto,
+                secure=self.trunk.srtp == "required",
             )
 
         if self._agreed is not None:
@@ -367,8 +372,13 @@ class CallAttempt:
         if self._state is not _State.STREAMING:
             return  # `_stream` will read what was agreed last
         changed = before is None or self._format(before) != self._format(agreed)
-        more = (self._format(agreed),) if changed else ()
-        media.redirect(agreed.remote, agreed.remote_rtcp, agreed.sends, *more)
+        media.redirect(
+            agreed.remote,
+            agreed.remote_rtcp,
+            agreed.sends,
+            self._format(agreed) if changed else None,
+            agreed.security,
+        )
 
     # what the network and the clock say
 
@@ -516,9 +526,10 @@ class CallAttempt:
             silence_timeout=settings.media_timeout,
             nat=self._hosts_behind_nat(agreed),
             tones=self.trunk.inband_dtmf,
+            security=agreed.security,
         )
         if not agreed.sends:
-            self._media.redirect(agreed.remote, agreed.remote_rtcp, False)
+            self._media.redirect(agreed.remote, agreed.remote_rtcp, False, None, agreed.security)
 
     def _hosts_behind_nat(self, agreed: sdp.Agreed) -> tuple[str, ...]:
         """Return whom media may come from that does not come from where the SDP says: nobody, for most trunks."""

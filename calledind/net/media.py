@@ -24,6 +24,7 @@ from twisted.python.failure import Failure
 from calledind.model import Address
 from calledind.net.media_child import MediaChild
 from calledind.net.media_pipe import Item
+from calledind.sdes import Security
 from calledind.settings import Rtp
 
 OPEN_SECONDS = 3.0
@@ -134,6 +135,7 @@ class MediaSession:
         silence_timeout: float = 0,
         nat: Collection[str] = (),
         tones: bool = False,
+        security: Security | None = None,
     ) -> None:
         """Send silence, the audio and silence again; `Finished` is reported after the last packet.
 
@@ -141,6 +143,7 @@ class MediaSession:
         `nat`: IP addresses from which media is followed that comes from another port than `remote`, within the
         first seconds (and again after a `redirect`), once; none where the peer is not behind a NAT.
         `tones`: listen for keys in the peer's sound, where that is PCMU or PCMA.
+        `security`: keys of SRTP and SRTCP; None: nothing is encrypted.
         What can't be used is reported as `Lost`.
         """
         self._tell(
@@ -154,17 +157,27 @@ class MediaSession:
                 "silence_timeout": silence_timeout,
                 "nat": list(nat),
                 "tones": tones,
+                "security": _packed(security),
             },
         )
 
-    def redirect(self, remote: Address, remote_rtcp: Address, sends: bool, format: Format | None = None) -> None:
+    def redirect(
+        self,
+        remote: Address,
+        remote_rtcp: Address,
+        sends: bool,
+        format: Format | None = None,
+        security: Security | None = None,
+    ) -> None:
         """Take up what a later offer or answer says, at once.
 
         Packets go to `remote` and are expected from there. With `sends` False the audio pauses. With a `format`
         the audio goes on in it at the same moment; without one it stays as it is. Give it only where it differs:
-        a repeated one costs a packet of fewer octets' worth of silence at most, but is not free.
+        a repeated one costs a packet of fewer octets' worth of silence at most, but is not free. `security` is what
+        holds from now on, so it is to be repeated.
         """
-        self._tell("redirect", remote, remote_rtcp, sends, None if format is None else format.item)
+        item = None if format is None else format.item
+        self._tell("redirect", remote, remote_rtcp, sends, item, _packed(security))
 
     def close(self) -> Deferred[MediaStatistics]:
         """End the session with an RTCP BYE. May be called again: all answers are the same."""
@@ -337,6 +350,11 @@ class Media:
     def _new_number(self) -> int:
         self._last_number += 1
         return self._last_number
+
+
+def _packed(security: Security | None) -> Item | None:
+    """Write both keys for the process, ours first."""
+    return None if security is None else [security.ours.pack(), security.theirs.pack()]
 
 
 def split_ports(ports: tuple[int, int], processes: int) -> list[tuple[int, int]]:

@@ -20,7 +20,7 @@ from calledind.net import mmsg
 from calledind.net.media_audio import AudioFiles
 from calledind.net.media_pipe import Item
 from calledind.net.media_ports import NoPort, Port, Ports
-from calledind.net.media_session import Nat, Session, canonical, report_interval
+from calledind.net.media_session import Nat, Secured, Session, canonical, report_interval
 from calledind.net.metronome import LATE
 from calledind.net.pace import SLICES_PER_SECOND, Lane, Phase, Stream
 from calledind.rtp import rtcp
@@ -28,12 +28,15 @@ from calledind.rtp.g711 import DECODED
 from calledind.rtp.goertzel import ToneDetector
 from calledind.rtp.packet import HEADER_OCTETS, VERSION, Packet, RTPError
 from calledind.rtp.packetizer import Plan
+from calledind.rtp.srtp import SRTPError
 from calledind.rtp.statistics import Receptions
 
 _LONGEST_LOOK = 128
 "Octets of a received RTP packet that we look at: its header, and a telephone event."
 _WHOLE_PACKET = 1024
 "The same where sound is listened to: 60 ms of G.711 and what else is in a packet."
+_WHOLE_DATAGRAM = 2048
+"The same where packets are decrypted: all that a network takes."
 LATCH_SECONDS = 5.0
 "For which the media of a peer behind a NAT is followed; the callee may take some to speak up."
 _BATCH = 384
@@ -79,6 +82,8 @@ class Engine:
         "Payload types of telephone events by row, -1 for none."
         self._listens: NDArray[np.bool_] = np.zeros(1, np.bool_)
         "Whether the sound is listened to for keys, by row."
+        self._secured: NDArray[np.bool_] = np.zeros(1, np.bool_)
+        "Whether packets are to be decrypted, by row."
         self._scale: NDArray[np.int64] = np.ones(1, np.int64)
         "Of received timestamps by row: what brings them to `_TICKS`."
         self._receiver = mmsg.Receiver(self.family, _BATCH, _LONGEST_LOOK)
@@ -175,10 +180,11 @@ class Engine:
             more = len(self._receptions) - self._heard.size
             self._heard = np.concatenate((self._heard, np.zeros(more)))
             self._listens = np.concatenate((self._listens, np.zeros(more, np.bool_)))
+            self._secured = np.concatenate((self._secured, np.zeros(more, np.bool_)))
             self._scale = np.concatenate((self._scale, np.ones(more, np.int64)))
             self._event_types = np.concatenate((self._event_types, np.full((more, _EVENT_TYPES), -1, np.int64)))
         self._event_types[row] = -1
-        self._listens[row] = False
+        self._listens[row] = self._secured[row] = False
         return row
 
     def _play(
@@ -193,9 +199,11 @@ class Engine:
         silence_timeout: float,
         nat: Sequence[str] = (),
         tones: bool = False,
+        security: Sequence[Sequence[str]] | None = None,
     ) -> None:
         packed = mmsg.pack_address(self.family, remote)
         session.held_since = None
+        self._secure(session, security)
         self._begin(session, packed, Plan(lead_in, lead_out), *format)
         self._route(session, packed, remote_rtcp)
         session.nat = Nat(set(self._hosts(nat))) if nat else None
@@ -247,6 +255,7 @@ class Engine:
             octets=before.octets if before else 0,
             late=before.late if before else 0,
             failed=before.failed if before else 0,
+            seal=session.secured.sender.seal if session.secured is not None else None,
         )
         lane = self._lane(session.port, ptime)
         session.begin(stream, audio, plan, lane)
@@ -264,11 +273,18 @@ class Engine:
         return stream
 
     def _redirect(
-        self, session: Session, remote: Address, remote_rtcp: Address, sends: bool, format: Item | None = None
+        self,
+        session: Session,
+        remote: Address,
+        remote_rtcp: Address,
+        sends: bool,
+        format: Item | None = None,
+        security: Sequence[Sequence[str]] | None = None,
     ) -> None:
         stream = session.stream
         if stream is None:
             return
+        self._secure(session, security)
         if not sends:
             session.hold(self._now())
         known = session.nat is not None and session.nat.rtp and session.nat.named == tuple(remote)
@@ -312,7 +328,8 @@ class Engine:
     def _follow(self, port: Port, index: int) -> int:
         """Return the row of the one session that a datagram from nowhere known begins the media of, else -1."""
         data = self._receiver.data[index]
-        if self._receiver.lengths[index] < HEADER_OCTETS or data[0] >> 6 != VERSION or 64 <= data[1] & 0x7F <= 95:
+        length = int(self._receiver.lengths[index])
+        if length < HEADER_OCTETS or data[0] >> 6 != VERSION or 64 <= data[1] & 0x7F <= 95:
             return -1
         source = self._receiver.source(index)
         found = [
@@ -325,6 +342,8 @@ class Engine:
         session = found[0]
         stream, nat = session.stream, session.nat
         if stream is None or nat is None:
+            return -1
+        if session.secured is not None and not session.secured.receiver.is_authentic(data[:length].tobytes()):
             return -1
         nat.rtp = True
         stream.address = mmsg.pack_address(self.family, source)
@@ -345,8 +364,20 @@ class Engine:
     def _look_further(self, session: Session) -> None:
         """Make room for whole packets, where some session needs more of them than the header."""
         self._listens[session.row] = session.tones is not None
-        if session.tones is not None and self._receiver.octets < _WHOLE_PACKET:
-            self._receiver = mmsg.Receiver(self.family, _BATCH, _WHOLE_PACKET)
+        self._secured[session.row] = session.secured is not None
+        needed = _WHOLE_PACKET if session.tones is not None else 0
+        needed = _WHOLE_DATAGRAM if session.secured is not None else needed
+        if self._receiver.octets < needed:
+            self._receiver = mmsg.Receiver(self.family, _BATCH, needed)
+
+    def _secure(self, session: Session, security: Sequence[Sequence[str]] | None) -> None:
+        """Encrypt and decrypt with these keys from now on, or not at all."""
+        session.secured = Secured.unpack(security).after(session.secured) if security is not None else None
+        if session.stream is not None:
+            session.stream.seal = session.secured.sender.seal if session.secured is not None else None
+            if session.stream.lane is not None:
+                session.stream.lane.phase.seal(session.stream)
+        self._look_further(session)
 
     def _route(self, session: Session, packed: bytes, remote_rtcp: Address) -> None:
         """Expect packets from there, unless another session of the same port does."""
@@ -374,7 +405,7 @@ class Engine:
         self._unroute(session)
         if session.row in session.port.latching:
             session.port.latching.remove(session.row)
-        self._listens[session.row] = False
+        self._listens[session.row] = self._secured[session.row] = False
         self._by_row[session.row] = None
         self._free_rows.append(session.row)
         del self._by_ssrc[session.ssrc], self.sessions[session.id]
@@ -426,6 +457,8 @@ class Engine:
         # Payload types 64 to 95 are RTCP that went to the wrong port (RFC 5761 §4).
         good = (rows >= 0) & (receiver.lengths[:end] >= HEADER_OCTETS) & (data[:, 0] >> 6 == VERSION)
         good &= (kinds < 64) | (kinds > 95)
+        if self._secured[rows].any():
+            self._decrypt(rows, good)
         which = np.flatnonzero(good)
         self.strays += end - which.size
         if not which.size:
@@ -450,6 +483,21 @@ class Engine:
                 self._event(int(rows[index]), content)
             else:
                 self._sound(int(rows[index]), content)
+
+    def _decrypt(self, rows: NDArray[np.int64], good: NDArray[np.bool_]) -> None:
+        """Put in place of encrypted packets what is in them; those that are not from the peer are good no longer."""
+        receiver = self._receiver
+        for index in np.flatnonzero(good & self._secured[rows]).tolist():
+            session = self._by_row[rows[index]]
+            try:
+                if session is None or session.secured is None:
+                    raise SRTPError("of a call that is over")
+                packet = session.secured.receiver.unprotect(receiver.data[index, : receiver.lengths[index]].tobytes())
+            except SRTPError:
+                good[index] = False
+                continue
+            receiver.data[index, : len(packet)] = np.frombuffer(packet, np.uint8)
+            receiver.lengths[index] = len(packet)
 
     def _event(self, row: int, data: bytes) -> None:
         session = self._by_row[row]
@@ -490,8 +538,10 @@ class Engine:
             except OSError:
                 return
             row = port.control_routes.get((source[0], source[1]), -1)
-            session = self._by_row[row] if row >= 0 else self._follow_control(port, (source[0], source[1]))
+            session = self._by_row[row] if row >= 0 else self._follow_control(port, (source[0], source[1]), data)
             try:
+                if session is not None and session.secured is not None:
+                    data = session.secured.receiver.unprotect_control(data)
                 reports = rtcp.parse(data)
             except RTPError:
                 session = None
@@ -501,12 +551,14 @@ class Engine:
             for each in self._spoken_of(session, reports):
                 each.heard_report(reports, self._now(), self._wall())
 
-    def _follow_control(self, port: Port, source: Address) -> Session | None:
+    def _follow_control(self, port: Port, source: Address, data: bytes) -> Session | None:
         """Return the one session whose peer's RTCP may come from there, and send ours there from now on."""
         found = [(session, nat) for session, nat in self._latching(port, source[0]) if not nat.rtcp]
         if len(found) != 1:
             return None
         session, nat = found[0]
+        if session.secured is not None and not session.secured.receiver.is_authentic_control(data):
+            return None
         nat.rtcp = True
         self._route(session, session.stream.address if session.stream else b"", source)
         return session
@@ -557,6 +609,8 @@ class Engine:
             return
         figures = self._receptions.figures(session.row)
         data = session.report(figures, self._now(), self._wall(), goodbye=goodbye)
+        if session.secured is not None:
+            data = session.secured.sender.protect_control(data)
         # Nobody misses a report that could not be sent: the next is due in seconds.
         with contextlib.suppress(OSError):
             session.port.rtcp.sendto(data, session.control_address)

@@ -7,10 +7,12 @@ It takes commands on standard input and tells events on standard output, in the 
     ["open", session]                          ["opened", session, host, port] or ["refused", session, words]
     ["play", session, {arguments}]             ["finished", session], ["digit", session, digit],
                                                ["silent", session], ["lost", session, words]
-    ["redirect", session, rtp, rtcp, sends, format or null]
+    ["redirect", session, rtp, rtcp, sends, format or null, keys or null]
     ["close", session]                         ["closed", session, {statistics}]
     ["ping", number]                           ["pong", number, {figures}]
                                                ["ready"] once, at the start
+
+Keys of SRTP travel in the commands, so commands are never logged.
 
 The loop: sleep until the next slice is due, send its packets, then do in what is left of the 2 ms whatever
 else there is (commands, timers, every 10 ms the received packets), a bounded piece at a time. While no stream

@@ -6,7 +6,7 @@ import itertools
 import random
 import secrets
 import socket
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 from calledind.model import Address
@@ -18,7 +18,9 @@ from calledind.rtp.dtmf import DigitDetector
 from calledind.rtp.goertzel import ToneDetector
 from calledind.rtp.packetizer import CLOCK_RATE, Plan
 from calledind.rtp.quality import mos
+from calledind.rtp.srtp import Receiver, Sender
 from calledind.rtp.statistics import Figures
+from calledind.sdes import Keys, Security
 
 REPORT_SECONDS = 5.0
 "Mean time between our RTCP reports (RFC 3550 §6.2)."
@@ -52,6 +54,29 @@ class Nat:
     rtp: bool = False
     "Whether the RTP was followed already."
     rtcp: bool = False
+
+
+class Secured:
+    """The state of SRTP under the keys of one agreement."""
+
+    def __init__(self, security: Security) -> None:
+        self.security = security
+        self.sender = Sender(security.ours)
+        self.receiver = Receiver(security.theirs)
+
+    @classmethod
+    def unpack(cls, packed: Sequence[Sequence[str]]) -> Secured:
+        """Make it of both keys as the daemon gives them, ours first. Raises ValueError."""
+        ours, theirs = packed
+        return cls(Security(Keys.unpack(ours), Keys.unpack(theirs)))
+
+    def after(self, before: Secured | None) -> Secured:
+        """Go on from the keys before; in the direction whose key stays the packets are counted on (RFC 4568 §7.1.4)."""
+        if before is not None and before.security.ours == self.security.ours:
+            self.sender = before.sender
+        if before is not None and before.security.theirs == self.security.theirs:
+            self.receiver = before.receiver
+        return self
 
 
 @dataclass(slots=True, eq=False)
@@ -98,6 +123,8 @@ class Session:
     law: dict[int, str] = field(default_factory=dict, repr=False)
     "Payload type of the peer's -> its G.711 codec, where keys are listened for in the sound."
     tones: ToneDetector | None = field(default=None, repr=False)
+    secured: Secured | None = field(default=None, repr=False)
+    "Set where the packets are encrypted."
     nat: Nat | None = None
     "Set where the peer may be behind a NAT."
     reported: tuple[int, int] = (0, 0)

@@ -12,6 +12,9 @@ the lane's last one into its place: neither looks at other streams. All arrays d
     lane 1       [ d    .    .    . ]  socket of port 16404: one sendmmsg of 1
 
 Places beyond a lane's last stream are advanced with the others and never sent.
+
+A stream that is encrypted has its payload replaced, right before it is sent, by a sealed copy in memory of the
+phase; afterwards the arrays are as if nothing had happened. Phases without such streams do nothing of this.
 """
 
 from __future__ import annotations
@@ -36,6 +39,9 @@ HEADER = np.dtype([("flags", "u1"), ("second", "u1"), ("sequence", ">u2"), ("tim
 "The fixed part of an RTP header, in network order."
 
 _SENDING_BUFFER_FULL = (errno.EAGAIN, errno.ENOBUFS)
+
+_SEALED_OCTETS = 2048
+"Room for an encrypted payload with what authenticates it."
 
 
 @dataclass(slots=True)
@@ -79,6 +85,8 @@ class Stream:
     "Sent more than `LATE` after they were due."
     failed: int = 0
     "Counted as sent, but refused by the kernel."
+    seal: Callable[[bytes, bytes], bytes] | None = field(default=None, repr=False)
+    "Header and payload -> what is sent behind the header (see `rtp.srtp.Sender.seal`); None: the payload."
     lane: Lane | None = None
     place: int = 0
 
@@ -111,6 +119,9 @@ class Phase:
         self._name_length = 16 if family == 2 else mmsg.ADDRESS_OCTETS
         self._lanes: list[Lane] = []
         self._busy: dict[Lane, None] = {}
+        self._sealed: dict[Stream, Callable[[bytes, bytes], bytes]] = {}
+        "The streams that are encrypted, each with its seal."
+        self._sealed_payloads = bytearray()
         self.streams = 0
         self.sent_at = 0.0
         "When its packets were sent last, in monotonic seconds; the owner's note."
@@ -146,7 +157,14 @@ class Phase:
         header["timestamp"] = stream.timestamp
         header["ssrc"] = stream.ssrc
         self.redirect(stream)
+        self.seal(stream)
         self._begin(stream)
+
+    def seal(self, stream: Stream) -> None:
+        """Encrypt by `stream.seal` from the next packet on, or no longer."""
+        self._sealed.pop(stream, None)
+        if stream.seal is not None and stream.lane is not None:
+            self._sealed[stream] = stream.seal
 
     def redirect(self, stream: Stream) -> None:
         """Send to `stream.address` from the next packet on."""
@@ -185,6 +203,7 @@ class Phase:
         # Counts down below zero from here on, and is never seen to end.
         self.left[row, len(lane.streams)] = 0
         stream.lane = None
+        self._sealed.pop(stream, None)
         self.streams -= 1
         if not lane.streams:
             del self._busy[lane]
@@ -192,13 +211,10 @@ class Phase:
     def send(self, *, late: bool) -> None:
         """Send what is due, and move all streams on to their next packet."""
         width = self.left.shape[1]
-        first = self._messages.ctypes.data
-        for lane in self._busy:
-            messages = first + lane.row * width * mmsg.MESSAGE.itemsize
-            count = len(lane.streams)
-            sent = mmsg.send(lane.descriptor, messages, count)
-            if sent != count:
-                _send_the_rest(lane, messages, sent)
+        if self._sealed:
+            self._send_sealed()
+        else:
+            self._send_all()
         used = slice(len(self._lanes))
         self.sequence[used] += 1
         self.timestamp[used] += self._tick[used]
@@ -212,6 +228,40 @@ class Phase:
         self._header["timestamp"][used] = self.timestamp[used]
         if not left.all():
             self._go_on(np.flatnonzero(left.ravel() == 0).tolist(), width)
+
+    def _send_all(self) -> None:
+        width = self.left.shape[1]
+        first = self._messages.ctypes.data
+        for lane in self._busy:
+            messages = first + lane.row * width * mmsg.MESSAGE.itemsize
+            count = len(lane.streams)
+            sent = mmsg.send(lane.descriptor, messages, count)
+            if sent != count:
+                _send_the_rest(lane, messages, sent)
+
+    def _send_sealed(self) -> None:
+        """Send all, the encrypted streams' payloads exchanged meanwhile."""
+        count = len(self._sealed)
+        if len(self._sealed_payloads) < count * _SEALED_OCTETS:
+            self._sealed_payloads = bytearray(2 * count * _SEALED_OCTETS)
+        rows = np.array([stream.lane.row for stream in self._sealed if stream.lane is not None])
+        at = rows, np.array([stream.place for stream in self._sealed])
+        payloads, lengths = self._payload[at], self._length[at]
+        headers = self._header[at].tobytes()
+        room = memoryview(self._sealed_payloads)
+        sealed_lengths = []
+        plain = zip(self._sealed.values(), payloads.tolist(), lengths.tolist(), strict=True)
+        for number, (seal, payload, length) in enumerate(plain):
+            header = headers[number * HEADER_OCTETS : (number + 1) * HEADER_OCTETS]
+            sealed = seal(header, ctypes.string_at(payload, length))
+            start = number * _SEALED_OCTETS
+            room[start : start + len(sealed)] = sealed
+            sealed_lengths.append(len(sealed))
+        memory = np.frombuffer(room, np.uint8).ctypes.data
+        self._payload[at] = memory + np.arange(count, dtype=np.uint64) * _SEALED_OCTETS
+        self._length[at] = sealed_lengths
+        self._send_all()
+        self._payload[at], self._length[at] = payloads, lengths
 
     def _go_on(self, ended: list[int], width: int) -> None:
         """Begin the next run of the streams whose run has ended, or end them."""

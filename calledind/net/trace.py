@@ -1,4 +1,4 @@
-"""The last SIP messages of the last calls, in memory, for who wants to look."""
+"""The last SIP messages of the last calls, in memory, for who wants to look; without the keys of SRTP in them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from calledind.model import Address
 
 CALL_ID = re.compile(rb"\n(?:call-id|i)[ \t]*:[ \t]*([0-9a-f]{32})-", re.IGNORECASE)
+SRTP_KEY = re.compile(rb"(\na=crypto:.{0,80}?inline:)[^|;\s]+")
+"In a session description (RFC 4568)."
 MOST_CALLS = 200
 MOST_MESSAGES = 100
 "Of one call."
@@ -47,6 +49,8 @@ class SipTrace:
             if len(self._calls) > MOST_CALLS:
                 self._calls.popitem(last=False)
         if len(messages) < MOST_MESSAGES:
+            if b"a=crypto" in data:
+                data = SRTP_KEY.sub(rb"\1...", data)
             messages.append(TracedMessage(self._now(), direction, other, data))
 
     def show(self, call_id: str) -> list[dict[str, object]] | None:

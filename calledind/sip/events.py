@@ -13,7 +13,7 @@ class Progress:
     status: int
     "100 to 199."
     phrase: str
-    sdp: bytes = b""
+    sdp: bytes = field(default=b"", repr=False)
     "Early media, where some is described."
 
 
@@ -21,10 +21,10 @@ class Progress:
 class Answered:
     """The first 2xx. It isn't acknowledged yet: the owner calls `acknowledge` (or `end`)."""
 
-    sdp: bytes
+    sdp: bytes = field(repr=False)
     dialog: str = field(repr=False)
     "JSON, what `UserAgent.recover_dialog` needs to send a BYE after a restart."
-    offer: bytes = b""
+    offer: bytes = field(default=b"", repr=False)
     "The callee's own, of an early UPDATE, which `Invitation.renegotiate` has answered; it goes before `sdp`."
 
 
@@ -32,7 +32,7 @@ class Answered:
 class LateAnswer:
     """The answer to the offer we made in the 200 to a re-INVITE that had none; it came with the ACK."""
 
-    sdp: bytes
+    sdp: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

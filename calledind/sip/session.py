@@ -55,8 +55,8 @@ class Invitation:
     from_uri: str
     to_uri: str
     display_name: str = ""
-    offer: bytes = b""
-    "SDP."
+    offer: bytes = field(default=b"", repr=False)
+    "SDP, with the keys of SRTP where that is wanted."
     credentials: Credentials | None = None
     headers: tuple[tuple[str, str], ...] = ()
     "Extra ones, such as P-Asserted-Identity."

@@ -519,9 +519,9 @@ class RenegotiationTests(SynchronousTestCase):
         """Where our codec isn't offered any more another one is taken, and the audio goes on in it."""
         call = streaming(self.world)
         self.assertIsNotNone(self.offer("sendrecv", ("PCMA", "PCMU")))
-        self.assertEqual(call.media.redirects[-1][2:], (True,))
+        self.assertEqual(call.media.redirects[-1][2:4], (True, None))
         self.assertIsNotNone(self.offer("sendrecv", ("PCMA",)))
-        self.assertEqual([each.codec for each in call.media.redirects[-1][3:]], ["PCMA"])
+        self.assertEqual([each.codec for each in call.media.redirects[-1][3:4]], ["PCMA"])
         self.assertIsNone(self.offer("sendrecv", ("opus",)))
 
     def test_new_codec_in_the_ack(self) -> None:
@@ -533,7 +533,7 @@ class RenegotiationTests(SynchronousTestCase):
         assert offer is not None
         self.assertIn(b"RTP/AVP 0 8 101", offer)
         call.hear(LateAnswer(sdp_answer("sendrecv", ("PCMA",))))
-        self.assertEqual([each.codec for each in call.media.redirects[-1][3:]], ["PCMA"])
+        self.assertEqual([each.codec for each in call.media.redirects[-1][3:4]], ["PCMA"])
 
     def test_hold_and_resume(self) -> None:
         """A hold pauses the audio, its end lets it go on."""

@@ -76,8 +76,9 @@ class Baresip:
         host: str = "127.0.0.1",
         answers: str = "auto",
         more: str = "",
+        account: str = "",
     ) -> None:
-        """`more`: further lines of its settings."""
+        """`more`: further lines of its settings; `account`: further parameters of its account."""
         program = need("baresip")
         modules = next((path for path in MODULES if Path(path, "sndfile.so").exists()), None)
         if modules is None:
@@ -97,7 +98,7 @@ class Baresip:
         )
         audio = codec if "/" in codec else f"{codec}/8000/1"
         (folder / "accounts").write_text(
-            f"<sip:+1{number}@{address}>;regint=0;answermode={answers};audio_codecs={audio}\n"
+            f"<sip:+1{number}@{address}>;regint=0;answermode={answers};audio_codecs={audio}{account}\n"
         )
         (folder / "contacts").touch()
         with self.log.open("wb") as log:
