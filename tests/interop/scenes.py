@@ -89,7 +89,7 @@ def asks(request: str, number: int, status: int, *checks: str, more: str = "", b
     """The callee's request inside the dialog, and what it must be answered with; an INVITE's ACK as well."""
     inner = actions(*checks) if checks else ""
     steps = sc.request(request, cseq=f"{number} {request}", more=more, body=body)
-    steps += sc.expect(100, optional=True)
+    steps += sc.expect(100, optional=True) if request == "INVITE" else ""
     steps += f'<recv response="{status}">{inner}</recv>\n'
     if request == "INVITE":
         steps += sc.request("ACK", cseq=f"{number} ACK", extra="")
