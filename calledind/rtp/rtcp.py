@@ -249,7 +249,7 @@ def _pack_one(report: Report) -> bytes:
             if report.words:
                 content += bytes([len(report.words)]) + report.words
             return _with_header(GOODBYE, len(report.sources), content + bytes(-len(content) % 4))
-        case Unknown():
+        case _:
             return _with_header(report.kind, 0, report.content)
 
 

@@ -92,6 +92,16 @@ class RTCPTests(SynchronousTestCase):
         block = rtcp.ReportBlock(1, 0, 0, 0, 0, last_sender_report=1000, delay=20)
         self.assertEqual(rtcp.round_trip(block, 1010 << 16), 0.0)
 
+    def test_what_cannot_be_packed(self) -> None:
+        """More reports than five bits can count, and parts of words, are mistakes of ours."""
+        block = rtcp.ReportBlock(1, 0, 0, 0, 0, 0, 0)
+        for report in (rtcp.ReceiverReport(1, (block,) * 32), rtcp.Unknown(204, b"odd")):
+            self.assertRaises(ValueError, rtcp.pack, [report])
+
+    def test_receiver_report_without_a_source(self) -> None:
+        """A receiver report names at least who makes it."""
+        self.assertRaises(RTPError, rtcp.parse, b"\x80\xc9\0\0")
+
     def test_ntp_time(self) -> None:
         """1970 is 2,208,988,800 s after NTP's beginning, and half a second is the highest bit of the fraction."""
         self.assertEqual(rtcp.ntp_time(0.5), 2_208_988_800 << 32 | 0x80000000)
