@@ -20,9 +20,10 @@ from calledind.net.dns import Dns, is_ip
 from calledind.net.next_hop import REST, Chooser, Group, Place, Server, find
 from calledind.net.public import PublicAddresses
 from calledind.net.resolve import ResolveError, Resolver
+from calledind.net.route import Route, is_beyond_nat, next_hop, place_of, tls_options
 from calledind.net.sockets import Sockets
 from calledind.net.stream import CONNECT_TIMEOUT, Streams
-from calledind.net.tls import TlsError, client_options
+from calledind.net.tls import TlsError
 from calledind.settings import STUN_SERVER, Sip, Trunk, parse_address
 from calledind.sip.header import Via
 from calledind.sip.target import Target, transport_of
@@ -33,21 +34,6 @@ LOOK_AGAIN = 60.0
 "Seconds between two look-ups of the trunks' names, so that what they send is known to be theirs."
 KEEP_ALIVE = 25.0
 "Seconds between two empty datagrams to a trunk beyond a NAT, which forgets us otherwise (RFC 5626 §3.5.1)."
-
-
-@dataclass(slots=True)
-class _Route:
-    """What is known of the way to one trunk."""
-
-    trunk: Trunk
-    chooser: Chooser
-    groups: Sequence[Group] = ()
-    "As last found."
-    last: Address | None = None
-    "Where a request went last."
-
-    def places(self) -> list[Place]:
-        return [place for group in self.groups for server in group for place in server.places]
 
 
 @dataclass(slots=True)
@@ -80,7 +66,7 @@ class Signalling:
         self._settings = settings
         self._resolver = resolver
         self._dns = Dns(reactor, resolver, servers=[parse_address(text) for text in settings.dns_servers])
-        self._routes: dict[str, _Route] = {}
+        self._routes: dict[str, Route] = {}
         self._trusted: frozenset[str] = frozenset()
         "All of the trunks' addresses: asked for every datagram, so it is kept up to date and not looked for."
         self._public = PublicAddresses(reactor)
@@ -118,7 +104,7 @@ class Signalling:
             self._sockets.open(text, "sip.bind")
         for trunk in trunks:
             if trunk.transport == "tls":
-                _tls_options(trunk)
+                tls_options(trunk)
         self.use_trunks(trunks, strict=True)
 
     def use_trunks(self, trunks: Sequence[Trunk], *, strict: bool = False) -> None:
@@ -134,8 +120,8 @@ class Signalling:
         before, self._routes = self._routes, {}
         for trunk in trunks:
             route = before.get(trunk.name)
-            if route is None or _next_hop(route.trunk) != _next_hop(trunk):
-                route = _Route(trunk, Chooser(self._reactor.seconds))
+            if route is None or next_hop(route.trunk) != next_hop(trunk):
+                route = Route(trunk, Chooser(self._reactor.seconds))
             route.trunk = trunk
             self._routes[trunk.name] = route
         self._public.keep(set(self._routes))
@@ -160,19 +146,19 @@ class Signalling:
     def has_more(self, trunk: Trunk, tried: Collection[Address]) -> bool:
         """Whether a trunk has a target that was not tried yet, and is well."""
         route = self._routes.get(trunk.name)
-        return route is not None and route.chooser.is_well(route.groups, [_place(target) for target in tried])
+        return route is not None and route.chooser.is_well(route.groups, [place_of(target) for target in tried])
 
     def failed(self, target: Address, retry_after: int | None = None) -> None:
         """Leave a target alone for a while (RFC 3263 §4.3), or for the seconds that it asked for."""
         route = self._route(target)
         if route is not None:
-            route.chooser.failed(_place(target), retry_after)
+            route.chooser.failed(place_of(target), retry_after)
 
     def works(self, target: Address) -> None:
         """A target has answered."""
         route = self._route(target)
         if route is not None:
-            route.chooser.works(_place(target))
+            route.chooser.works(place_of(target))
 
     def probe(self, trunk: Trunk, report: Callable[[int | None], None]) -> None:
         """Ask with an OPTIONS whether a trunk is there; `report` hears the status, or None."""
@@ -197,7 +183,7 @@ class Signalling:
         if route is None:
             raise OSError(f"there is no trunk {trunk.name} any more")
         groups = await self._find(route)
-        without = [_place(target) for target in tried]
+        without = [place_of(target) for target in tried]
         words = f"{trunk.name} has no other address"
         while True:
             chosen = route.chooser.choose(groups, without, trunk.calls_per_second_per_address)
@@ -219,10 +205,10 @@ class Signalling:
             else:
                 return target
 
-    async def _find(self, route: _Route) -> Sequence[Group]:
+    async def _find(self, route: Route) -> Sequence[Group]:
         """Return a trunk's places of the families that we have sockets for, and note that they are its. Raises
         OSError."""
-        host, port = _next_hop(route.trunk)
+        host, port = next_hop(route.trunk)
         try:
             found = await find(self._dns, host, port, route.trunk.transport)
         except OSError:
@@ -244,7 +230,7 @@ class Signalling:
             raise OSError(f"{host} has no address of a family that sip.bind has a socket for")
         return groups
 
-    def _reaches(self, place: Place, route: _Route) -> bool:
+    def _reaches(self, place: Place, route: Route) -> bool:
         return self._sockets.to(place.host, route.trunk.bind) is not None
 
     def _look_up(self) -> None:
@@ -252,7 +238,7 @@ class Signalling:
             Deferred.fromCoroutine(self._refresh(route)).addErrback(self._not_found, route.trunk)
         self._timers.look_up = self._reactor.callLater(LOOK_AGAIN, self._look_up)
 
-    async def _refresh(self, route: _Route) -> None:
+    async def _refresh(self, route: Route) -> None:
         await self._find(route)
         trunk = route.trunk
         server = STUN_SERVER.fullmatch(trunk.advertise)
@@ -261,7 +247,7 @@ class Signalling:
         elif trunk.advertise == "received" and self._public.of(trunk.name) is None:
             self.probe(trunk, lambda status: None)
 
-    async def _ask_stun(self, route: _Route, host: str, port: int) -> None:
+    async def _ask_stun(self, route: Route, host: str, port: int) -> None:
         try:
             addresses = [host] if is_ip(host) else await self._resolver.resolve(host)
         except ResolveError as error:
@@ -277,7 +263,7 @@ class Signalling:
 
     def _keep_alive(self) -> None:
         for route in self._routes.values():
-            if route.last is not None and transport_of(route.last) == "udp" and _beyond_nat(route.trunk):
+            if route.last is not None and transport_of(route.last) == "udp" and is_beyond_nat(route.trunk):
                 sock = self._sockets.to(route.last[0], route.trunk.bind)
                 if sock is not None:
                     _try_to_send(sock, route.last)
@@ -286,7 +272,7 @@ class Signalling:
     # who is one of a trunk's
 
     def _trust(self) -> None:
-        hosts = [_next_hop(route.trunk)[0] for route in self._routes.values()]
+        hosts = [next_hop(route.trunk)[0] for route in self._routes.values()]
         places = [place.host for route in self._routes.values() for place in route.places()]
         self._trusted = frozenset(str(ipaddress.ip_address(host)) for host in hosts + places if is_ip(host))
 
@@ -295,7 +281,7 @@ class Signalling:
 
     # messages out and in
 
-    def _route(self, target: Address) -> _Route | None:
+    def _route(self, target: Address) -> Route | None:
         return self._routes.get(target.trunk) if isinstance(target, Target) else None
 
     def _bind(self, target: Address) -> str:
@@ -327,7 +313,7 @@ class Signalling:
             try:
                 if route is None:
                     raise TlsError(f"there is no trunk {target.trunk} any more")
-                endpoint = wrapClientTLS(_tls_options(route.trunk), endpoint)
+                endpoint = wrapClientTLS(tls_options(route.trunk), endpoint)
             except TlsError as error:
                 return fail(error)
         connecting: Deferred[Any] = endpoint.connect(factory)
@@ -367,7 +353,7 @@ class Signalling:
             own = self._streams.local_address(target)
             port = port if own is None else own[1]
         trunk = None if route is None else route.trunk
-        public = None if trunk is None or not _beyond_nat(trunk) else self._public.of(trunk.name)
+        public = None if trunk is None or not is_beyond_nat(trunk) else self._public.of(trunk.name)
         if public is not None:
             host, port = public[0], public[1] if transport == "udp" else port
         elif trunk is not None and trunk.advertise and is_ip(trunk.advertise):
@@ -383,31 +369,6 @@ class Signalling:
             self._public.seen_as(route.trunk.name, via, with_port=transport_of(target) == "udp")
             if self._public.of(route.trunk.name) != before:
                 self.moved()
-
-
-def _place(target: Address) -> Place:
-    return Place(target[0], target[1], transport_of(target))
-
-
-def _next_hop(trunk: Trunk) -> tuple[str, int]:
-    """Return host or domain, and port (0: DNS says it), that a trunk's messages go to."""
-    if not trunk.outbound_proxy:
-        return trunk.host.strip("[]"), trunk.port
-    host, colon, port = trunk.outbound_proxy.rpartition(":")
-    if colon and port.isdigit() and (":" not in host or host.startswith("[")):
-        return host.strip("[]"), int(port)
-    return trunk.outbound_proxy.strip("[]"), 0
-
-
-def _tls_options(trunk: Trunk) -> Any:
-    """Raises TlsError. The files are read each time, so that new ones need no restart."""
-    # What the certificate is for is the name that we were told, not one that DNS led to (RFC 5922 §4).
-    name = trunk.tls_name or _next_hop(trunk)[0]
-    return client_options(name, ca=trunk.tls_ca, certificate=trunk.tls_certificate, private_key=trunk.tls_private_key)
-
-
-def _beyond_nat(trunk: Trunk) -> bool:
-    return bool(trunk.advertise) and not is_ip(trunk.advertise)
 
 
 def _try_to_send(sock: SipDatagram, target: Address) -> None:
