@@ -16,6 +16,7 @@ from calledind.sip.dialog import Dialog
 from calledind.sip.message import Request, response_to
 from calledind.sip.reliable import ReliableProvisionals
 from calledind.sip.server import InviteServerTransaction
+from calledind.sip.server import State as TransactionState
 from calledind.sip.timers import Intervals, Timers, TimerSet
 from calledind.sip.transactions import Send, Trace, TransactionLayer, new_tag
 from calledind.sip.usage import ALLOW, Endpoint, InviteUsage, Renegotiate, State, contact
@@ -146,7 +147,9 @@ class IncomingCall:
         return True
 
     def _is_final(self, tag: str, status: int) -> bool:
-        return self._refused or tag in self._legs or (bool(self._legs) and not 200 <= status < 300)
+        if self._refused or tag in self._legs or self._transaction.state is TransactionState.TERMINATED:
+            return True
+        return bool(self._legs) and not 200 <= status < 300
 
     def _described(self, headers: Sequence[tuple[str, str]], sdp: bytes) -> list[tuple[str, str]]:
         described = [*headers, ("Server", self._endpoint.product)]
