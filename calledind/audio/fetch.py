@@ -28,7 +28,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IAgent
 
 from calledind.net.agent import RequestError, drop, explain
-from calledind.net.turns import Turns
+from calledind.net.shares import Shares
 from calledind.net.url import Url, UrlError
 from calledind.settings import Audio
 
@@ -70,14 +70,14 @@ class NotModified(Validity):
 
 
 class Fetcher:
-    """Fetches, `settings.max_fetches` at once and `settings.max_fetches_per_host` of one host."""
+    """Fetches, `settings.max_fetches` at once and `settings.max_fetches_per_host` of one host, see `Shares`."""
 
     def __init__(self, reactor: Any, agent: IAgent, settings: Audio, *, user_agent: str = "calledin") -> None:
         self._reactor = reactor
         self._http = HTTPClient(agent)
         self._settings = settings
         self._user_agent = user_agent
-        self._turns: Turns[Deferred[None]] = Turns(
+        self._turns: Shares[Deferred[None]] = Shares(
             lambda _, turn: turn.callback(None),
             in_all=settings.max_fetches,
             per_host=settings.max_fetches_per_host,

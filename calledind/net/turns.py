@@ -62,10 +62,12 @@ class Turns(Generic[Item]):
                 self._ready.remove(host)
         return True
 
-    def clear(self) -> None:
-        """Take back all items that wait."""
+    def clear(self) -> list[Item]:
+        """Take back all items that wait, and return them."""
+        items = [item for waiting in self._waiting.values() for item in waiting]
         self._waiting.clear()
         self._ready.clear()
+        return items
 
     def _go(self) -> None:
         if self._going:
