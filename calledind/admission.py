@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -124,7 +125,9 @@ class Admission:
         accepted: Callable[[Call], None],
         obstacle: Callable[[], Unavailable | None],
         now: Callable[[], float],
+        most_waiting: int = 256,
     ) -> None:
+        """`most_waiting`: requests of one key that may wait for their MP3s at the same time."""
         self._store = store
         self._keyring = keyring
         self._library = library
@@ -133,6 +136,9 @@ class Admission:
         self._accepted = accepted
         self._obstacle = obstacle
         self._now = now
+        self._most_waiting = most_waiting
+        self._waiting: Counter[str] = Counter()
+        "Key id -> its requests that wait for their MP3s."
 
     def use_regions(self, regions: Regions) -> None:
         """Decide by these from now on."""
@@ -180,7 +186,7 @@ class Admission:
         if code is not ReturnCode.ACCEPTED:
             return _refusal(code)
         try:
-            prepared = await self._library.prepare(request.mp3, cache=request.cache)
+            prepared = await self._prepare(request, key)
         except AudioError as error:
             return Verdict(error.code, error.words)
         call = self._call(request if listed else replace(request, caller_id=DEFAULT_CALLER), key, prepared)
@@ -194,6 +200,18 @@ class Admission:
             return _refusal(code)
         self._accepted(call)
         return Verdict(code, WORDS[code], call.id)
+
+    async def _prepare(self, request: PlaybackRequest, key: Key) -> Prepared:
+        """Have the MP3 fetched. A customer whose servers are slow must not take the place of all the others."""
+        if self._waiting[key.id] >= self._most_waiting:
+            raise Unavailable("too many requests of this api_key wait for their MP3s", 1)
+        self._waiting[key.id] += 1
+        try:
+            return await self._library.prepare(request.mp3, cache=request.cache)
+        finally:
+            self._waiting[key.id] -= 1
+            if not self._waiting[key.id]:
+                del self._waiting[key.id]
 
     def _is_listed(self, caller_id: str, key: Key) -> bool:
         """Whether a key may use a caller id; one without a list may use any, and each may leave it to the trunk."""

@@ -187,6 +187,26 @@ class UnavailableTests(AdmissionCase):
             self.assertGreater(error.retry_after, 0)
             self.assertEqual((self.accepted, self.library.pins), ([], 0), step)
 
+    def test_slow_servers_of_one_customer(self) -> None:
+        """So many requests of one key may wait for their MP3s; another key's are taken, and its own after that."""
+        slow: list[Deferred[Prepared]] = []
+
+        def hang(url: str, *, cache: bool) -> Deferred[Prepared]:
+            slow.append(Deferred())
+            return slow[-1]
+
+        self.patch(self.library, "prepare", hang)
+        waiting = [self.admission.admit(GOOD) for _ in range(256)]
+        self.assertEqual(self.unavailable().retry_after, 1)
+        other = self.store.key = replace(self.store.key, id="key_2")
+        waiting.append(self.admission.admit(GOOD))
+        self.assertEqual(len(slow), 257)
+        for each in slow:
+            each.errback(AudioError(ReturnCode.MP3_UNUSABLE, "it was not here"))
+        self.assertEqual({self.successResultOf(each).code for each in waiting}, {ReturnCode.MP3_UNUSABLE})
+        self.store.key = replace(other, id="key_1")
+        self.assertNoResult(self.admission.admit(GOOD))
+
     def test_library_away(self) -> None:
         """So is a library that can't keep audio."""
         self.library.error = LibraryUnavailable("disk full")
@@ -203,6 +223,12 @@ class AreaTests(SynchronousTestCase):
         """A country code that is not in the list, or that is no country's, is code 8."""
         for country_code in ("44", "01", "999", "1" * 300):
             self.assertEqual(self.codes(Regions(), country_code, "2125550100"), {8})
+
+    def test_odd_country_codes(self) -> None:
+        """A code is a text: zeros in front make another one, and so does any length."""
+        area = Area(Regions())
+        for code in ("01", "001", "0", "11", "1" * 3000):
+            self.assertIs(area.refusal(code, "2125550100"), ReturnCode.COUNTRY_NOT_SUPPORTED)
 
     def test_north_america(self) -> None:
         """The United States and Canada are called, with area codes old and new, and numbers for show as well."""
