@@ -6,10 +6,11 @@ A try ends in one of three verdicts, which the store is told before anything els
     410, or the 10th try    exhausted
     anything else           postponed: the next try is due after the next delay of `DELAYS`
 
-What is due when is one heap with one timer, whatever the number of callbacks. What is due takes turns by host, so
-that a server which lets every request hang delays its own callbacks alone. A verdict that the store can't take now
-is kept and offered again until it can; if the daemon ends meanwhile, the next one makes that try once more, with
-the same webhook-id. So a callback is made at least once, and by its id the customer knows a second one.
+What is due when is one heap with one timer, whatever the number of callbacks. What is due takes turns by host and
+domain, so that a server which lets every request hang delays its own callbacks alone. A verdict that the store
+can't take now is kept and offered again until it can; if the daemon ends meanwhile, the next one makes that try
+once more, with the same webhook-id. So a callback is made at least once, and by its id the customer knows a second
+one.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from twisted.web.iweb import IAgent
 from calledind.keyring import Keyring
 from calledind.model import PendingCallback
 from calledind.net.agent import RequestError
-from calledind.net.turns import Turns
+from calledind.net.shares import Shares
 from calledind.net.url import Url, UrlError
 from calledind.settings import Callbacks
 from calledind.store.interface import Store, StoreUnavailable
@@ -84,7 +85,11 @@ def signature(key: bytes, webhook_id: str, timestamp: int, target: str) -> str:
 
 
 class CallbackSender:
-    """Delivers callbacks, `settings.max_in_flight` at once and `settings.max_in_flight_per_host` of one host."""
+    """Delivers callbacks, `settings.max_in_flight` at once and `settings.max_in_flight_per_host` of one host.
+
+    `now` says when a try is due, and must not jump; `wall` dates the signatures, and is the clock that customers'
+    servers compare theirs with. Without it `now` does both.
+    """
 
     log = Logger()
 
@@ -97,6 +102,7 @@ class CallbackSender:
         settings: Callbacks,
         now: Callable[[], float],
         *,
+        wall: Callable[[], float] | None = None,
         user_agent: str = "calledin",
         spread: Callable[[], float] = lambda: random.uniform(-SPREAD, SPREAD),  # noqa: S311 - no secret
     ) -> None:
@@ -106,6 +112,7 @@ class CallbackSender:
         self._keyring = keyring
         self._settings = settings
         self._now = now
+        self._wall = wall or now
         self._user_agent = user_agent
         self._spread = spread
         self._stopped = True
@@ -114,7 +121,7 @@ class CallbackSender:
         self._due: list[tuple[float, str]] = []
         "Heap of (when, call id) of the callbacks whose next try is not due yet."
         self._timer: Any = None
-        self._turns: Turns[str] = Turns(
+        self._turns: Shares[str] = Shares(
             self._begin, in_all=settings.max_in_flight, per_host=settings.max_in_flight_per_host
         )
         self._running: dict[str, Deferred[None]] = {}
@@ -279,7 +286,7 @@ class CallbackSender:
         return status, f"its server answers with status {status}"
 
     def _headers(self, pending: PendingCallback, url: Url) -> Headers:
-        call, timestamp = pending.call, int(self._now())
+        call, timestamp = pending.call, int(self._wall())
         key = self._keyring.webhook_key(call.key_id)
         headers = Headers()
         headers.addRawHeader("User-Agent", self._user_agent)

@@ -11,6 +11,7 @@ import gc
 import os
 import secrets
 import signal
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -201,7 +202,9 @@ class Daemon(Service):
             self._now,
             codecs={codec for trunk in settings.trunks for codec in trunk.codecs},
         )
-        self._callbacks = CallbackSender(reactor, telling, self._store, self._keyring, settings.callbacks, self._now)
+        self._callbacks = CallbackSender(
+            reactor, telling, self._store, self._keyring, settings.callbacks, self._now, wall=time.time
+        )
         self._media = Media(reactor, settings.rtp)
         self._trace = SipTrace(self._now)
         self._media_log = MediaLog()
@@ -251,6 +254,7 @@ class Daemon(Service):
             accepted=self._dialer.add,
             obstacle=self._obstacle,
             now=self._now,
+            most_waiting=max(1, settings.http.max_requests_in_flight // 2),
         )
 
     def _sign(self, call: Call, number: str) -> Sequence[tuple[str, str]]:
@@ -261,7 +265,8 @@ class Daemon(Service):
             caller=number,
             callee=call.country_code + call.phone_number,
             key_id=call.key_id,
-            now=self._now(),
+            # The carrier compares it with the time of its own clock, a minute more or less (RFC 8224 §4).
+            now=time.time(),
         )
 
     def _route(self) -> None:

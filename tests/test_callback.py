@@ -216,6 +216,27 @@ class Requests(CallbackTestCase):
         self.assertEqual(headers.getRawHeaders("webhook-timestamp"), [str(int(START))])
         self.assertEqual(headers.getRawHeaders("webhook-signature"), ["v1," + base64.b64encode(expected).decode()])
 
+    def test_timestamp(self) -> None:
+        """Each try is dated by the wall clock, which customers' servers compare with theirs, however it jumps."""
+        wall = [START - 3600.0]
+        sender = CallbackSender(
+            self.clock,
+            cast(Any, self.agent),
+            cast(Store, self.store),
+            KEYRING,
+            Callbacks(),
+            lambda: START + self.clock.seconds(),
+            wall=lambda: wall[0],
+            spread=lambda: 0.0,
+        )
+        self.successResultOf(sender.start())
+        self.agent.answers["customer.test"] = 500
+        sender.add(pending())
+        wall[0] = START + 7200.5
+        self.run_until(5.0)
+        timestamps = [headers.getRawHeaders("webhook-timestamp") for _, headers in self.agent.asked]
+        self.assertEqual(timestamps, [[str(int(START - 3600))], [str(int(START + 7200))]])
+
     def test_credentials(self) -> None:
         """User and password of the URL go as Basic authentication, not in the URL."""
         self.start(pending(0, "http://me:pass@customer.test/"))

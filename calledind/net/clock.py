@@ -13,8 +13,9 @@ class Clock:
     """Seconds since the epoch for everything that is kept or compared.
 
     A step of the wall clock moves no flood mark, no waiting time and no deadline. A difference from it, be it the
-    drift of the machine's clock or the pause of a virtual machine that was moved, is made up for bit by bit, so
-    that what we tell others stays right: a second in 34 minutes, which is noticed by nobody.
+    drift of the machine's clock or the pause of a virtual machine that was moved, is made up for bit by bit: a
+    second in 34 minutes, which is noticed by nobody. After a step it is wrong for days, so a time that others compare
+    with their own clock (of a signature, say) is the wall clock's.
     """
 
     def __init__(
