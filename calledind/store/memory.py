@@ -340,7 +340,7 @@ class Memory:
         order.append(mark)
         # Two leave for each that comes, at most: the work is spread, and none stays for ever.
         for _ in range(2):
-            if at - order[0][0] < FLOOD_SECONDS:
+            if abs(at - order[0][0]) < FLOOD_SECONDS:
                 break
             old = order.popleft()
             if self._marks.get(old[2]) is old:

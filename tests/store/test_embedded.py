@@ -556,6 +556,15 @@ class FolderTests(ByHand):
             self.successResultOf(self.accept(index, at=NOW + index * 10))
         self.assertLessEqual(len(self.store._memory._marks), 8)
 
+    def test_marks_of_the_future_expire(self) -> None:
+        """One accepted while the clock was wrong does not keep those after it in memory until its time has come."""
+        self.successResultOf(self.store.add_credits("key_1", 100, NOW))
+        self.successResultOf(self.accept(0, at=NOW + 86400))
+        self.restart()
+        for index in range(1, 50):
+            self.successResultOf(self.accept(index, at=NOW + index * 10))
+        self.assertLessEqual(len(self.store._memory._marks), 8)
+
     def test_mark_of_the_future_does_not_block(self) -> None:
         """Calls accepted while the clock was wrong don't block their numbers for ever."""
         self.successResultOf(self.accept(1, at=NOW + 86400))
