@@ -171,9 +171,8 @@ class MediaSession:
     ) -> None:
         """Take up what a later offer or answer says, at once.
 
-        Packets go to `remote` and are expected from there. With `sends` False the audio pauses. With a `format`
-        the audio goes on in it at the same moment; without one it stays as it is. Give it only where it differs:
-        a repeated one costs a packet of fewer octets' worth of silence at most, but is not free. `security` is what
+        Packets go to `remote` and are expected from there. With `sends` False the audio pauses. With a `format`, to
+        be given only where it differs from the one in use, the audio goes on in it at the same moment. `security` is what
         holds from now on, so it is to be repeated.
         """
         item = None if format is None else format.item
