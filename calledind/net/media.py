@@ -172,8 +172,8 @@ class MediaSession:
         """Take up what a later offer or answer says, at once.
 
         Packets go to `remote` and are expected from there. With `sends` False the audio pauses. With a `format`, to
-        be given only where it differs from the one in use, the audio goes on in it at the same moment. `security` is what
-        holds from now on, so it is to be repeated.
+        be given only where it differs from the one in use, the audio goes on in it at the same moment.
+        `security` is what holds from now on, so it is to be repeated.
         """
         item = None if format is None else format.item
         self._tell("redirect", remote, remote_rtcp, sends, item, _packed(security))
