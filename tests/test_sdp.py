@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from calledind import sdp
+from calledind import sdes, sdp
+from calledind.sdes import Crypto, Security
 from calledind.sdp import Agreed, Codec, SDPError, SessionDescription
 
 OURS = sdp.offer(address="192.0.2.1", port=4000, session_id=11, version=1)
@@ -440,3 +441,115 @@ class FuzzTests(SynchronousTestCase):
         except SDPError:
             pass
         return agreed
+
+
+KEYS = sdes.generate(("AEAD_AES_128_GCM", "AES_CM_128_HMAC_SHA1_80"))
+THEIRS = {crypto.keys.suite: crypto.keys for crypto in sdes.generate(sdes.SUITES)}
+CM, GCM, LONG = "AES_CM_128_HMAC_SHA1_80", "AEAD_AES_128_GCM", "AEAD_AES_256_GCM"
+
+
+def key_line(tag: int, suite: str, more: str = "") -> str:
+    """The peer's key."""
+    return f"a=crypto:{Crypto(tag, THEIRS[suite])}{more}"
+
+
+class SecurityTests(SynchronousTestCase):
+    """Keys of SRTP in offer and answer."""
+
+    def offer(self, *, secure: bool, crypto: tuple[Crypto, ...] = KEYS) -> SessionDescription:
+        return sdp.offer(address="192.0.2.1", port=4000, session_id=1, version=1, crypto=crypto, secure=secure)
+
+    def answer(
+        self, offer: SessionDescription, *, secure: bool = False, crypto: tuple[Crypto, ...] = KEYS
+    ) -> tuple[SessionDescription, Agreed]:
+        return sdp.answer(offer, address="192.0.2.1", port=4000, session_id=1, version=1, crypto=crypto, secure=secure)
+
+    def test_our_offers(self) -> None:
+        """RTP/SAVP where it has to be SRTP, else RTP/AVP; both with a key for each suite."""
+        for secure, protocol in ((True, "RTP/SAVP"), (False, "RTP/AVP")):
+            (media,) = SessionDescription.parse(bytes(self.offer(secure=secure))).media
+            self.assertEqual(media.protocol, protocol)
+            lines = [value for name, value in media.attributes if name == "crypto"]
+            self.assertEqual(lines, [str(crypto) for crypto in KEYS])
+        self.assertNotIn("crypto", str(self.offer(secure=False, crypto=())))
+
+    def test_answers_with_a_key(self) -> None:
+        """The tag says which of our keys goes with theirs, whichever way the protocol is written."""
+        for protocol in ("RTP/AVP", "RTP/SAVP", "RTP/AVPF", "RTP/SAVPF"):
+            for secure in (True, False):
+                for tag, suite in ((1, GCM), (2, CM)):
+                    answer = described(f"m=audio 6000 {protocol} 0", key_line(tag, suite, "|2^31"))
+                    agreed = sdp.agree(self.offer(secure=secure), answer)
+                    self.assertEqual(agreed.security, Security(KEYS[tag - 1].keys, THEIRS[suite]))
+
+    def test_answers_without_a_key(self) -> None:
+        """They mean RTP where SRTP was only offered, and only if they don't say RTP/SAVP."""
+        plain, secured = described("m=audio 6000 RTP/AVP 0"), described("m=audio 6000 RTP/SAVP 0")
+        self.assertIsNone(sdp.agree(self.offer(secure=False), plain).security)
+        for secure, answer in ((True, plain), (True, secured), (False, secured)):
+            error = self.assertRaises(SDPError, sdp.agree, self.offer(secure=secure), answer)
+            self.assertIn("without a key", str(error))
+
+    def test_answers_that_mean_nothing(self) -> None:
+        """A key for what wasn't offered, or that must be refused, makes no call; nor does a key make one less plain."""
+        for line in (
+            key_line(3, GCM),
+            key_line(1, CM),
+            key_line(1, GCM, " UNENCRYPTED_SRTP"),
+            "a=crypto:1 AEAD_AES_128_GCM inline:AAAA",
+            "a=crypto",
+        ):
+            for secure in (True, False):
+                answer = described("m=audio 6000 RTP/AVP 0", line)
+                self.assertRaises(SDPError, sdp.agree, self.offer(secure=secure), answer)
+        unasked = described("m=audio 6000 RTP/AVP 0", key_line(1, GCM))
+        self.assertIsNone(sdp.agree(self.offer(secure=False, crypto=()), unasked).security)
+        self.assertRaises(SDPError, sdp.agree, OURS, described("m=audio 6000 RTP/SAVP 0", key_line(1, GCM)))
+        self.assertRaises(SDPError, sdp.agree, self.offer(secure=True), described("m=audio 6000 UDP/TLS/RTP/SAVP 0"))
+
+    def test_their_offers_with_keys(self) -> None:
+        """The first key of a suite of ours is taken, with its tag and in its protocol; what can't be read is not it."""
+        for protocol in ("RTP/AVP", "RTP/SAVP", "RTP/SAVPF"):
+            theirs = described(
+                f"m=audio 6000 {protocol} 0",
+                key_line(5, LONG),
+                key_line(6, GCM, " KDR=3"),
+                key_line(7, CM),
+                key_line(8, GCM),
+            )
+            description, agreed = self.answer(theirs, secure=True)
+            (media,) = SessionDescription.parse(bytes(description)).media
+            self.assertEqual(media.protocol, protocol)
+            self.assertEqual(
+                [value for name, value in media.attributes if name == "crypto"], [str(Crypto(7, KEYS[1].keys))]
+            )
+            self.assertEqual(agreed.security, Security(KEYS[1].keys, THEIRS[CM]))
+
+    def test_their_offers_without_a_key_of_ours(self) -> None:
+        """They are RTP where that is said and will do, else they are refused."""
+        for lines in ((), (key_line(5, LONG),)):
+            plain, secured = (described(f"m=audio 6000 {protocol} 0", *lines) for protocol in ("RTP/AVP", "RTP/SAVP"))
+            for offer, secure in ((plain, True), (secured, True), (secured, False)):
+                error = self.assertRaises(SDPError, self.answer, offer, secure=secure)
+                self.assertIn("no key", str(error))
+            self.assertRaises(SDPError, self.answer, secured, crypto=())
+            for crypto in (KEYS, ()):
+                description, agreed = self.answer(plain, crypto=crypto)
+                self.assertIsNone(agreed.security)
+                self.assertNotIn("crypto", str(description))
+
+    def test_the_media_that_can_be_taken(self) -> None:
+        """Of an m= line for each way the one that is good for us is."""
+        both = described("m=audio 6000 RTP/AVP 0", "m=audio 6002 RTP/SAVP 0", key_line(1, GCM))
+        description, agreed = self.answer(both, secure=True)
+        self.assertEqual([media.port for media in description.media], [0, 4000])
+        self.assertEqual(agreed.remote[1], 6002)
+        description, agreed = self.answer(both, crypto=())
+        self.assertEqual([media.port for media in description.media], [4000, 0])
+        self.assertIsNone(agreed.security)
+
+    def test_they_are_not_shown(self) -> None:
+        """No description's repr has a key, read or written."""
+        offer = self.offer(secure=True)
+        for each in (offer, SessionDescription.parse(bytes(offer)), self.answer(offer)):
+            self.assertNotIn(str(KEYS[0]).partition(":")[2][:10], repr(each))
