@@ -75,6 +75,10 @@ class SettingsTests(SynchronousTestCase):
             ({"trunks": [{**TRUNK, "reasons": {"200": 5}}]}, "trunks[0].reasons.200"),
             ({"trunks": [{**TRUNK, "reasons": {"404": 2}}]}, "must be 0, 1, 3, 5 or 8"),
             ({"trunks": [{**TRUNK, "codecs": []}]}, "at least one of"),
+            ({"trunks": [{**TRUNK, "srtp": "on"}]}, "trunks[0].srtp: 'on' must be one of"),
+            ({"trunks": [{**TRUNK, "srtp": "offered"}]}, 'trunks[0].srtp: needs transport = "tls"'),
+            ({"trunks": [{**TRUNK, "srtp": "required", "transport": "auto"}]}, "srtp_over_plain_sip = true"),
+            ({"trunks": [{**TRUNK, "srtp": "required", "srtp_suites": []}]}, "trunks[0].srtp_suites"),
             ({"trunks": [{**TRUNK, "failover": {"200": "next"}}]}, "trunks[0].failover.200"),
             ({"trunks": [{**TRUNK, "failover": {"486": "later"}}]}, "trunks[0].failover: 'later' must be one of"),
             ({"simulator": True, "stir": {"private_key": "a.pem"}}, "stir.private_key"),
@@ -87,6 +91,12 @@ class SettingsTests(SynchronousTestCase):
             ({"simulator": True, "sip": {"advertise": "example.com"}}, "sip.advertise"),
         ):
             self.assertIn(words, "\n".join(wrong(table)))
+
+    def test_srtp(self) -> None:
+        """Keys go over TLS, or where the operator says that they may go in the clear."""
+        for more in ({"transport": "tls"}, {"transport": "auto", "sips": True}, {"srtp_over_plain_sip": True}):
+            for srtp in ("offered", "required"):
+                structure({"trunks": [{**TRUNK, "srtp": srtp, **more}]}, environment={})
 
     def test_identity(self) -> None:
         """What would not make a proper header is refused before any call: hosts, templates, URIs, words."""

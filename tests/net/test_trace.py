@@ -41,6 +41,13 @@ class SipTraceTests(SynchronousTestCase):
         self.trace.take("received", PEER, message(1).replace(b"\r\n", b"\n"))
         self.assertEqual(len(self.trace.show(call_id(1)) or ()), 8)
 
+    def test_keys_are_left_out(self) -> None:
+        """Of the keys of SRTP in a description, which open the call to who reads them, nothing is kept."""
+        lines = "v=0\r\na=crypto:1 AEAD_AES_128_GCM inline:c2VjcmV0|2^20|1:4\r\na=crypto:2 OTHER inline:c2VjcmV0\r\n"
+        self.trace.take("sent", PEER, message(1, body=lines))
+        shown = [each["text"] for each in self.trace.show(call_id(1)) or ()]
+        self.assertEqual(shown, [message(1, body=lines.replace("c2VjcmV0", "...")).decode()])
+
     def test_attempts(self) -> None:
         """All attempts of a call are in its trace."""
         self.trace.take("sent", PEER, message(1))
