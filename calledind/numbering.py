@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 
 import phonenumbers
 
 from calledind.model import ANONYMOUS, DEFAULT_CALLER
+
+_IN_WORDS = re.compile(r"\d{7,}|\(?\d{3}\)?[ -]?\d{3}[ -]\d{4}(?!\d)")
 
 
 @lru_cache(maxsize=65536)
@@ -32,3 +35,9 @@ def e164(text: str, home: str) -> str | None:
 def same_caller(one: str, other: str, home: str) -> bool:
     """Whether two caller ids are one, however each is written."""
     return one == other or ((number := e164(one, home)) is not None and number == e164(other, home))
+
+
+def for_the_log(words: str) -> str:
+    """Return what a peer said as it may be written down: of numbers the last two digits, and no control characters."""
+    masked = _IN_WORDS.sub(lambda found: f"***{found[0][-2:]}", words)
+    return "".join(character if character.isprintable() else "?" for character in masked)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from calledind.numbering import e164, same_caller
+from calledind.numbering import e164, for_the_log, same_caller
 
 
 class NumberingTests(SynchronousTestCase):
@@ -35,3 +35,15 @@ class NumberingTests(SynchronousTestCase):
             ("2125550100", "2125550101", False),
         ):
             self.assertIs(same_caller(one, other, "1"), same, (one, other))
+
+    def test_for_the_log(self) -> None:
+        """Numbers in a peer's words are masked however they are written; statuses, addresses and ports are not."""
+        for words, written in (
+            ("503 No route to +12125550100", "503 No route to +***00"),
+            ("404 2125550123 (not in service)", "404 ***23 (not in service)"),
+            ("480 (212) 555-0100 is away", "480 ***00 is away"),
+            ("480 212 555 0100, 1-212-555-0100", "480 ***00, 1-***00"),
+            ('399 192.168.100.200:50600 "Q.850;cause=41"', '399 192.168.100.200:50600 "Q.850;cause=41"'),
+            ("a\x1b[2Jb\nc\u2028", "a?[2Jb?c?"),
+        ):
+            self.assertEqual(for_the_log(words), written)

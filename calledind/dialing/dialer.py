@@ -22,6 +22,7 @@ from calledind.dialing.failover import UNAVAILABLE, Says, is_technical, says
 from calledind.dialing.queue import FairQueue
 from calledind.dialing.trunks import Probe, Trunk, Trunks
 from calledind.model import Address, Call, Cause, EndedBy, Ending
+from calledind.numbering import for_the_log
 from calledind.settings import Calls
 from calledind.settings import Trunk as TrunkSettings
 from calledind.sip.timers import DelayedCall
@@ -335,5 +336,6 @@ def _target_failed(ending: Ending) -> bool:
 
 
 def _words(ending: Ending) -> str:
+    """Say for the log what went wrong; the peer's part may name the callee."""
     status = "" if ending.sip_status is None else f"{ending.sip_status} "
-    return f"{status}{ending.detail or ending.cause.value}"
+    return for_the_log(f"{status}{ending.detail or ending.cause.value}")

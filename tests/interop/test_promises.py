@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import re
 import socket
 import subprocess
 import sys
@@ -17,9 +18,10 @@ from queue import Empty
 from urllib.parse import quote, urlencode
 
 from tests.interop import judge
+from tests.interop import scenarios as sc
 from tests.interop.case import SPEECH, InteropCase, settings, trunk
 from tests.interop.faults import HOSTILE
-from tests.interop.harness import Answer, Daemon, Told, wait_for
+from tests.interop.harness import Answer, Daemon, Told, free_tcp_port, need, sipp, wait_for
 from tests.interop.hearing import Ear, by_ffmpeg
 from tests.interop.judge import Carrier
 
@@ -332,6 +334,51 @@ class FetchTests(PromiseCase):
         self.assertEqual({(each.status, each.body) for each in answers if each.status == 200}, {(200, "9")})
         self.assertEqual({each.status for each in answers}, {200, 503})
         self.assertEqual(self.outcome(self.web.next_callback()), ("1", ""))
+
+
+class LogTests(PromiseCase):
+    def test_nothing_private(self) -> None:
+        """Whatever goes wrong, with whatever words of peers: no number, key, secret or query of a URL is logged."""
+        need("sipp")
+        refusal = sc.refuse("503 No route to +12145550100", more='Warning: 399 sipp "214-555-0100 unknown"\n')
+        gossip = self.world.enter_context(sipp(self.folder / "sipp", refusal, calls=2))
+        self.begin(trunks=trunk(gossip.port, name="gossip", more='prefixes = ["1214"]\nfailover = { "503" = "pause" }'))
+        shy, query = free_tcp_port(), "token=ses%61me"
+        for n, url in enumerate(
+            (
+                f"http://user:ses%61me@127.0.0.1:{shy}/?{query}",
+                f"http://nowhere.invalid/?{query}",
+                f"http://10.0.0.1/?{query}#sesame",
+                f"https://127.0.0.1:{self.web.port}/?{query}",
+                f"{self.web.url}/callback?{query}",
+            )
+        ):
+            self.ask(self.daemon, phone_number=f"21255501{n}5", callback_url=url, secret="sesame")
+            mp3 = self.good(
+                phone_number="2145550135",
+                mp3=url.replace("callback", "missing"),
+                secret="sesame",
+                caller_id="12145550199",
+            )
+            self.assertEqual(self.daemon.playback(**mp3).body, "9")
+        for target in (
+            f"/api/playback/?{urlencode(self.good(phone_number='21455501351', caller_id='2145550100x'))}",
+            f"/api/playback/2145550135?api_key={self.key}",
+            f"/{self.key}?{query}",
+            f"/api/playback/?apikey={self.key}&phone=2145550135&mp3={query}",
+            f"/api/playback/?{urlencode(self.good())}&api_key={self.key}",
+        ):
+            self.daemon.get(target)
+        self.assertEqual(self.outcome(self.web.next_callback())[0], "0")
+        self.ask(self.daemon, phone_number="2145550135", secret="sesame")
+        self.assertEqual(self.outcome(self.web.next_callback()), ("0", "5"))
+        wait_for("all callbacks were tried", lambda: self.daemon.log.read_text().count(": try 1: ") >= 6)
+        self.daemon.stop()
+        log = self.daemon.log.read_text()
+        self.assertIn("503 No route to +***00", log)
+        for private in ("2145550", "214-555", "2125550", "sesame", "ses%61me", "token", self.key, self.key[3:20]):
+            self.assertNotIn(private, log)
+        self.assertIsNone(re.search(r"(?<![0-9a-f])\d{10,11}(?![0-9a-f])", log))
 
 
 class OverloadTests(PromiseCase):
