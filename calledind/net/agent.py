@@ -234,6 +234,8 @@ class _Connection:
         return self
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        # Twisted's own would write two lines into the log for each request.
+        protocolFactory.noisy = False  # type: ignore[attr-defined]
         connected: Deferred[Any] = self._endpoint.connect(_OneResponse(self, protocolFactory))
         return connected.addCallback(lambda wrapper: wrapper.wrappedProtocol)
 
