@@ -103,6 +103,7 @@ class InvitationRecovery:
                 return
             self._timers.stop(branch)
             # Once it was answered, no further INVITE had followed it either.
+            self._waiting.add(branch)
             for other in self._waiting - {branch}:
                 if not self._is_leaving(other):
                     self._done(other)

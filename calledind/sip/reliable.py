@@ -76,10 +76,10 @@ class ReliableProvisionals:
         self._repeat = None
 
     def _again(self) -> None:
-        if self._repeat is not None:
-            self._interval *= 2
-            self._timers.start("repeat", self._interval, self._again)
-            self._repeat()
+        assert self._repeat is not None
+        self._interval *= 2
+        self._timers.start("repeat", self._interval, self._again)
+        self._repeat()
 
     def _expire(self) -> None:
         self.stop()

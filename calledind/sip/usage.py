@@ -448,8 +448,8 @@ class InviteUsage:
 
     def _acked_in_transaction(self, news: Request | TransactionFailure) -> None:
         # The ACK to a 2xx ought to have a branch of its own (§13.2.2.4); that of some has the INVITE's.
-        if isinstance(news, Request):
-            self._acked(news)
+        assert isinstance(news, Request)
+        self._acked(news)
 
     def _never_acked(self) -> None:
         # The peer is gone, or thinks otherwise about what is agreed (§13.3.1.4, §14.2).

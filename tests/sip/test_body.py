@@ -35,5 +35,6 @@ class BodyTests(SynchronousTestCase):
     def test_broken_parts(self) -> None:
         """Parts without a boundary, an end or SDP are no SDP."""
         self.assertEqual(found("multipart/mixed", SDP), b"")
+        self.assertEqual(found("multipart/mixed;charset=x", SDP), b"")
         self.assertEqual(found('multipart/mixed;boundary="', SDP), b"")
         self.assertEqual(found("multipart/mixed;boundary=x", b"--x\r\nContent-Type: text/plain\r\n\r\nv=0"), b"")

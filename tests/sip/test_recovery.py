@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from calledind.sip.auth import Credentials
 from calledind.sip.events import Answered
-from calledind.sip.message import Request, parse
+from calledind.sip.message import Request, parse, response_to
 from calledind.sip.uas import Acked, ByeReceived, Cancelled, IncomingCall
 from calledind.sip.useragent import InviteSession, UserAgent
 from tests.sip.network import Datagram
@@ -177,6 +177,59 @@ class RecoveryTests(Case):
         agent.recover_dialog(kept, self.done(world))
         world.network.pass_time(5)
         self.assertIn(Acked(b"", world.calls[0].tag), world.heard)
+        world.network.rule = lambda datagram: [0.01]
+        self.quiet_now(world)
+
+    def test_answered_twice(self) -> None:
+        """Where a late 2xx comes to more than one of its INVITEs, each is left, and the end is that of the last BYE."""
+
+        def play(call: IncomingCall) -> None:
+            if call.request.get("Authorization") is None:
+                call.respond(401, headers=[("WWW-Authenticate", 'Digest realm="r", nonce="n"')])
+
+        world, session = self.begun(play, credentials=Credentials("me", "secret"))
+        world.network.pass_time(1)
+        self.restart(world).recover_invitation(session.snapshot, self.done(world))
+        world.network.rule = lambda datagram: []
+        for number in (0, 1, 0):
+            late = response_to(world.calls[number].request, 200, to_tag=f"{number}")
+            world.agent.datagram_received(bytes(late), THEM)
+        byes = [parse(sent.data) for sent in world.network.sent if sent.label == "BYE"]
+        self.assertEqual((len(byes), self.finished), (2, []))
+        for bye in byes:
+            assert isinstance(bye, Request)
+            self.assertEqual(self.finished, [])
+            world.agent.datagram_received(bytes(response_to(bye, 200)), THEM)
+        self.assertEqual(len(self.finished), 1)
+        for call in world.calls:
+            call.drop()
+        self.quiet_now(world)
+
+    def test_answered_late(self) -> None:
+        """A BYE that is still under way when nobody listens any more ends by itself."""
+        world, session = self.begun(rings)
+        world.network.pass_time(1)
+        self.restart(world).recover_invitation(session.snapshot, self.done(world))
+        world.network.rule = lambda datagram: []
+        world.network.pass_time(31)
+        world.agent.datagram_received(bytes(response_to(world.calls[0].request, 200, to_tag="x")), THEM)
+        world.network.pass_time(2)
+        self.assertEqual(self.finished, [])
+        world.calls[0].drop()
+        self.quiet_now(world)
+
+    def test_others_responses(self) -> None:
+        """What comes to the INVITE of a dialog that is being left, and isn't its 2xx, is let be."""
+        world = World(answers)
+        world.answered()
+        kept = next(event.dialog for event in world.events if isinstance(event, Answered))
+        agent = self.restart(world)
+        world.network.rule = lambda datagram: []
+        agent.recover_dialog(kept, self.done(world))
+        count = len(world.network.sent)
+        for status, tag in ((180, world.calls[0].tag), (200, "other"), (200, world.calls[0].tag)):
+            agent.datagram_received(bytes(response_to(world.calls[0].request, status, to_tag=tag)), THEM)
+        self.assertEqual(world.network.labels[count:], ["ACK"])
         world.network.rule = lambda datagram: [0.01]
         self.quiet_now(world)
 

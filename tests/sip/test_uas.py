@@ -90,6 +90,31 @@ class UasTests(Case):
         self.assertFalse(world.calls[0].is_answered)
         self.assertEqual(world.network.labels[-1], "BYE")
 
+    def test_ack_in_the_branch_of_the_invite(self) -> None:
+        """An ACK that borrows the INVITE's branch is taken, of whichever leg it is; ICMP is no news to a callee."""
+        world = World(answers)
+        world.call()
+        world.network.pass_time(1)
+        invite = world.calls[0].request
+        for tag in ("nobody's", world.calls[0].tag):
+            headers = [pair for pair in invite.headers if pair[0] in ("Via", "From", "Call-ID")]
+            headers += [("To", f"{invite.get('To')};tag={tag}"), ("CSeq", "1 ACK")]
+            world.callee.datagram_received(bytes(Request("ACK", invite.uri, headers)), US)
+        world.callee.transport_failed(US)
+        self.assertTrue(world.calls[0].is_answered)
+
+    def test_two_answers_that_wait(self) -> None:
+        """Of two 2xx that wait for the same PRACK the second is one too many."""
+        world = World(lambda call: self.assertTrue(call.respond(183, reliable=True)))
+        session = world.call()
+        world.network.pass_time(0.015)
+        self.assertTrue(world.calls[0].respond(200) and world.calls[0].respond(200))
+        world.network.pass_time(1)
+        self.assertEqual(world.network.labels.count("200 INVITE"), 2)
+        session.end()
+        world.network.pass_time(40)
+        self.assertEqual((len(world.agent), len(world.callee)), (0, 0))
+
     def test_reinvite_too_early(self) -> None:
         """There is nothing to offer in before the answer and its ACK."""
         world = World(rings)

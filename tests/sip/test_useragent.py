@@ -169,6 +169,47 @@ class FlowTests(Case):
         session.end()
         self.quiet(world)
 
+    def test_left_before_the_ack(self) -> None:
+        """Who leaves before our ACK gets it for the 2xx that comes again; `acknowledge` is of no use then."""
+        world = World(answers)
+        session = world.call()
+        world.network.pass_time(0.1)
+        world.agent.datagram_received(bytes(world.in_dialog("BYE")), THEM)
+        session.acknowledge()
+        self.assertEqual(len(world.last_words), 1)
+        self.assertEqual(world.network.labels.count("ACK"), 0)
+        world.network.pass_time(0.6)
+        self.assertEqual(world.network.labels.count("ACK"), 1)
+        world.calls[0].bye()
+        self.quiet(world)
+
+    def test_acknowledge_after_a_refusal(self) -> None:
+        """An owner that is late with its `acknowledge` does no harm."""
+        world = World(lambda call: self.assertTrue(call.respond(486)))
+        session = world.call()
+        world.network.pass_time(1)
+        session.acknowledge()
+        self.assertEqual(world.network.labels, ["INVITE", "486 INVITE", "ACK"])
+
+    def test_provisional_to_bye(self) -> None:
+        """A 100 to our BYE isn't its end."""
+        world = World(answers)
+        session = world.answered()
+        world.network.rule = lambda datagram: []
+        session.end()
+        bye = parse(world.network.sent[-1].data)
+        assert isinstance(bye, Request)
+        world.agent.datagram_received(bytes(response_to(bye, 100)), THEM)
+        self.assertEqual(world.last_words, [])
+        world.agent.datagram_received(bytes(response_to(bye, 200)), THEM)
+        self.assertEqual(len(world.last_words), 1)
+
+    def test_odd_caller(self) -> None:
+        """A From that isn't a URI leaves us with a Contact of our own."""
+        world = World(rings)
+        world.call(from_uri="nonsense:x")
+        self.assertIn(b"Contact: <sip:calledin@", world.network.sent[0].data)
+
     def test_acks_without_end(self) -> None:
         """A callee that answers each ACK by its 2xx doesn't keep us busy for ever."""
         world = World(answers)
@@ -356,6 +397,26 @@ class DigestTests(Case):
         world.network.pass_time(1)
         self.assertEqual(len(world.calls), 1)
         self.assertEqual(world.events, [Refused(407, "Proxy Authentication Required")])
+
+    def test_answered_after_the_challenge(self) -> None:
+        """A late 2xx to the INVITE that was challenged is acknowledged and left; the one with credentials goes on."""
+
+        def play(call: IncomingCall) -> None:
+            if call.request.get("Proxy-Authorization"):
+                answers(call)
+            else:
+                call.respond(407, headers=[self.challenge()])
+
+        world = World(play)
+        session = world.answered(credentials=self.CREDENTIALS)
+        late = response_to(world.calls[0].request, 200, to_tag="late", headers=[("Contact", "<sip:127.0.0.2>")])
+        world.agent.datagram_received(bytes(late), THEM)
+        world.network.pass_time(1)
+        self.assertEqual((session.state, world.network.labels.count("BYE")), ("confirmed", 1))
+        session.end()
+        world.network.pass_time(1)
+        self.assertEqual(len(world.last_words), 1)
+        self.quiet(world)
 
     def test_not_after_the_end(self) -> None:
         """A challenge that comes after `end` isn't taken up."""
