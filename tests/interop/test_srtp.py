@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from tests.interop.harness import Daemon, need, wait_for
 from tests.interop.hearing import by_ffmpeg, correlation, from_wav
 from tests.interop.test_baresip import Baresip, free_sip_port
 from tests.interop.test_tshark import Capture, capturing
+from tests.net.certificates import Authority
 
 SUITES = ("AEAD_AES_256_GCM", "AEAD_AES_128_GCM", "AES_CM_128_HMAC_SHA1_80", "AES_CM_128_HMAC_SHA1_32")
 
@@ -63,7 +65,7 @@ class SrtpTests(InteropCase):
         return [each["text"] for each in daemon.admin("GET", f"/trace/{call_id}")]
 
     def hear(self, daemon: Daemon, phones: list[Baresip], *pairs: Pair) -> None:
-        """Each hears all of the MP3, encrypted as it is to be; the trace has no keys."""
+        """Each hears all of the MP3, encrypted as it is to be, and is heard; the trace has no keys."""
         ids = [self.ask(daemon, phone_number=f"212555010{index}") for index in range(len(phones))]
         for _ in phones:
             self.assertEqual(self.outcome(self.web.next_callback()), ("1", ""))
@@ -77,6 +79,10 @@ class SrtpTests(InteropCase):
             self.assertEqual((offered, answered), (list(pair.suites), [pair.used] if pair.used else []))
             self.assertIn("RTP/SAVP" if pair.srtp == "required" else "RTP/AVP", offer)
             self.assertEqual(offer.count("inline:"), offer.count("inline:..."))
+            heard = re.search(rf"call {call_id}: .* ([0-9]+) received, ([0-9]+) lost", daemon.log.read_text())
+            assert heard is not None
+            self.assertGreater(int(heard[1]), 100)
+            self.assertEqual(heard[2], "0")
             phone.close()
             self.assertGreaterEqual(correlation(from_wav(phone.heard()), by_ffmpeg(SHORT)), 0.99)
 
@@ -84,6 +90,20 @@ class SrtpTests(InteropCase):
         """Required with each suite, offered to who takes it and to who doesn't."""
         daemon, phones = self.start(*CALLS)
         self.hear(daemon, phones, *CALLS)
+
+    def test_over_tls(self) -> None:
+        """With TLS the keys need no leave to travel: the same call, signalling and media out of everybody's sight."""
+        authority = Authority(self.folder / "certificates")
+        certificate, key = authority.issue("127.0.0.1")
+        both = self.folder / "certificates" / "both.pem"
+        both.write_bytes(certificate.read_bytes() + key.read_bytes())
+        more = f"module srtp.so\nsip_certificate {both}\n"
+        phone = Baresip(self.folder / "baresip", more=more, account=";mediaenc=srtp-mand")
+        self.world.callback(phone.close)
+        phone.wait("baresip is ready")
+        more = f'transport = "tls"\ntls_ca = "{authority.certificate}"\nsrtp = "required"'
+        daemon = self.run_daemon(settings(trunk(phone.port + 1, more=more)))
+        self.hear(daemon, [phone], REQUIRED)
 
     def test_holds(self) -> None:
         """Held and resumed under its keys, the call goes on where it was."""
