@@ -185,12 +185,8 @@ class Library:
         return held.codecs if held is not None else frozenset()
 
     def pin(self, name: str) -> None:
-        """Keep a content, however full the library is, until as many `unpin`."""
-        held = self._contents.get(name)
-        if held is None:
-            self.log.error("The audio {name} of an accepted call is not in the library", name=name)
-        else:
-            held.pins += 1
+        """Keep a content, however full the library is, until as many `unpin`. Raises KeyError when it is not there."""
+        self._contents[name].pins += 1
 
     def unpin(self, name: str) -> None:
         held = self._contents.get(name)

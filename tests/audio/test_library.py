@@ -509,6 +509,10 @@ class KeepingTests(LibraryCase):
         with sqlite3.connect(self.folder / "urls.sqlite3") as urls:
             self.assertEqual(urls.execute("SELECT count(*) FROM url").fetchone(), (1,))
 
+    def test_pin_of_nothing(self) -> None:
+        """Who has a call whose audio is gone is told so."""
+        self.assertRaises(KeyError, self.library.pin, "0" * 64)
+
     def test_pins_are_counted(self) -> None:
         """Each pin needs its unpin, and one unpin too many does no harm."""
         prepared = self.prepare(cache=False)
