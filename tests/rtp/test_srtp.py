@@ -66,6 +66,13 @@ TAGGED_RTCP = bytes.fromhex(
     "841dd9683dd78ec92ae58790125f62b3000005d4"
 )
 "With AEAD_AES_128_GCM: vouched for, not encrypted (§17.3)."
+# What libsrtp makes, under the keys of RFC 3711 B.3, of RTP and of the second RTCP with AES_CM_128_HMAC_SHA1_80; the
+# RFC has no whole packets.
+PLAIN = bytes.fromhex("800f1234decafbadcafebabe" + "ab" * 16), bytes.fromhex("81c8000bcafebabe" + "ab" * 16)
+LIBSRTP = (
+    "800f1234decafbadcafebabe4e55dc4ce79978d88ca4d215949d2402b78d6acc99ea179b8dbb",
+    "81c8000bcafebabe7128035be487b9bdbef89041f977a5a880000001993e08cd54d6c1230798",
+)
 REPORT = bytes.fromhex("80c90001deadbeef") + bytes(24)
 
 ALL = st.sampled_from(list(SUITES))
@@ -96,6 +103,15 @@ class VectorTests(SynchronousTestCase):
         """RFC 3711 B.3: cipher key, salt and 94 octets of authentication key."""
         found = [derive(MASTER_KEY, MASTER_SALT, label, octets) for label, octets in ((0, 16), (2, 14), (1, 94))]
         self.assertEqual([each.hex().upper() for each in found], [CIPHER_KEY, CIPHER_SALT, AUTHENTICATION_KEY])
+
+    def test_whole_packets(self) -> None:
+        """RTP and RTCP as libsrtp writes them, to the octet, and back."""
+        agreed = Keys("AES_CM_128_HMAC_SHA1_80", MASTER_KEY, MASTER_SALT)
+        sender, receiver = Sender(agreed), Receiver(agreed)
+        sender.control_index = 1
+        sealed = sender.protect(PLAIN[0]), sender.protect_control(PLAIN[1])
+        self.assertEqual(tuple(each.hex() for each in sealed), LIBSRTP)
+        self.assertEqual((receiver.unprotect(sealed[0]), receiver.unprotect_control(sealed[1])), PLAIN)
 
     def vector(self, suite: str) -> tuple[Sender, Receiver]:
         """Both ends with the session keys of RFC 7714."""
