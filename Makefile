@@ -28,7 +28,7 @@ bench: $(READY)
 
 # The other ends of the interop tests; where they can't be installed, those tests say what they skip.
 debian:
-	@tests/debian-packages
+	@sh tests/debian-packages
 
 $(READY): setup.py Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "calledin needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)")'
