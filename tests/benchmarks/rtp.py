@@ -1,6 +1,6 @@
 """How evenly the media process paces many calls, and what a packet costs.
 
-    python -m tests.benchmarks.rtp [--quick] [CALLS [SECONDS [PAIRS OF PORTS]]]
+    python -m tests.benchmarks.rtp [--quick] [--srtp SUITE] [CALLS [SECONDS [PAIRS OF PORTS]]]
 
 The gap between two packets of a call is by the kernel's clock of the receiving side; the processor time of the
 media process for one packet is a ratio to a plain loop of Python's `sendto` that packs each header, measured in the
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from calledind.net import mmsg
 from calledind.net.media_pipe import Unpacker, pack
 from calledind.rtp.packetizer import PACKET_OCTETS
+from calledind.sdes import SUITES, Keys
 from tests.benchmarks.report import Row, options, tell
 
 CALLS = 200
@@ -134,7 +135,8 @@ class Process:
         self._process.wait()
 
 
-def pace(calls: int, seconds: int, pairs: int) -> list[Row]:
+def pace(calls: int, seconds: int, pairs: int, suite: str = "") -> list[Row]:
+    """`suite`: of SRTP; empty: nothing is encrypted."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     sink = Sink()
     plain = plain_loop(sink, 40_000)
@@ -156,6 +158,7 @@ def pace(calls: int, seconds: int, pairs: int) -> list[Row]:
                 "lead_in": 0.0,
                 "lead_out": 0.0,
                 "silence_timeout": 0.0,
+                "security": [Keys.generate(suite).pack() for _ in range(2)] if suite else None,
             }
             process.tell([["play", number, arguments]])
         got = 0
@@ -172,7 +175,7 @@ def pace(calls: int, seconds: int, pairs: int) -> list[Row]:
     sent = sum(event[2]["packets_sent"] for event in closed)  # type: ignore[index]
     late = sum(event[2]["packets_late"] for event in closed)  # type: ignore[index]
     gaps = sink.gaps()
-    what = f"{calls} calls at once"
+    what = f"{calls} calls at once" + (f", {suite}" if suite else "")
     return [
         Row(
             f"{what}: gap of two packets, p99",
@@ -197,7 +200,8 @@ def pace(calls: int, seconds: int, pairs: int) -> list[Row]:
 
 
 def measure(quick: bool) -> list[Row]:
-    return pace(CALLS, 2 if quick else 10, PAIRS)
+    seconds = 2 if quick else 10
+    return pace(CALLS, seconds, PAIRS) + pace(CALLS, seconds, PAIRS, "AES_CM_128_HMAC_SHA1_80")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -205,9 +209,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("calls", nargs="?", type=int, default=CALLS)
     parser.add_argument("seconds", nargs="?", type=int)
     parser.add_argument("pairs", nargs="?", type=int, default=PAIRS)
+    parser.add_argument("--srtp", choices=SUITES, default="", help="encrypt")
     arguments = parser.parse_args(argv)
     seconds = arguments.seconds or (2 if arguments.quick else 10)
-    return tell(pace(arguments.calls, seconds, arguments.pairs), arguments)
+    return tell(pace(arguments.calls, seconds, arguments.pairs, arguments.srtp), arguments)
 
 
 if __name__ == "__main__":
