@@ -86,9 +86,12 @@ class InteropCase(SynchronousTestCase):
         return daemon
 
     def stop(self, daemon: Daemon) -> None:
-        """Its exit status is 0, and its log has nothing that no daemon should write."""
+        """Its exit status is 0, and its log has nothing that no daemon should write: errors, numbers, secrets."""
         status = daemon.stop()
-        self.assertEqual((status, errors_in(daemon.log.read_text())), (0, []), daemon.log.read_text()[-4000:])
+        log = daemon.log.read_text()
+        self.assertEqual((status, errors_in(log)), (0, []), log[-4000:])
+        for private in ("212555", "a=b", "hush", self.key):
+            self.assertNotIn(private, log)
 
     def ask(self, daemon: Daemon, **parameters: str) -> str:
         """Have a call accepted, with the short MP3 where no other is named; returns its id."""
