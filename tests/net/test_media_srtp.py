@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 from calledind.net.media_pipe import Item
@@ -11,6 +12,7 @@ from calledind.rtp.packet import Packet
 from calledind.rtp.srtp import Receiver, Sender
 from calledind.sdes import SUITES, Keys
 from tests.net.phones import EngineCase, Peer, received
+from tests.rtp.test_srtp import changed
 
 
 class Phone(Peer):
@@ -105,6 +107,26 @@ class SrtpTests(EngineCase):
         self.assertGreaterEqual(self.engine.strays - strays, 4)
         self.assertEqual(self.events(), [])
         self.assertEqual(self.closed()["packets_received"], 1)
+
+    def test_two_thousand_changed_packets(self) -> None:
+        """They harm nothing: the stream goes on, the peer's true packets are counted, and no others."""
+        chance = random.Random(2)
+        for number, suite in enumerate(("AEAD_AES_256_GCM", "AES_CM_128_HMAC_SHA1_32")):
+            phone = self.phone()
+            port = self.opened(number)
+            self.play(number, phone, bytes(160 * 3000), security=phone.secure(suite), nat=["127.0.0.1"])
+            strays, heard = self.engine.strays, 0
+            for _ in range(25):
+                for _ in range(20):
+                    phone.speak(port, changed(phone.protected(), chance))
+                    report = phone.sender.protect_control(self.report(1))
+                    phone.rtcp.sendto(changed(report, chance), ("127.0.0.1", port + 1))
+                phone.speak(port, phone.protected())
+                self.hear()
+                self.pass_time(1)
+                heard += len(phone.heard())
+            self.assertEqual((heard, self.engine.strays - strays), (25, 1000))
+            self.assertEqual(self.closed(number)["packets_received"], 25)
 
     def test_keys_pressed(self) -> None:
         """Events are found in decrypted packets, those of whole length too."""
