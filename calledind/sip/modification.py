@@ -12,7 +12,7 @@ from typing import Final
 
 from calledind.model import Address
 from calledind.sip.auth import Authenticator, credentials_of
-from calledind.sip.challenged import send_challenged
+from calledind.sip.challenged import ChallengedRequest, send_challenged
 from calledind.sip.client import TransactionFailure
 from calledind.sip.dialog import Dialog
 from calledind.sip.message import Request, Response
@@ -62,6 +62,7 @@ class Modification:
         self._ack = b""
         self._acks = 0
         self._timers = TimerSet(layer.timers)
+        self._request: ChallengedRequest | None = None
 
     def begin(self) -> None:
         """Send it, or wait until the peer's own offer is settled."""
@@ -69,7 +70,7 @@ class Modification:
             self._wait()
             return
         self.is_open = True
-        send_challenged(
+        self._request = send_challenged(
             self._layer, self._dialog.next_hop, self._make, self._authenticator, self._heard, wanted=self._wanted
         )
 
@@ -79,8 +80,11 @@ class Modification:
         return self.is_open and self._offers
 
     def stop(self) -> None:
-        """Don't ask again."""
+        """Don't ask again: the dialog is ending. A re-INVITE that has had a 100 waits for its final response without
+        end, so it is forgotten after 64*T1 unless that comes."""
         self._timers.stop_all()
+        if self.is_open and self._request is not None:
+            self._timers.start("forgotten", self._layer.intervals.timeout, self._request.abandon)
 
     def _heard(self, request: Request, news: Response | TransactionFailure) -> None:
         if isinstance(news, Response):
@@ -91,11 +95,13 @@ class Modification:
             if not self.is_open:
                 return  # the same 2xx again
         self.is_open = False
+        self._timers.stop_all()
         if isinstance(news, Response) and news.status == 491 and self._glares < MOST_GLARES and self._wanted():
             self._wait()
         else:
             self.is_over = True
-            self._done(news)
+            if self._wanted():
+                self._done(news)
 
     def _wait(self) -> None:
         self._glares += 1

@@ -181,6 +181,29 @@ class WeRefreshByInviteTests(RefresherCase):
         self.session.end()
         self.quiet(self.world)
 
+    def test_never_answered(self) -> None:
+        """A refresh that gets a 100 and nothing else is forgotten 64*T1 after the call's end."""
+        self.refuse("INVITE", (100, ()))
+        self.world.network.pass_time(62)
+        self.session.end()
+        self.world.network.pass_time(1)
+        self.assertEqual((len(self.world.last_words), len(self.world.agent)), (1, 2))
+        self.quiet(self.world)
+
+    def test_answered_after_the_end(self) -> None:
+        """A 2xx to a refresh that comes while we leave gets its ACK."""
+        self.refuse("INVITE", (100, ()))
+        self.world.network.pass_time(62)
+        reinvite = self.ours("INVITE")[-1]
+        self.session.end()
+        count = len(self.ours("ACK"))
+        late = response_to(reinvite, 200, headers=[("Session-Expires", "120"), SDP], body=ANSWER)
+        self.world.agent.datagram_received(bytes(late), THEM)
+        self.assertEqual(len(self.ours("ACK")), count + 1)
+        self.assertNotIn(LateAnswer(ANSWER), self.world.events)
+        self.world.network.pass_time(1)
+        self.quiet(self.world)
+
     def test_acks_without_end(self) -> None:
         """Nor does a peer that answers each ACK to a refresh by its 2xx once more."""
         self.world.network.pass_time(61)
