@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+import struct
 import subprocess
+import sys
 import threading
 import time
 import wave
@@ -13,6 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.interop.harness import need
+
+SO_TIMESTAMPNS = 35 if sys.platform == "linux" else None
+"Has the kernel tell when a packet came (socket(7)); Python has no name for it."
 
 Samples = NDArray[np.float64]
 "16-bit PCM at 8 kHz, shape (n,)."
@@ -53,13 +58,27 @@ def correlation(heard: Samples, sent: Samples) -> float:
     return float(np.dot(part, sent) / np.sqrt(np.dot(part, part) * np.dot(sent, sent)))
 
 
+def arrival(ancillary: list[tuple[int, int, bytes]]) -> float:
+    """When the kernel had the packet, by the monotonic clock; this thread may have come to it later."""
+    now = time.monotonic()
+    for _, kind, content in ancillary:
+        if kind == SO_TIMESTAMPNS:
+            seconds, nanoseconds = struct.unpack("ll", content[:16])
+            ago: float = time.time() - seconds - nanoseconds / 1e9
+            return now - ago
+    return now
+
+
 class Ear:
-    """A UDP socket that keeps the RTP packets it gets."""
+    """A UDP socket that keeps the RTP packets it gets, each with the time of its arrival."""
 
     def __init__(self, host: str = "127.0.0.1") -> None:
         self._family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.sock = socket.socket(self._family, socket.SOCK_DGRAM)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         self.sock.bind((host, 0))
+        if SO_TIMESTAMPNS is not None:
+            self.sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self._host = host
         self.port = int(self.sock.getsockname()[1])
         self.packets: list[tuple[float, bytes]] = []
@@ -68,10 +87,10 @@ class Ear:
 
     def _listen(self) -> None:
         while True:
-            data = self.sock.recv(2048)
+            data, ancillary, *_ = self.sock.recvmsg(2048, 64)
             if not data:
                 return
-            self.packets.append((time.monotonic(), data))
+            self.packets.append((arrival(ancillary), data))
 
     def close(self) -> None:
         with socket.socket(self._family, socket.SOCK_DGRAM) as waker:
