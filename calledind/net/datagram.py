@@ -5,7 +5,8 @@ An unconnected UDP socket hears nothing of ICMP errors unless it asks for them (
 the kernel puts each, with the address it is about, into the socket's error queue, and says that the
 socket has an error, which a reactor takes for the socket's end. So the port here takes that as the call to read the
 error queue, and goes on. A pending error also makes the next `sendto` fail whomever that is for: it is tried again
-when the queue was read.
+when the queue was read. The kernel may even have counted an error that it has not queued, or whose place in the queue
+was read already.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ _BUFFER = 1024 * 1024
 _EXTENDED_ERROR = struct.Struct("=IBBBBII")
 "struct sock_extended_err (ip(7)): errno, origin, type, code, padding, info, data."
 _ORIGIN_LOCAL = 1
+_TRIES = 8
+"For one datagram: many errors may come back at once."
 _MOST_ERRORS = 256
 "Read at a time."
 
@@ -74,13 +77,16 @@ class SipDatagram(DatagramProtocol):
         port = self._port
         if port is None:
             raise OSError(errno.EBADF, "the SIP socket is closed")
-        for _ in range(2):
+        for _ in range(_TRIES):
             try:
                 port.socket.sendto(data, _for_socket(port.addressFamily, target))
             except (BlockingIOError, InterruptedError):
                 return  # as if lost on the way: SIP repeats what matters
             except OSError as error:
-                if error.errno in (errno.EMSGSIZE, errno.ENETUNREACH) or not port.read_errors():
+                if error.errno in (errno.EMSGSIZE, errno.ENETUNREACH):
+                    raise
+                # Refused is what an earlier datagram was: nobody can have said so of this one yet.
+                if not port.read_errors() and error.errno != errno.ECONNREFUSED:
                     raise
             else:
                 return

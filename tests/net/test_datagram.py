@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 
 from twisted.internet import reactor
@@ -57,6 +58,31 @@ class SipDatagramTests(TestCase):
             sender.send(b"lost", target)
         sender.send(b"INVITE", receiver.address)
         self.assertEqual(await self.received, (b"INVITE", sender.address))
+
+    def test_errors_that_are_not_in_the_queue(self) -> None:
+        """Errors of datagrams to others, of which nothing more is known, don't keep one from leaving."""
+        sender = self.opened()
+        port, tries = sender._port, []
+
+        class Refusing:
+            addressFamily = socket.AF_INET
+
+            @property
+            def socket(self) -> Refusing:
+                return self
+
+            def sendto(self, data: bytes, target: Address) -> None:
+                tries.append(target)
+                if len(tries) < 4:
+                    raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+
+            def read_errors(self) -> int:
+                return 0
+
+        sender._port = Refusing()  # type: ignore[assignment]
+        sender.send(b"INVITE", ("127.0.0.1", 5060))
+        self.assertEqual(tries, [("127.0.0.1", 5060)] * 4)
+        sender._port = port
 
     async def test_goes_on_receiving_after_an_error(self) -> None:
         """A socket that had an ICMP error still hands up datagrams."""
