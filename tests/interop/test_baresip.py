@@ -156,7 +156,7 @@ class BaresipTests(InteropCase):
             callee = Baresip(self.folder / number, number=number, codec=codec, host=host)
             self.world.callback(callee.close)
             callees[number] = codec, callee
-            trunks.append(trunk(callee.port, name=number, host=host, more=f'prefixes = ["1{number}"]'))
+            trunks.append(trunk(callee.port, name=f"phone {number[-1]}", host=host, more=f'prefixes = ["1{number}"]'))
         daemon = self.run_daemon(settings(*trunks, host="::"))
         for number, (_, callee) in callees.items():
             callee.wait("baresip is ready")
