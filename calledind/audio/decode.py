@@ -6,6 +6,8 @@ time as the settings allow, replaces it when it ends or hangs, and bounds how lo
 
     a job given to a process that then ends is given once more to the next one (the MP3 may be innocent),
     a second time it is answered with an AudioError (it probably is not).
+
+Owners of MP3s take turns, so that one who has hundreds to decode delays another's first by one place.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ _WAIT_SECONDS = 20.0
 "For a turn. Who asked has waited for the fetch already, and may as well ask again."
 _START_SECONDS = 30.0
 _MOST_TRIES = 2
-_MOST_WAITING = 256
+_MOST_WAITING = 1024
+_MOST_WAITING_OF_ONE = 256
+"Of one owner."
 _LONGEST_LINE = 65536
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 10.0
@@ -51,6 +55,7 @@ class _Job:
     id: int
     mp3: Path
     encodings: Mapping[str, Path]
+    owner: str
     done: Deferred[float] = field(default_factory=Deferred)
     tries: int = 0
     deadline: IDelayedCall | None = None
@@ -67,6 +72,9 @@ class Decoder:
         self._command = command
         self._ids = 0
         self._waiting: deque[_Job] = deque()
+        self._served: dict[str, int] = {}
+        "Owner with a job waiting -> the number of his last turn."
+        self._turn = 0
         self._running: dict[int, _Job] = {}
         self._process: _DecodeProcess | None = None
         self._pause = _FIRST_PAUSE
@@ -99,16 +107,17 @@ class Decoder:
             self._process.kill()
         return stopped
 
-    def decode(self, mp3: Path, encodings: Mapping[str, Path]) -> Deferred[float]:
+    def decode(self, mp3: Path, encodings: Mapping[str, Path], *, owner: str = "") -> Deferred[float]:
         """Write an MP3 in each of these codecs, fsynced, and fire with its duration in seconds.
 
-        `encodings`: codec -> file.
+        `encodings`: codec -> file. `owner`: whose turn it takes.
         Fails with AudioError, or with LibraryUnavailable when the MP3 isn't at fault.
         """
-        if self._stopped is not None or len(self._waiting) >= _MOST_WAITING:
+        of_owner = sum(job.owner == owner for job in self._waiting)
+        if self._stopped is not None or len(self._waiting) >= _MOST_WAITING or of_owner >= _MOST_WAITING_OF_ONE:
             return fail(LibraryUnavailable("too many MP3s wait to be decoded; try again in a moment"))
         self._ids += 1
-        job = _Job(self._ids, mp3, encodings)
+        job = _Job(self._ids, mp3, encodings, owner)
         self._waiting.append(job)
         self._set_deadline(job, _WAIT_SECONDS, self._waited)
         self._next()
@@ -182,7 +191,7 @@ class Decoder:
     def _next(self) -> None:
         process = self._process
         while self._waiting and process is not None and process.ready and len(self._running) < self._settings.decoders:
-            job = self._waiting.popleft()
+            job = self._take()
             job.tries += 1
             self._running[job.id] = job
             self._set_deadline(job, _JOB_SECONDS, self._hangs)
@@ -194,6 +203,15 @@ class Decoder:
                     "max_seconds": self._settings.max_seconds,
                 }
             )
+
+    def _take(self) -> _Job:
+        """Take the first job of the owner whose turn was the longest ago."""
+        job = min(self._waiting, key=lambda each: self._served.get(each.owner, 0))
+        self._waiting.remove(job)
+        self._served[job.owner] = self._turn = self._turn + 1
+        waiting = {each.owner for each in self._waiting}
+        self._served = {owner: turn for owner, turn in self._served.items() if owner in waiting}
+        return job
 
     def _waited(self, job: _Job) -> None:
         self._waiting.remove(job)

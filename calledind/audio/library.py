@@ -41,6 +41,8 @@ from calledind.audio.fetch import Fetched, FetchError, NotModified
 from calledind.audio.shelf import Content, Origin, Shelf, seconds
 from calledind.audio.single_flight import SingleFlight
 from calledind.codecs import ALWAYS, OCTET_RATE
+from calledind.net.shares import owner_of
+from calledind.net.url import Url, UrlError
 from calledind.settings import Audio
 
 __all__ = ["AudioError", "Library", "LibraryUnavailable", "Prepared"]
@@ -84,7 +86,7 @@ class Decodes(Protocol):
 
     def stop(self) -> Deferred[None]: ...
 
-    def decode(self, mp3: Path, encodings: Mapping[str, Path]) -> Deferred[float]: ...
+    def decode(self, mp3: Path, encodings: Mapping[str, Path], *, owner: str = "") -> Deferred[float]: ...
 
 
 class Disk(Protocol):
@@ -214,7 +216,7 @@ class Library:
                     raise unusable("its server says that nothing changed, which was not asked")
                 self._remember(origin.key, origin.name, fetched, origin)
                 return held
-            new = await self._content(fetched)
+            new = await self._content(fetched, _owner(url))
             if key is not None:
                 self._remember(key, new.prepared.name, fetched)
         except AudioError as error:
@@ -237,7 +239,7 @@ class Library:
         except OSError as error:
             raise LibraryUnavailable(f"a fetched MP3 can't be written: {error.strerror}") from error
 
-    async def _content(self, fetched: Fetched) -> _Held:
+    async def _content(self, fetched: Fetched, owner: str) -> _Held:
         """Return the content of these octets, decoded now or long ago."""
         name = fetched.sha256
         held = self._contents.get(name)
@@ -246,16 +248,18 @@ class Library:
         bad = self._remembered(self._bad_contents, name)
         if bad is not None:
             raise bad
-        return await self._contents_in_flight.run(name, lambda: Deferred.fromCoroutine(self._decode(name, fetched)))
+        return await self._contents_in_flight.run(
+            name, lambda: Deferred.fromCoroutine(self._decode(name, fetched, owner))
+        )
 
-    async def _decode(self, name: str, fetched: Fetched) -> _Held:
+    async def _decode(self, name: str, fetched: Fetched, owner: str) -> _Held:
         encodings = {codec: self._temporary(codec.lower()) for codec in sorted(self._codecs)}
         older = self._contents.get(name)
         if older is not None:
             # Of fewer codecs. It must not be removed while its files are being replaced.
             older.pins += 1
         try:
-            duration = await self._decoder.decode(fetched.path, encodings)
+            duration = await self._decoder.decode(fetched.path, encodings, owner=owner)
             await self._disk(self._shelf.publish, name, encodings)
         except AudioError as error:
             self._note(self._bad_contents, name, BAD_CONTENT_SECONDS, error)
@@ -457,3 +461,11 @@ class Library:
             self.log.warn("The audio library could not tidy up: {error}", error=failure.value)
 
         self._disk(call, *arguments).addErrback(failed)
+
+
+def _owner(url: str) -> str:
+    """Return in whose turn the MP3 of a URL is decoded."""
+    try:
+        return owner_of(Url.parse(url).host)
+    except UrlError:
+        return ""

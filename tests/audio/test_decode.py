@@ -251,8 +251,9 @@ class SupervisionTests(SynchronousTestCase):
         self.clock.processes[0].say(READY)
         self.successResultOf(started)
 
-    def decode(self) -> Deferred[float]:
-        return self.decoder.decode(Path("a.mp3"), {"PCMU": Path("a.pcmu"), "PCMA": Path("a.pcma")})
+    def decode(self, owner: str = "") -> Deferred[float]:
+        encodings = {"PCMU": Path("a.pcmu"), "PCMA": Path("a.pcma")}
+        return self.decoder.decode(Path("a.mp3"), encodings, owner=owner)
 
     def next_process(self) -> FakeProcess:
         self.clock.advance(10)
@@ -360,6 +361,18 @@ class SupervisionTests(SynchronousTestCase):
         jobs = [self.decode() for _ in range(258)]
         self.failureResultOf(self.decode(), LibraryUnavailable)
         self.assertNoResult(jobs[-1])
+        self.assertNoResult(self.decode("another"))
+
+    def test_owners_take_turns(self) -> None:
+        """Who has many MP3s to decode delays another's by one place; each owner's go in the order they came."""
+        for _ in range(7):
+            self.decode("a")
+        for owner in ("b", "b", "c"):
+            self.decode(owner)
+        given = self.clock.processes[0].jobs
+        while len(given) < 10:
+            self.clock.processes[0].say(b'{"id": %d, "duration": 1.0}' % json.loads(given[-2])["id"])
+        self.assertEqual([json.loads(job)["id"] for job in given], [1, 2, 3, 8, 10, 4, 9, 5, 6, 7])
 
     def test_stop(self) -> None:
         """Stopping answers all who wait, ends the process, and starts no other."""

@@ -96,6 +96,7 @@ class FakeDecoder:
 
     def __init__(self) -> None:
         self.decoded: list[bytes] = []
+        self.owners: list[str] = []
         self.error: Exception | None = None
 
     def start(self) -> Deferred[None]:
@@ -104,9 +105,10 @@ class FakeDecoder:
     def stop(self) -> Deferred[None]:
         return succeed(None)
 
-    def decode(self, mp3: Path, encodings: Mapping[str, Path]) -> Deferred[float]:
+    def decode(self, mp3: Path, encodings: Mapping[str, Path], *, owner: str = "") -> Deferred[float]:
         body = mp3.read_bytes()
         self.decoded.append(body)
+        self.owners.append(owner)
         if self.error is not None:
             return fail(self.error)
         for codec, path in encodings.items():
@@ -177,6 +179,13 @@ class PrepareTests(LibraryCase):
         self.assertEqual(prepared, Prepared(name_of(b"hi"), 2.0))
         self.assertEqual(self.library.path(prepared.name, "PCMU").read_bytes(), b"u" * 16000)
         self.assertEqual(self.library.path(prepared.name, "PCMA").read_bytes(), b"a" * 16000)
+
+    def test_turns_of_the_decoder(self) -> None:
+        """An MP3 is decoded in the turn of whoever owns its host, be the names of his hosts ever so many."""
+        for number, host in enumerate(("a.example.com", "b.example.com:8080", "192.0.2.7")):
+            self.fetcher.pages[f"http://{host}/a.mp3"] = Page(b"x" * (number + 1))
+            self.prepare(f"http://{host}/a.mp3")
+        self.assertEqual(self.decoder.owners, ["example.com", "example.com", "192.0.2.7"])
 
     def test_nothing_left_behind(self) -> None:
         """What was fetched and decoded on the way is gone afterwards, refused or not."""
