@@ -25,7 +25,7 @@ import hashlib
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -410,7 +410,9 @@ class Library:
                 lost.append(origin.key)
             else:
                 held.keys.add(origin.key)
-                self._origins[origin.key] = origin
+                # A clock that was far ahead when it was written must not have it kept for years without a question.
+                fresh_until = min(origin.fresh_until, self._now() + LONGEST_FRESH)
+                self._origins[origin.key] = replace(origin, fresh_until=fresh_until)
         if lost:
             self._aside(self._shelf.remove, [], lost)
 

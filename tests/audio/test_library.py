@@ -395,6 +395,18 @@ class KeepingTests(LibraryCase):
         self.prepare(library=library)
         self.assertEqual(self.fetcher.asked[1:], [(URL, '"1"', None)])
 
+    def test_clock_was_wrong(self) -> None:
+        """What a clock far ahead called fresh is asked about a day after the clock was put right."""
+        self.clock.advance(365 * 86400)
+        self.prepare()
+        self.clock.advance(-365 * 86400)
+        library = self.reopened()
+        self.prepare(library=library)
+        self.assertEqual(len(self.fetcher.asked), 1)
+        self.clock.advance(86401)
+        self.prepare(library=library)
+        self.assertEqual(len(self.fetcher.asked), 2)
+
     def test_no_url_on_disk(self) -> None:
         """URLs, which may have passwords in them, are not written down."""
         url = "http://user:hunter2@example.com/secret-path.mp3"
