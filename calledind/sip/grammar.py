@@ -131,8 +131,9 @@ def parse_parameters(text: str) -> Parameters:
         if value.startswith('"'):
             if end_of_quoted(value, 0) != len(value) - 1:
                 raise ParseError("something follows a quoted value")
-        elif not value or " " in value or "\t" in value:
-            raise ParseError("a parameter's value is empty or has a space")
+        # A lone < or quote would swallow the parameter that is written behind it later.
+        elif not value or " " in value or "\t" in value or "<" in value or '"' in value:
+            raise ParseError("a parameter's value is empty, or has what only a quoted one may have")
         parameters.append((name, value))
     return tuple(parameters)
 

@@ -97,8 +97,8 @@ class ParameterTests(SynchronousTestCase):
         self.assertEqual(grammar.with_parameter((), "tag", "x"), (("tag", "x"),))
 
     def test_broken_parameters_are_refused(self) -> None:
-        """No name, no value after the =, spaces inside, quotes without end or with something after."""
-        for text in ("", ";", "a;;b", "=x", "a=", "a b=c", "a=b c", 'a="b', 'a="b"c', "a=b\tc", "ä=b"):
+        """No name, no value after the =, spaces inside, quotes without end or with something around, a < without >."""
+        for text in ("", ";", "a;;b", "=x", "a=", "a b=c", "a=b c", 'a="b', 'a="b"c', "a=b\tc", "ä=b", "a=<b", 'a=b"'):
             self.assertRaises(ParseError, grammar.parse_parameters, text)
 
 
