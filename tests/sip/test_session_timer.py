@@ -312,6 +312,16 @@ class TheyRefreshTests(RefresherCase):
 
 
 class AskedForTests(Case):
+    def test_before_the_ack(self) -> None:
+        """Nothing is refreshed before the owner has acknowledged the answer; if it never does, the call is left."""
+        world = World(lambda call: self.assertTrue(call.respond(200, headers=[("Session-Expires", "30")])))
+        world.call()
+        world.network.pass_time(19)
+        self.assertNotIn("UPDATE", world.network.labels)
+        world.network.pass_time(3)
+        self.assertEqual(world.last_words, [Ended("us", None, "BYE: 200")])
+        self.quiet(world)
+
     def test_asked_for(self) -> None:
         """The INVITE asks for a session's length where it is told to."""
         world = World(answers)
