@@ -187,7 +187,7 @@ class Http:
     max_connections_per_address: int = field(default=200, metadata=_positive)
     "Of one IPv4 address or one IPv6 /64."
     max_requests_in_flight: int = field(default=512, metadata=_positive)
-    "More are refused with 503."
+    "More are refused with 503; so are those of one key that would be more than half of them, waiting for MP3s."
 
 
 @frozen
@@ -210,7 +210,7 @@ class Audio:
     decoders: int = field(default=2, metadata=_positive)
     "Child processes that decode at the same time."
     max_fetches: int = field(default=64, metadata=_positive)
-    "At the same time."
+    "At the same time; all hosts of one domain together have a quarter of it."
     max_fetches_per_host: int = field(default=8, metadata=_positive)
 
 
@@ -418,6 +418,7 @@ class Callbacks:
     timeout: float = field(default=15.0, metadata=_positive)
     "Seconds for one try."
     max_in_flight: int = field(default=64, metadata=_positive)
+    "Tries at the same time; all hosts of one domain together have a quarter of it."
     max_in_flight_per_host: int = field(default=8, metadata=_positive)
     allow_ports: tuple[int, ...] = ()
     "Ports that callbacks may go to; an empty list allows all."
