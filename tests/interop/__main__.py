@@ -1,0 +1,68 @@
+"""Run the interop tests, a process for each module, several at a time: `python -m tests.interop [NAME...]`.
+
+Most of their time is waiting for telephones that ring. The longest begin first.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+AT_ONCE = int(os.environ.get("CALLEDIN_INTEROP_JOBS", "4"))
+FOLDER = Path(__file__).parent
+LONGEST = ("kamailio", "kill", "setup", "indialog", "lossy_relay", "sipp", "fuzz", "baresip", "signals")
+"By what they took."
+
+
+@dataclass(frozen=True)
+class Run:
+    name: str
+    status: int
+    output: str
+    seconds: float
+
+    @property
+    def summary(self) -> str:
+        """Trial's last line, such as "PASSED (successes=12)"."""
+        lines = self.output.strip().splitlines()
+        return lines[-1] if lines else "no output"
+
+
+def run(name: str, folder: Path) -> Run:
+    began = time.monotonic()
+    command = [sys.executable, "-m", "twisted.trial", f"--temp-directory={folder / name}", f"tests.interop.test_{name}"]
+    ended = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, check=False
+    )
+    return Run(name, ended.returncode, ended.stdout, time.monotonic() - began)
+
+
+def main(names: Sequence[str]) -> int:
+    """Return the exit status: 1 where any module failed."""
+    there = sorted(path.stem.removeprefix("test_") for path in FOLDER.glob("test_*.py"))
+    unknown = set(names) - set(there)
+    if unknown:
+        print(f"no such interop tests: {', '.join(sorted(unknown))}; there are: {', '.join(there)}")
+        return 2
+    wanted = sorted(names or there, key=lambda name: LONGEST.index(name) if name in LONGEST else len(LONGEST))
+    failed = []
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(AT_ONCE) as pool:
+        for done in as_completed([pool.submit(run, name, Path(folder)) for name in wanted]):
+            ended = done.result()
+            print(f"{ended.name:<16} {ended.seconds:6.1f} s  {ended.summary}", flush=True)
+            if ended.status:
+                failed.append(ended)
+    for each in failed:
+        print(f"\n==== {each.name}\n{each.output}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
