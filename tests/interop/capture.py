@@ -24,8 +24,13 @@ HERE = Path(__file__).parent
 ON_PURPOSE = {"test_fuzz": "it sends damaged messages"}
 "Modules that are left out, and why."
 OWN = {"test_tshark": "it has a capture of its own"}
-NOT_WIRESHARKS = ("Invalid retry_after value",)
-"What tshark 4.0 takes for malformed and RFC 3261 has: `Retry-After: 18000;duration=3600` (§20.33)."
+EXPECTED = {
+    # RFC 3261 §20.33 has `Retry-After: 18000;duration=3600`, tshark 4.0 has not.
+    "test_setup": "Invalid retry_after value",
+    # Callees that answer with what is no SDP.
+    "test_sdp_answers": "Invalid SDP line",
+}
+"Module -> how the words begin that tshark has for what its callees send on purpose."
 PROTOCOLS = "sip || sdp || rtp || rtcp"
 "SRTP and SRTCP are among them."
 IS_SIP = r'matches "^(SIP/2\\.0 |[A-Z]+ (sips?|tel):)"'
@@ -75,7 +80,8 @@ def look(path: Path) -> tuple[Counter[str], list[str]]:
         counts.update({"sip", "sdp", "rtp", "rtcp"} & set(line.split(":")))
     columns = ("frame.number", "frame.protocols", "udp.srcport", "tcp.srcport", "_ws.expert.message", "_ws.col.Info")
     malformed = _tshark(path, *decode, "-Y", f"_ws.malformed && ({PROTOCOLS})", *_fields(*columns))
-    return counts, [line for line in malformed if line.split("\t")[4] not in NOT_WIRESHARKS]
+    expected = EXPECTED.get(path.stem)
+    return counts, [line for line in malformed if expected is None or not line.split("\t")[4].startswith(expected)]
 
 
 def _fields(*names: str) -> list[str]:
