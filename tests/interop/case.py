@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import random
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.harness import Daemon, Told, Web, errors_in, join, web_server
+from tests.interop.harness import Daemon, Told, Web, errors_in, free_ports, join, web_server
 
 SPEECH = Path(__file__).parents[2] / "calledind" / "simulator" / "speech.mp3"
 SHORT = Path(__file__).parents[1] / "audio" / "samples" / "44100-mono-no-xing.mp3"
@@ -29,8 +28,8 @@ calls_per_second = 100.0
 
 
 def free_rtp_ports() -> int:
-    """The first of two hundred ports, below those that the kernel gives away; a taken one is passed over."""
-    return random.randrange(10000, 19800, 200)
+    """The first of two hundred ports; a taken one is passed over."""
+    return free_ports(200)
 
 
 def settings(

@@ -5,6 +5,7 @@ Everything is a real program or a real socket on a free loopback port; nothing h
 
 from __future__ import annotations
 
+import fcntl
 import http.client
 import json
 import os
@@ -14,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -38,16 +40,48 @@ def need(program: str) -> str:
     return path
 
 
+FIRST_PORT, LAST_PORT = 10000, 31999
+"Below those that the kernel gives to outgoing connections."
+
+
+def free_ports(count: int = 1) -> int:
+    """Return the first of `count` ports in a row (an even one) that nobody else was given for a while.
+
+    The tests of several processes share a counter, so that none takes another's before it is opened.
+    """
+    with (Path(tempfile.gettempdir()) / "calledin-test-ports").open("a+") as counter:
+        fcntl.flock(counter, fcntl.LOCK_EX)
+        counter.seek(0)
+        first = int(counter.read() or FIRST_PORT)
+        size = count + count % 2
+        while True:
+            if first + size > LAST_PORT:
+                first = FIRST_PORT
+            if _is_free(first) and _is_free(first + 1):
+                break
+            first += 2
+        counter.truncate(0)
+        counter.write(str(first + size))
+    return first
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            udp.bind(("127.0.0.1", port))
+            tcp.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
 def free_udp_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports()
 
 
 def free_tcp_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports()
 
 
 def join(host: str, port: int) -> str:
@@ -322,11 +356,16 @@ def sipp(
         process.wait()
 
 
+LISTEN = "0A"
+"State of a TCP socket in the kernel's table (proc(5))."
+
+
 def _is_taken(address: str, port: int, kind: str) -> bool:
     """Whether a program has this port, by the kernel's table: to bind it for a look could keep it from binding."""
     table = Path(f"/proc/net/{kind}{'6' if ':' in address else ''}")
     if table.exists():
-        return any(line.split()[1].endswith(f":{port:04X}") for line in table.read_text().splitlines()[1:])
+        rows = [line.split() for line in table.read_text().splitlines()[1:]]
+        return any(row[1].endswith(f":{port:04X}") and (kind == "udp" or row[3] == LISTEN) for row in rows)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM) as probe:
         try:

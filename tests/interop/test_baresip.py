@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import random
 import socket
 import subprocess
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from unittest import SkipTest
 
 from tests.interop.case import SHORT, InteropCase, free_rtp_ports, settings, trunk
-from tests.interop.harness import Daemon, free_tcp_port, join, need, wait_for
+from tests.interop.harness import Daemon, free_ports, free_tcp_port, join, need, wait_for
 from tests.interop.hearing import by_ffmpeg, correlation, from_wav
 
 MODULES = ("/usr/lib/baresip/modules", "/usr/local/lib/baresip/modules", "/opt/homebrew/lib/baresip/modules")
@@ -45,23 +43,8 @@ module_app ctrl_tcp.so
 
 
 def free_sip_port() -> int:
-    """A port that is free for UDP and TCP, the next one too (TLS): baresip opens all three.
-
-    Below the ports that the kernel gives away.
-    """
-    while True:
-        port = random.randrange(20000, 30000, 2)
-        with ExitStack() as probes:
-            try:
-                for kind, number in (
-                    (socket.SOCK_DGRAM, port),
-                    (socket.SOCK_STREAM, port),
-                    (socket.SOCK_STREAM, port + 1),
-                ):
-                    probes.enter_context(socket.socket(socket.AF_INET, kind)).bind(("0.0.0.0", number))
-            except OSError:
-                continue
-            return port
+    """A port for UDP and TCP; baresip opens the next one as well (TLS)."""
+    return free_ports(2)
 
 
 class Baresip:

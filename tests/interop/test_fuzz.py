@@ -23,7 +23,7 @@ from urllib.parse import urlencode
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.fuzz_carriers import Bridge, SpoilingCarrier
-from tests.interop.harness import Daemon, Told, errors_in, free_udp_port, wait_for, web_server
+from tests.interop.harness import Daemon, Told, errors_in, free_ports, free_udp_port, wait_for, web_server
 from tests.interop.judge import SDP
 from tests.interop.test_kill import SHORT, settings
 
@@ -200,7 +200,7 @@ class FuzzTests(SynchronousTestCase):
         world.callback(self.carrier.close)
         self.bridge = Bridge(self.carrier.port)
         world.callback(self.bridge.close)
-        self.sip_port, self.rtp_port = free_udp_port(), min(free_udp_port() & ~1, 60000)
+        self.sip_port, self.rtp_port = free_udp_port(), free_ports(400)
         text = settings(self.carrier.port, self.sip_port, self.rtp_port) + self.bridge.trunk
         text = text.replace("ring_timeout = 2.0", "ring_timeout = 20.0")  # it has much to do meanwhile
         self.daemon = Daemon(folder, text)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.harness import Daemon, errors_in, free_udp_port, wait_for, web_server
+from tests.interop.harness import Daemon, errors_in, free_ports, free_udp_port, wait_for, web_server
 from tests.interop.judge import Carrier, verdict
 
 LONG = os.environ.get("CALLEDIN_LONG") == "1"
@@ -96,7 +96,7 @@ class KillTests(SynchronousTestCase):
             web = world.enter_context(web_server({"/short.mp3": SHORT.read_bytes()}))
             carrier = Carrier()
             world.callback(carrier.close)
-            first_rtp = min(free_udp_port() & ~1, 60000)
+            first_rtp = free_ports(400)
             text = settings(carrier.port, free_udp_port(), first_rtp)
             daemon = Daemon(folder, text, module="tests.interop.slow_disk" if slow_disk else None)
             daemon.start()
