@@ -587,10 +587,10 @@ class Daemon(Service):
 
 
 def tune_collector() -> None:
-    """Look for cyclic garbage seldom: requests and calls make none, and each look walks over all that waits."""
+    """Look for cyclic garbage seldom, since each look walks all that waits: after some thousand calls for the whole."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 50)
+    gc.set_threshold(10_000, 10, 3)
 
 
 def _nothing() -> None:

@@ -612,6 +612,8 @@ class CallAttempt:
     def _let_go(self, *_: object) -> None:
         """The last step, taken once."""
         self._stop_waiting()
+        # Session and attempt know each other; apart, neither waits for the collector.
+        self._session = None
         released, self._released = self._released, _told_already
         released(self)
 

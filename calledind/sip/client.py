@@ -150,11 +150,15 @@ class ClientTransaction:
         if self.state is not TERMINATED:
             self.state = TERMINATED
             self._end(None)
+            self._report = _say_nothing
 
     def _feed(self, what: Input, news: Response | TransactionFailure | None = None) -> None:
         # The state changes first: what is reported may well come back with the next input.
         self.state, action = self.table[self.state, what]
         action(self, news)
+        if self.state is TERMINATED:
+            # Who is told knows this transaction: apart, neither waits for the collector.
+            self._report = _say_nothing
 
     def _put(self, data: bytes) -> None:
         try:
@@ -181,12 +185,19 @@ class ClientTransaction:
         self._timers.stop_all()
         self._gone(self)
 
-    def _linger(self, seconds: float) -> None:
+    def _linger(self, seconds: float, response: Response) -> None:
+        "Report a final response, and stay for its repeats."
+        report = self._report
         self._timers.stop_all()
         if seconds > 0:
             self._timers.start("linger", seconds, lambda: self._feed(LINGERED))
         else:
             self._feed(LINGERED)
+        report(response)
+
+
+def _say_nothing(_: Response | TransactionFailure) -> None:
+    """Nobody is told of what comes after the end."""
 
 
 class InviteClientTransaction(ClientTransaction):
@@ -208,15 +219,13 @@ class InviteClientTransaction(ClientTransaction):
         self._put(self._data)
 
     def _accept(self, response: Response) -> None:
-        self._linger(self._intervals.timeout)  # timer M
-        self._report(response)
+        self._linger(self._intervals.timeout, response)  # timer M
 
     def _refuse(self, response: Response) -> None:
         self._timers.stop_all()
         self._ack = bytes(acknowledgement(self.request, response))
         self._put(self._ack)
-        self._linger(0 if self._reliable else max(LONGEST_LINGER, self._intervals.timeout))  # timer D
-        self._report(response)
+        self._linger(0 if self._reliable else max(LONGEST_LINGER, self._intervals.timeout), response)  # timer D
 
     def _acknowledge_again(self, response: Response) -> None:
         self._put(self._ack)
@@ -273,8 +282,7 @@ class NonInviteClientTransaction(ClientTransaction):
         self._put(self._data)
 
     def _complete(self, response: Response) -> None:
-        self._linger(0 if self._reliable else self._intervals.t4)  # timer K
-        self._report(response)
+        self._linger(0 if self._reliable else self._intervals.t4, response)  # timer K
 
     table = {  # noqa: RUF012
         (CALLING, PROVISIONAL): (PROCEEDING, _proceed),

@@ -131,7 +131,7 @@ class InviteSession:
         self._session_expires = invitation.session_expires
         self._least_session = 0
         self._authenticator = Authenticator(invitation.credentials) if invitation.credentials else None
-        self._report: Callable[[Event], None] = lambda event: None
+        self._report: Callable[[Event], None] = _say_nothing
         self._reason: str | None = None
         self._timers = TimerSet(endpoint.layer.timers)
         self._request: Request | None = None
@@ -435,7 +435,8 @@ class InviteSession:
         self._state = OVER
         self._timers.stop_all()
         self._changed(self, False)
-        self._report(event)
+        report, self._report = self._report, _say_nothing
+        report(event)
 
     @property
     def _from(self) -> str:
@@ -494,6 +495,10 @@ class InviteSession:
         **dict.fromkeys(((OVER, late) for late in Input), _ignore),
         (OVER, SUCCESS): _answered_again,
     }
+
+
+def _say_nothing(_: Event) -> None:
+    """The owner of a session hears nothing before it sends it, nor after its last word."""
 
 
 def cancellation(request: Request, headers: list[tuple[str, str]]) -> Request:

@@ -126,6 +126,8 @@ class TransactionLayer:
         def gone(transaction: ClientTransaction) -> None:
             del self._clients[transaction.key]
             self._unfile(client)
+            # They know each other; apart, neither waits for the collector.
+            del client.transaction
 
         client.transaction = kind(
             request,
