@@ -32,7 +32,8 @@ class Pace:
 
     def __init__(self, timers: Timers) -> None:
         self._timers = timers
-        self._next = 0.0
+        self._last = float("-inf")
+        "The moment that was used last."
         self._cut_at = -RECOVERY
         self._share = 1.0
         "Of the full pace, when it was cut last."
@@ -42,13 +43,16 @@ class Pace:
         """Of the full pace, 0 to 1."""
         return min(1.0, self._share + (self._timers.seconds() - self._cut_at) / RECOVERY)
 
-    def wait(self) -> float:
-        """Return the seconds until the next moment, 0 or less: now."""
-        return self._next - self._timers.seconds()
+    def wait(self, calls_per_second: float) -> float:
+        """Return the seconds until the next moment, 0 or less: now. `calls_per_second`: the full pace, as it is set."""
+        return self._next(calls_per_second) - self._timers.seconds()
 
     def take(self, calls_per_second: float) -> None:
         """Use one moment; `wait` was 0 or less."""
-        self._next = max(self._next, self._timers.seconds() - BURST) + 1 / (calls_per_second * self.share)
+        self._last = max(self._next(calls_per_second), self._timers.seconds() - BURST)
+
+    def _next(self, calls_per_second: float) -> float:
+        return self._last + 1 / (calls_per_second * self.share)
 
     def slow_down(self) -> bool:
         """Halve the pace; False: it was just done."""

@@ -61,7 +61,8 @@ class Trunk:
         """Return the seconds until one more call may leave (0: now); None: when a channel or the trunk comes free."""
         if self.health is Health.OPEN or self.busy >= self.settings.channels:
             return None
-        return max(0.0, self._paused_until - self._timers.seconds(), self._pace.wait())
+        pace = self._pace.wait(self.settings.calls_per_second)
+        return max(0.0, self._paused_until - self._timers.seconds(), pace)
 
     @property
     def pace(self) -> float:

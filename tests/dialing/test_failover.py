@@ -84,6 +84,8 @@ class TrunkRulesTests(DialerCase):
         trunk = self.dialer.trunks["a"]
         self.assertEqual(trunk.pace, 0.5)
         self.world.clock.advance(1.0)
+        self.assertGreater(trunk.wait() or 0, 0.7)
+        self.world.clock.advance(1.0)
         self.assertEqual(trunk.wait(), 0)
         trunk.take()
         self.assertGreater(trunk.wait() or 0, 1.7)

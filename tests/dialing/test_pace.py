@@ -22,10 +22,10 @@ class PaceTests(SynchronousTestCase):
         """Take every moment there is."""
         end, taken = self.clock.seconds() + seconds, 0
         while self.clock.seconds() < end:
-            while self.pace.wait() <= 0:
+            while self.pace.wait(FULL) <= 0:
                 self.pace.take(FULL)
                 taken += 1
-            self.clock.advance(max(self.pace.wait(), 0.001))
+            self.clock.advance(max(self.pace.wait(FULL), 0.001))
         return taken
 
     def test_full(self) -> None:
@@ -74,6 +74,12 @@ class PaceTests(SynchronousTestCase):
             else:
                 refused += 1
                 self.pace.slow_down()
-            self.clock.advance(max(self.pace.wait(), 0.001))
+            self.clock.advance(max(self.pace.wait(FULL), 0.001))
         self.assertGreater(accepted, 0.6 * limit * 300)
         self.assertLess(refused, 0.15 * accepted)
+
+    def test_set_anew(self) -> None:
+        """A faster pace holds at once, also for the moment that was waited for at the slow one."""
+        self.pace.take(0.001)
+        self.assertApproximates(self.pace.wait(0.001), 1000.0, 0.2)
+        self.assertLessEqual(self.pace.wait(FULL), 1 / FULL)
