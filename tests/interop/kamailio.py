@@ -6,13 +6,26 @@ import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import SkipTest
 
-from tests.interop.harness import free_udp_port, need, wait_for
+from tests.interop import scenarios as sc
+from tests.interop.case import InteropCase, settings, trunk
+from tests.interop.harness import Daemon, Sipp, free_ports, need, sipp, wait_for
 
 DOMAIN = "pbx.example.com"
 PASSWORD = "wonder land"
+USER = "alice"
+ROUTES = "[last_Record-Route:]\n"
+ANSWERS = sc.scenario(
+    sc.receive("INVITE"),
+    sc.send("180 Ringing", more=ROUTES + sc.CONTACT),
+    sc.send("200 OK", more=ROUTES + sc.CONTACT, body=sc.sdp(port="40000"), retrans=500),
+    sc.receive("ACK"),
+    sc.GOODBYE,
+)
 MODULES = sorted(Path("/usr").glob("lib*/**/kamailio/modules"))
 
 # What it writes to its log for the tests begins with "carrier:".
@@ -24,6 +37,7 @@ alias="{domain}"
 listen=udp:127.0.0.1:{port}
 listen=tcp:127.0.0.1:{port}
 mpath="{modules}/"
+{tls}
 loadmodule "kex.so"
 loadmodule "corex.so"
 loadmodule "tm.so"
@@ -52,7 +66,7 @@ request_route {{
             www_challenge("{domain}", "{flags}");
             exit;
         }}
-        xlog("L_ERR", "carrier: REGISTER taken, Expires $hdr(Expires), $au, $hdr(Authorization)\\n");
+        xlog("L_ERR", "carrier: REGISTER taken, Expires $hdr(Expires), $au, $proto, $hdr(Authorization)\\n");
         {service_route}
         save("location");
         exit;
@@ -73,7 +87,7 @@ request_route {{
                 proxy_challenge("{domain}", "{flags}");
                 exit;
             }}
-            xlog("L_ERR", "carrier: BYE taken, $hdr(Proxy-Authorization)\\n");
+            xlog("L_ERR", "carrier: BYE taken, $proto, $hdr(Proxy-Authorization)\\n");
             consume_credentials();
         }}
         t_relay();
@@ -83,16 +97,17 @@ request_route {{
         sl_send_reply("200", "OK");
         exit;
     }}
+    {first}
     if (!pv_proxy_authenticate("{domain}", "{password}", "0")) {{
         xlog("L_ERR", "carrier: INVITE challenged\\n");
         proxy_challenge("{domain}", "{flags}");
         exit;
     }}
-    if (!registered("location", "$fu")) {{
+    if ({registers} && !registered("location", "$fu")) {{
         sl_send_reply("403", "Register first");
         exit;
     }}
-    xlog("L_ERR", "carrier: INVITE taken, $ru, Route $hdr(Route), $hdr(Proxy-Authorization)\\n");
+    xlog("L_ERR", "carrier: INVITE taken, $ru, $proto{peer}, Route $hdr(Route), $hdr(Proxy-Authorization)\\n");
     consume_credentials();
     loose_route();
     record_route();
@@ -100,6 +115,41 @@ request_route {{
     t_relay();
 }}
 """
+
+
+# A client that names the domain (SNI) is shown the domain's certificate, anybody else another one.
+TLS_CONFIG = """\
+[server:default]
+method = TLSv1.2+
+certificate = {other}
+private_key = {other_key}
+ca_list = {clients}
+verify_certificate = {verify}
+require_certificate = {verify}
+
+[server:127.0.0.1:{port}]
+server_name = {domain}
+method = TLSv1.2+
+certificate = {certificate}
+private_key = {key}
+ca_list = {clients}
+verify_certificate = {verify}
+require_certificate = {verify}
+"""
+
+
+@dataclass(frozen=True)
+class Tls:
+    """What a Kamailio secures its connections with; pairs are of a certificate's file and its key's."""
+
+    own: tuple[Path, Path]
+    "For who asks for `DOMAIN`."
+    other: tuple[Path, Path]
+    "For who names nobody."
+    authority: Path
+    "Of the clients' certificates."
+    ask: bool = False
+    "Whether clients must have one."
 
 
 class Kamailio:
@@ -114,12 +164,17 @@ class Kamailio:
         qop: str = "auth",
         expires: int = 3600,
         service_route: bool = False,
+        tls: Tls | None = None,
+        first: str = "",
+        registers: bool = True,
     ) -> None:
-        program = need("kamailio")
+        """`first`: what it does with an INVITE before it looks at it, in its own language. `registers`: whether it
+        wants a registration."""
         if not MODULES:
             raise SkipTest("skipped: Kamailio's modules are not installed")
         folder.mkdir()
-        self.port = free_udp_port()
+        self.port = free_ports(2)
+        self.secure_port = self.port + 1
         self.control = folder / "control"
         self.log = folder / "kamailio.log"
         config = folder / "kamailio.cfg"
@@ -136,18 +191,49 @@ class Kamailio:
                 expires=expires,
                 password=PASSWORD,
                 callee=callee,
+                first=first,
+                registers=int(registers),
+                tls="" if tls is None else self._secured(folder, tls),
+                peer=", by $tls_peer_subject_cn" if tls is not None and tls.ask else "",
                 service_route=f'append_to_reply("Service-Route: {route}\\r\\n");' if service_route else "",
             )
         )
-        with self.log.open("wb") as log:
+        self._command = [need("kamailio"), "-DD", "-E", "-f", str(config), "-m", "32", "-M", "4", "-Y", str(folder)]
+        self.start()
+
+    def start(self) -> None:
+        """Begin, at first or again: it remembers nothing."""
+        with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [program, "-DD", "-E", "-f", str(config), "-m", "32", "-M", "4", "-Y", str(folder)],
-                cwd=folder,
+                self._command,
+                cwd=self.log.parent,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
         wait_for("Kamailio listens", self._listens)
+
+    def _secured(self, folder: Path, tls: Tls) -> str:
+        """Return the lines that have it listen for TLS."""
+        if not (MODULES[0] / "tls.so").exists():
+            raise SkipTest("skipped: Kamailio's TLS module is not installed")
+        path = folder / "tls.cfg"
+        path.write_text(
+            TLS_CONFIG.format(
+                port=self.secure_port,
+                domain=DOMAIN,
+                certificate=tls.own[0],
+                key=tls.own[1],
+                other=tls.other[0],
+                other_key=tls.other[1],
+                clients=tls.authority,
+                verify="yes" if tls.ask else "no",
+            )
+        )
+        return f"""enable_tls=yes
+listen=tls:127.0.0.1:{self.secure_port}
+loadmodule "tls.so"
+modparam("tls", "config", "{path}")"""
 
     def _listens(self) -> bool:
         if self.process.poll() is not None:
@@ -191,3 +277,50 @@ def kamailio(folder: Path, callee: int, **options: object) -> Iterator[Kamailio]
         yield carrier
     finally:
         carrier.close()
+
+
+class KamailioCase(InteropCase):
+    """Each test has Kamailio as its one trunk, with a callee behind it."""
+
+    carrier: Kamailio
+    callee: Sipp
+
+    def start(self, scenario: str = ANSWERS, *, calls: int = 1, **options: Any) -> Daemon:
+        need("kamailio")
+        need("sipp")
+        self.callee = self.world.enter_context(sipp(self.folder / "sipp", scenario, calls=calls))
+        return self.register(self.callee.port, **options)
+
+    def register(
+        self,
+        callee: int,
+        *,
+        user: str = USER,
+        password: str = PASSWORD,
+        more: str = "",
+        tls: Tls | None = None,
+        registers: bool = True,
+        **options: object,
+    ) -> Daemon:
+        self.carrier = self.world.enter_context(
+            kamailio(self.folder / "kamailio", callee, tls=tls, registers=registers, **options)
+        )
+        port = self.carrier.port if tls is None else self.carrier.secure_port
+        quoted = user.replace("\\", "\\\\").replace('"', '\\"')
+        settled = f"""username = "{quoted}"
+password = "{password}"
+outbound_proxy = "127.0.0.1:{port}"
+from_user = "{{username}}"
+register = {str(registers).lower()}
+{more}"""
+        return self.run_daemon(settings(trunk(0, name="carrier", host=DOMAIN, more=settled)))
+
+    def is_called(self, daemon: Daemon) -> None:
+        """A call goes through and is heard of."""
+        told = self.call(daemon)
+        self.assertEqual(self.outcome(told), ("1", ""), (self.carrier.said(), daemon.log.read_text()[-2000:]))
+        self.assertEqual(self.callee.wait(), 0, self.callee.explain())
+
+    def of(self, method: str) -> list[str]:
+        """What Kamailio says of the requests of one method."""
+        return [line.removeprefix(f"{method} ") for line in self.carrier.said() if line.startswith(method)]

@@ -5,60 +5,18 @@ from __future__ import annotations
 import re
 import time
 from contextlib import ExitStack
-from typing import Any
 
 from tests.interop import scenarios as sc
-from tests.interop.case import InteropCase, settings, trunk
-from tests.interop.harness import Daemon, Sipp, free_udp_port, need, sipp, wait_for
-from tests.interop.kamailio import DOMAIN, PASSWORD, Kamailio, kamailio
+from tests.interop.case import settings, trunk
+from tests.interop.harness import free_udp_port, wait_for
+from tests.interop.kamailio import ROUTES, USER, KamailioCase
 from tests.interop.test_baresip import Baresip
 
-USER = "alice"
-ROUTES = "[last_Record-Route:]\n"
-ANSWERS = sc.scenario(
-    sc.receive("INVITE"),
-    sc.send("180 Ringing", more=ROUTES + sc.CONTACT),
-    sc.send("200 OK", more=ROUTES + sc.CONTACT, body=sc.sdp(port="40000"), retrans=500),
-    sc.receive("ACK"),
-    sc.GOODBYE,
-)
 REFUSES = sc.refuse("486 Busy Here", ringing=True)
 
 
-class KamailioTests(InteropCase):
+class KamailioTests(KamailioCase):
     """Each test has Kamailio as its one trunk, with SIPp behind it."""
-
-    carrier: Kamailio
-    callee: Sipp
-
-    def start(self, scenario: str = ANSWERS, **options: Any) -> Daemon:
-        need("kamailio")
-        need("sipp")
-        self.callee = self.world.enter_context(sipp(self.folder / "sipp", scenario))
-        return self.register(self.callee.port, **options)
-
-    def register(
-        self, callee: int, *, user: str = USER, password: str = PASSWORD, more: str = "", **options: object
-    ) -> Daemon:
-        self.carrier = self.world.enter_context(kamailio(self.folder / "kamailio", callee, **options))
-        quoted = user.replace("\\", "\\\\").replace('"', '\\"')
-        settled = f"""username = "{quoted}"
-password = "{password}"
-outbound_proxy = "127.0.0.1:{self.carrier.port}"
-from_user = "{{username}}"
-register = true
-{more}"""
-        return self.run_daemon(settings(trunk(0, name="carrier", host=DOMAIN, more=settled)))
-
-    def is_called(self, daemon: Daemon) -> None:
-        """A call goes through and is heard of."""
-        told = self.call(daemon)
-        self.assertEqual(self.outcome(told), ("1", ""), (self.carrier.said(), daemon.log.read_text()[-2000:]))
-        self.assertEqual(self.callee.wait(), 0, self.callee.explain())
-
-    def of(self, method: str) -> list[str]:
-        """What Kamailio says of the requests of one method."""
-        return [line.removeprefix(f"{method} ") for line in self.carrier.said() if line.startswith(method)]
 
     def test_whole(self) -> None:
         """Registered; INVITE challenged by 407 once; ACK and BYE by the route set; nothing is asked for twice; at the

@@ -24,10 +24,14 @@ class Authority:
         own = self._sign(self._name, self._key, [], authority=True)
         self.certificate.write_bytes(own.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, *names: str) -> tuple[Path, Path]:
-        """Return the files of a certificate for these hosts and IP addresses, and of its key."""
+    def issue(self, *names: str, days: int = 1) -> tuple[Path, Path]:
+        """Return the files of a certificate for these hosts and IP addresses, and of its key.
+
+        `days`: for how long it serves; it has run out where that is below 0.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = self._sign(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])]), key, list(names))
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
+        certificate = self._sign(subject, key, list(names), days=days)
         paths = self._folder / f"{names[0]}.pem", self._folder / f"{names[0]}.key"
         paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         paths[1].write_bytes(
@@ -38,7 +42,13 @@ class Authority:
         return paths
 
     def _sign(
-        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, names: list[str], *, authority: bool = False
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePrivateKey,
+        names: list[str],
+        *,
+        authority: bool = False,
+        days: int = 1,
     ) -> x509.Certificate:
         now = datetime.now(UTC)
         builder = (
@@ -47,8 +57,8 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(hours=1))
-            .not_valid_after(now + timedelta(days=1))
+            .not_valid_before(now - timedelta(days=7))
+            .not_valid_after(now + timedelta(days=days))
             .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
         )
         if names:
