@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from OpenSSL import SSL
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.error import CannotListenError
@@ -62,8 +63,8 @@ from calledind.store.embedded import EmbeddedStore
 from calledind.store.interface import StoreUnavailable
 
 EXIT_FAILED = 1
-LIVE = ("regions", "calls", "stir", "trunks")
-"Settings that SIGHUP brings into force."
+LIVE = ("regions", "calls", "stir", "trunks", "http.certificate", "http.private_key")
+"Settings, and tables of them, that SIGHUP brings into force."
 GOODBYES = 4.0
 "Seconds that BYEs and CANCELs have to be confirmed when calls are hung up, and the last outcomes to be kept."
 
@@ -82,7 +83,23 @@ EXPECTED = (
     admin.SocketError,
     OSError,
 )
-"What can go wrong at a start without a fault of ours."
+"What can go wrong at a start, and when settings are read again, without a fault of ours."
+
+
+class Wrong:
+    """Gathers what is wrong, a line for each: `with wrong:` around each thing that is tried."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, EXPECTED):
+            return False
+        self.lines += str(error).splitlines()
+        return True
 
 
 class Daemon(Service):
@@ -96,7 +113,7 @@ class Daemon(Service):
         self._reload = reload
         self._now = Clock().now
         self._ports: list[Any] = []
-        self._contexts: list[tls.ServerContext] = []
+        self._context: tls.ServerContext | None = None
         self._watchdog: LoopingCall | None = None
         self._stopping = ""
         "Why no work is taken; empty while it is."
@@ -378,8 +395,7 @@ class Daemon(Service):
         for text in settings.listen:
             self._open(text, lambda port, host: self._reactor.listenTCP(port, site, interface=host))
         if settings.tls_listen:
-            context = self._context()
-            self._contexts.append(context)
+            context = self._context = tls.ServerContext(tls.make_context(*self._certificate(self._settings)))
             for text in settings.tls_listen:
                 self._open(text, lambda port, host: self._reactor.listenSSL(port, site, context, interface=host))
         operators = admin.Admin(
@@ -423,13 +439,13 @@ class Daemon(Service):
             max_connections_per_address=settings.max_connections_per_address,
         )
 
-    def _context(self) -> tls.ServerContext:
-        settings = self._settings.http
-        certificate, key = settings.certificate, settings.private_key
+    def _certificate(self, settings: Settings) -> tuple[Path, Path]:
+        """Return the files of certificate and key."""
+        certificate, key = settings.http.certificate, settings.http.private_key
         if certificate is None or key is None:
             certificate, key = tls.self_signed(self._settings.data / "tls", self._now())
             self.log.warn("HTTPS has no certificate of yours: {path} is self-signed", path=str(certificate))
-        return tls.ServerContext(certificate, key)
+        return certificate, key
 
     def _status(self) -> Mapping[str, object]:
         return {
@@ -481,29 +497,43 @@ class Daemon(Service):
     # SIGHUP
 
     def _read_again(self) -> None:
-        """Take what can change while calls are up, all of it or, where something is wrong, nothing."""
+        """Take what can change while calls are up, all of it or, where something is wrong, nothing but all errors."""
         if not self._started or self._stopping:
             self.log.warn("not now: calledin is starting or stopping, the settings are not read again")
             return
         systemd.notify("RELOADING=1")
-        try:
+        wrong = Wrong()
+        with wrong:
             settings = self._reload()
-            trunks = self._trunks if settings.simulator else with_passwords(settings.trunks)
-            signer = read_signer(settings.stir)
-            for context in self._contexts:
-                context.reload()
-        except (SettingsError, StartFailed, tls.CertificateError) as error:
-            for line in str(error).splitlines():
-                self.log.error("the reload is left out, all stays as it was: {line}", line=line)
-        else:
-            self._signer = signer
-            self._apply(settings, trunks)
+            self._read_files(settings, wrong)
+        for line in wrong.lines:
+            self.log.error("the reload is left out, all stays as it was: {line}", line=line)
         systemd.notify("READY=1")
+
+    def _read_files(self, settings: Settings, wrong: Wrong) -> None:
+        """Read what the new settings name, and use both."""
+        trunks, signer = self._trunks, self._signer
+        certificate: SSL.Context | None = None
+        with wrong:
+            signer = read_signer(settings.stir)
+        with wrong:
+            if self._context is not None:
+                certificate = tls.make_context(*self._certificate(settings))
+        with wrong:
+            trunks = self._trunks if settings.simulator else with_passwords(settings.trunks)
+        with wrong:
+            self._signalling.prepare(self._trunks if settings.simulator else settings.trunks)
+        if wrong.lines:
+            return
+        self._signer = signer
+        if self._context is not None and certificate is not None:
+            self._context.use(certificate)
+        self._apply(settings, trunks)
 
     def _apply(self, settings: Settings, trunks: tuple[TrunkSettings, ...]) -> None:
         """Use the new settings, but for those that only a start can bring."""
         changed = changed_settings(self._settings, settings)
-        later = [name for name in changed if name.split(".")[0] not in LIVE]
+        later = [name for name in changed if name not in LIVE and name.split(".")[0] not in LIVE]
         if trunks != self._trunks and "trunks" not in changed:
             changed.append("trunks")
         if "simulator" in later:
@@ -511,7 +541,11 @@ class Daemon(Service):
             settings = attrs.evolve(settings, trunks=self._settings.trunks)
             trunks = self._trunks
         now = [name for name in changed if name not in later]
-        self._settings = attrs.evolve(self._settings, **{name: getattr(settings, name) for name in LIVE})
+        http = attrs.evolve(
+            self._settings.http, certificate=settings.http.certificate, private_key=settings.http.private_key
+        )
+        tables = {name: getattr(settings, name) for name in LIVE if "." not in name}
+        self._settings = attrs.evolve(self._settings, http=http, **tables)
         self._trunks = trunks
         self._registrations.use_trunks(trunks)
         self._route()
@@ -639,8 +673,15 @@ def simulator_trunk(host: str, port: int) -> TrunkSettings:
 def with_passwords(
     trunks: Sequence[TrunkSettings], *, environment: Mapping[str, str] = os.environ
 ) -> tuple[TrunkSettings, ...]:
-    """Read each trunk's password_file, where it has one. Raises StartFailed."""
-    return tuple(with_password(trunk, environment=environment) for trunk in trunks)
+    """Read each trunk's password_file, where it has one. Raises StartFailed with all that can't be read."""
+    wrong = Wrong()
+    read = list(trunks)
+    for index, trunk in enumerate(trunks):
+        with wrong:
+            read[index] = with_password(trunk, environment=environment)
+    if wrong.lines:
+        raise StartFailed("\n".join(wrong.lines))
+    return tuple(read)
 
 
 def with_password(trunk: TrunkSettings, *, environment: Mapping[str, str] = os.environ) -> TrunkSettings:

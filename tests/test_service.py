@@ -6,15 +6,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
+from OpenSSL import SSL
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from calledind.admission import Unavailable
+from calledind.api.tls import ServerContext, self_signed
 from calledind.model import Attempt, Call, CallRecord, Cause, Ending, State
 from calledind.service import (
     Daemon,
@@ -24,7 +26,7 @@ from calledind.service import (
     reasons,
     with_passwords,
 )
-from calledind.settings import Calls, Http, Regions, Settings, SettingsError, Trunk
+from calledind.settings import Calls, Http, Regions, Settings, SettingsError, Stir, Trunk
 from calledind.store.embedded import EmbeddedStore
 from tests.dialing.world import make_call
 
@@ -166,7 +168,8 @@ class ReloadTests(DaemonCase):
         self.reload(regions=regions, calls=calls, trunks=(A_TRUNK, other))
         self.assertIn(("use_regions", regions), self.admission.calls)
         self.assertEqual(self.dialer.calls, [("replace", calls, (A_TRUNK, other))])
-        self.assertEqual(self.signalling.calls, [("use_trunks", (A_TRUNK, other))])
+        trunks = (A_TRUNK, other)
+        self.assertEqual(self.signalling.calls, [("prepare", trunks), ("use_trunks", trunks)])
         settlement: Any = self.settlement
         self.assertEqual(settlement.trunk_reasons, {"a": {"403": 8}, "b": {"404": 5}})
         self.assertEqual(settlement.charge_accepted, True)
@@ -192,6 +195,35 @@ class ReloadTests(DaemonCase):
         self.daemon._read_again()
         self.assertEqual(len(self.lines), 2)
         self.assertEqual((self.admission.calls, self.dialer.calls), ([], []))
+
+    def test_files(self) -> None:
+        """Of files that can't be used each is a line, and all stays as it was."""
+
+        def prepare(trunks: object) -> None:
+            raise OSError("trunks: b: ca\ntrunks: c: key")
+
+        self.daemon._signalling = cast(Any, Recorder(prepare=prepare))
+        self.daemon._context = ServerContext(cast(Any, None))
+        stir = Stir(private_key=Path("nowhere/stir.key"), certificate_url="https://example.com/c.pem")
+        lost = [attrs.evolve(A_TRUNK, name=name, password_file=Path(f"nowhere/{name}")) for name in "bc"]
+        http = Http(certificate=Path("nowhere/https.crt"), private_key=Path("nowhere/https.key"))
+        self.reload(http=http, stir=stir, trunks=tuple(lost), regions=Regions(countries=("44",)))
+        for words in ("stir.key", "https.crt", "nowhere/b", "nowhere/c", "trunks: b: ca", "trunks: c: key"):
+            self.assertEqual(len([line for line in self.lines if words in line]), 1, self.lines)
+        self.assertEqual((len(self.lines), self.admission.calls, self.dialer.calls), (6, [], []))
+        self.assertEqual((self.daemon._settings.http, self.daemon._trunks), (Http(), (A_TRUNK,)))
+
+    def test_https_certificate(self) -> None:
+        """Other files for HTTPS are in force at once, and known from then on; other settings beside them are not."""
+        context: Any = ServerContext(cast(Any, None))
+        self.daemon._context = context
+        certificate, key = self_signed(Path(self.mktemp()), 1_800_000_000.0)
+        self.reload(http=Http(certificate=certificate, private_key=key, max_connections=3))
+        self.assertIsInstance(context._context, SSL.Context)
+        self.assertEqual(self.daemon._settings.http, Http(certificate=certificate, private_key=key))
+        self.assertIn("http.certificate", self.lines[0])
+        self.assertNotIn("http.certificate", self.lines[1])
+        self.assertIn("http.max_connections", self.lines[1])
 
     def test_password_file(self) -> None:
         """A password file that changed is read; one that is gone leaves all as it was."""
@@ -274,9 +306,9 @@ class HelpersTests(SynchronousTestCase):
         environment = {"CREDENTIALS_DIRECTORY": str(folder)}
         trunk = Trunk(name="a", host="h", password_file=Path("secret"))
         self.assertEqual(with_passwords([trunk, A_TRUNK], environment=environment)[0].password, "s3cret")
-        for name in ("octets", "nonesuch"):
-            wrong = Trunk(name="a", host="h", password_file=Path(name))
-            self.assertRaises(StartFailed, with_passwords, [wrong], environment=environment)
+        wrong = [Trunk(name="a", host="h", password_file=Path(name)) for name in ("octets", "nonesuch")]
+        with self.assertRaisesRegex(StartFailed, r"octets.*\n.*nonesuch"):
+            with_passwords(wrong, environment=environment)
 
     def test_pepper(self) -> None:
         """The pepper is made once, readable by its owner alone, and never replaced; a credential goes before it."""

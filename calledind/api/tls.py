@@ -35,15 +35,12 @@ class CertificateError(Exception):
 class ServerContext:
     """What `listenSSL` is given. Connections that are open keep the certificate they began with."""
 
-    def __init__(self, certificate: Path, private_key: Path) -> None:
-        """Raises `CertificateError`."""
-        self._certificate = certificate
-        self._private_key = private_key
-        self._context = make_context(certificate, private_key)
+    def __init__(self, context: SSL.Context) -> None:
+        self._context = context
 
-    def reload(self) -> None:
-        """Read both files again for the connections to come. Raises `CertificateError`, and goes on as before."""
-        self._context = make_context(self._certificate, self._private_key)
+    def use(self, context: SSL.Context) -> None:
+        """Have the connections to come begin with it."""
+        self._context = context
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         return SSL.Connection(self._context, None)

@@ -9,7 +9,7 @@ from typing import Any
 from calledind.model import Address
 from calledind.net.dns import is_ip
 from calledind.net.next_hop import Chooser, Group, Place
-from calledind.net.tls import client_options
+from calledind.net.tls import TlsError, client_options
 from calledind.settings import Trunk
 from calledind.sip.target import transport_of
 
@@ -52,6 +52,21 @@ def tls_options(trunk: Trunk) -> Any:
     # What the certificate is for is the name that we were told, not one that DNS led to (RFC 5922 §4).
     name = trunk.tls_name or next_hop(trunk)[0]
     return client_options(name, ca=trunk.tls_ca, certificate=trunk.tls_certificate, private_key=trunk.tls_private_key)
+
+
+def check_files(trunk: Trunk) -> None:
+    """Read what a trunk's connections will be secured with. Raises TlsError with a line for each file at fault."""
+    if trunk.transport not in ("tls", "auto"):
+        return
+    wrong = []
+    ours = {"certificate": trunk.tls_certificate, "private_key": trunk.tls_private_key}
+    for files in ({"ca": trunk.tls_ca}, ours):
+        try:
+            client_options(trunk.tls_name or next_hop(trunk)[0], **files)
+        except TlsError as error:
+            wrong.append(f"trunks: {trunk.name}: {error}")
+    if wrong:
+        raise TlsError("\n".join(dict.fromkeys(wrong)))
 
 
 def is_beyond_nat(trunk: Trunk) -> bool:

@@ -20,7 +20,7 @@ from calledind.net.dns import Dns, is_ip
 from calledind.net.next_hop import REST, Chooser, Group, Place, Server, find
 from calledind.net.public import PublicAddresses
 from calledind.net.resolve import ResolveError, Resolver
-from calledind.net.route import Route, is_beyond_nat, next_hop, place_of, tls_options
+from calledind.net.route import Route, check_files, is_beyond_nat, next_hop, place_of, tls_options
 from calledind.net.sockets import Sockets
 from calledind.net.stream import CONNECT_TIMEOUT, Streams
 from calledind.net.tls import TlsError
@@ -102,21 +102,25 @@ class Signalling:
         """Open the sockets. Raises OSError that says what can't be opened or read."""
         for text in self._settings.bind:
             self._sockets.open(text, "sip.bind")
-        for trunk in trunks:
-            if trunk.transport == "tls":
-                tls_options(trunk)
-        self.use_trunks(trunks, strict=True)
+        self.prepare(trunks)
+        self.use_trunks(trunks)
 
-    def use_trunks(self, trunks: Sequence[Trunk], *, strict: bool = False) -> None:
-        """Take messages of these trunks from now on. `strict`: raises OSError where a socket can't be opened."""
+    def prepare(self, trunks: Sequence[Trunk]) -> None:
+        """Open the sockets and read the files that trunks need, before they are used. Raises OSError with a line for
+        each that can't be."""
+        wrong = []
         for trunk in trunks:
             try:
                 if trunk.bind:
                     self._sockets.open(trunk.bind, f"trunks: {trunk.name}: bind")
+                check_files(trunk)
             except OSError as error:
-                if strict:
-                    raise
-                self.log.error("{error}", error=str(error))
+                wrong.append(str(error))
+        if wrong:
+            raise OSError("\n".join(wrong))
+
+    def use_trunks(self, trunks: Sequence[Trunk]) -> None:
+        """Take messages of these trunks from now on; `prepare` has seen them."""
         before, self._routes = self._routes, {}
         for trunk in trunks:
             route = before.get(trunk.name)

@@ -42,7 +42,10 @@ def client_options(
             ours = PrivateCertificate.fromCertificateAndKeyPair(leaf, _key(private_key))
         except VerifyError:
             raise TlsError(f"{private_key}: is not the key of {certificate}") from None
-    return optionsForClientTLS(name, trustRoot=trust, clientCertificate=ours, extraCertificateOptions=more)
+    try:
+        return optionsForClientTLS(name, trustRoot=trust, clientCertificate=ours, extraCertificateOptions=more)
+    except UnicodeError:
+        raise TlsError(f"{name}: is no name that a certificate can be for") from None
 
 
 def _certificates(path: Path) -> list[Certificate]:

@@ -202,6 +202,18 @@ private_key = "{private_key}"
         wait_for("the new certificate", lambda: name_of(connect(port)) == "two")
         self.assertEqual((name_of(old), status_of(old)), ("one", 200))
 
+        moved = self.folder / "moved.crt", self.folder / "moved.key"
+        write_certificate("three", *moved)
+        text = self.daemon.config.read_text()
+        self.daemon.config.write_text(
+            text.replace(str(certificate), str(moved[0])).replace(str(private_key), str(moved[1]))
+        )
+        os.kill(self.daemon.pid, signal.SIGHUP)
+        wait_for("the certificate of another file", lambda: name_of(connect(port)) == "three")
+        self.daemon.config.write_text(text)
+        os.kill(self.daemon.pid, signal.SIGHUP)
+        wait_for("the first file's again", lambda: name_of(connect(port)) == "two")
+
         after = len(self.daemon.log.read_text())
         certificate.write_text("-----BEGIN CERTIFICATE-----\n")
         os.kill(self.daemon.pid, signal.SIGHUP)

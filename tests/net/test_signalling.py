@@ -395,6 +395,26 @@ class TlsTests(SignallingCase):
             self.start(self.trunk(5061, tls_ca=none))
         self.assertIsNotNone(client_options("x"))
 
+    def test_all_that_is_wrong(self) -> None:
+        """Before trunks are used, each file, name and socket of theirs that is no good is a line of one error."""
+        certificate, key = self.authority.issue("us.example.com")
+        none = self.folder / "none"
+        taken = f"{LOOPBACK}:{self.udp()}"
+        signalling = self.start(self.trunk(5061))
+        with self.assertRaises(OSError) as caught:
+            signalling.prepare(
+                [
+                    self.trunk(5061, name="a", tls_ca=none, tls_certificate=certificate, tls_private_key=certificate),
+                    self.trunk(5061, name="b", tls_ca=None, transport="auto", tls_name="a_b.example.com"),
+                    self.trunk(5061, name="c", bind=taken, transport="udp", tls_ca=none),
+                    self.trunk(5061, name="d", tls_certificate=certificate, tls_private_key=key),
+                ]
+            )
+        lines = str(caught.exception).splitlines()
+        self.assertEqual([line.split(": ")[1] for line in lines], ["a", "a", "b", "c"], lines)
+        for line, words in zip(lines, ("can't be read", "no unencrypted", "no name", "listened on"), strict=True):
+            self.assertIn(words, line)
+
 
 class NextHopTests(SignallingCase):
     async def test_srv(self) -> None:
