@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from calledind.sip.grammar import LWS, ParseError, end_of_quoted, is_token, quote
@@ -25,6 +26,10 @@ from calledind.sip.message import Message, Request, Response
 
 MOST_TRIES = 2
 "Times that one request is repeated with an answer."
+
+MOST_REALMS = 8
+"""Realms whose answers go along with later requests. A registration lives for months: with a server that names itself
+anew each time, its requests would grow without end."""
 
 _HASHES = {"sha-512-256": "sha512_256", "sha-256": "sha256", "md5": "md5"}
 "Algorithm -> its name in hashlib, the strongest first."
@@ -81,13 +86,13 @@ class Challenge:
 
 
 def parse_challenges(message: Message) -> list[Challenge]:
-    """Return the Digest challenges of a message in their order. Raises `ParseError`; other schemes are left out."""
-    found = []
+    """Return the Digest challenges of a message in their order. Other schemes are left out, and with them lines that
+    can't be read: the words of some schemes are no parameters (RFC 7235 §2.1)."""
+    found: list[Challenge] = []
     for proxy, (name, *_) in _HEADERS.items():
         for value in message.all(name):
-            for scheme, parameters in _schemes(value):
-                if scheme == "digest":
-                    found.append(_challenge(parameters, proxy))
+            with suppress(ParseError):
+                found += [_challenge(parameters, proxy) for scheme, parameters in _schemes(value) if scheme == "digest"]
     return found
 
 
@@ -185,12 +190,8 @@ class Authenticator:
         """
         if response.status not in _CHALLENGED or self._tries >= MOST_TRIES:
             return None
-        try:
-            challenges = parse_challenges(response)
-        except ParseError:
-            return None
         strongest: dict[tuple[bool, str], Challenge] = {}
-        for challenge in filter(self._ours, challenges):
+        for challenge in filter(self._ours, parse_challenges(response)):
             best = strongest.setdefault((challenge.proxy, challenge.realm), challenge)
             if challenge.strength > best.strength:
                 strongest[challenge.proxy, challenge.realm] = challenge
@@ -237,6 +238,8 @@ class Authenticator:
         earlier = self._same(challenge)
         if earlier is None:
             self._answered[challenge.proxy, challenge.realm] = _Answered(challenge, self._cnonce())
+            if len(self._answered) > MOST_REALMS:
+                del self._answered[next(iter(self._answered))]
         else:
             # A nonce that is challenged with again goes on counting: from 1 once more, it would be a replay.
             earlier.challenge, earlier.tried = challenge, True

@@ -26,7 +26,7 @@ from calledind.sip.dialog import Dialog
 from calledind.sip.grammar import ParseError, number
 from calledind.sip.message import Request, Response
 from calledind.sip.session_timer import has_option
-from calledind.sip.usage import ALLOW, Endpoint, Renegotiate, contact, not_acceptable
+from calledind.sip.usage import ALLOW, SUPPORTED, Endpoint, Renegotiate, contact, not_acceptable
 
 RELIABLE: Final = "100rel"
 "The option tag."
@@ -52,11 +52,13 @@ class EarlyDialog:
         "The answer, or what will be one."
         self.offer = b""
         "The callee's own, which we've answered."
+        self.description = b""
+        "Our answer to that."
         self._endpoint = endpoint
         self._local = local
         self._authenticator = authenticator
         self._renegotiate = renegotiate
-        self._contact = contact(local, contact_user)
+        self._contact = contact(local, contact_user, dialog.scheme)
         self._left = left
         self._rseq: int | None = None
         "Of the last reliable response that came in order."
@@ -91,8 +93,10 @@ class EarlyDialog:
             lambda request, news: None,
         )
 
-    def continue_in(self, dialog: Dialog) -> Dialog:
-        """Let the dialog of a 2xx go on counting where this one has come to."""
+    def continue_in(self, dialog: Dialog, response: Response) -> Dialog:
+        """Let the dialog of a 2xx go on where this one has come to, its target too where the 2xx names none."""
+        dialog.remote_target = self.dialog.remote_target
+        dialog.refresh_target(response)
         dialog.local_cseq = max(dialog.local_cseq, self.dialog.local_cseq)
         dialog.remote_cseq = self.dialog.remote_cseq
         return dialog
@@ -123,7 +127,7 @@ class EarlyDialog:
 
     def _updated(self, request: Request, source: Address) -> None:
         offer = session_description(request)
-        headers = [self._contact, ("Allow", ALLOW)]
+        headers = [self._contact, ("Allow", ALLOW), SUPPORTED]
         description = b""
         if offer:
             if not self._agreed:
@@ -133,7 +137,7 @@ class EarlyDialog:
             if answer is None:
                 self._endpoint.answer(request, source, 488, headers=[not_acceptable(self._local)])
                 return
-            self.offer, description = offer, answer
+            self.offer, self.description, description = offer, answer, answer
             headers.append(("Content-Type", SDP))
         self.dialog.refresh_target(request)
         self._endpoint.answer(request, source, 200, headers=headers, body=description)

@@ -90,8 +90,8 @@ class Modification:
         if isinstance(news, Response):
             if news.status < 200:
                 return
-            if news.status < 300 and request.method == "INVITE":
-                self._acknowledge(request, news)
+            if news.status < 300:
+                self._succeeded(request, news)
             if not self.is_open:
                 return  # the same 2xx again
         self.is_open = False
@@ -109,10 +109,13 @@ class Modification:
         shortest, longest = (2.1, 4.0) if self._dialog.invite_branch else (0.0, 2.0)
         self._timers.start("glare", random.uniform(shortest, longest), self.begin)  # noqa: S311
 
-    def _acknowledge(self, request: Request, response: Response) -> None:
+    def _succeeded(self, request: Request, response: Response) -> None:
+        if self.is_open:
+            self._dialog.refresh_target(response)  # both methods do so (§12.2.1.2, RFC 3311 §4)
+        if request.method != "INVITE":
+            return
         if not self._ack:
             self._dialog.invite_cseq = request.cseq.number
-            self._dialog.refresh_target(response)
             self._ack = bytes(self._dialog.request("ACK", self._local, credentials_of(request)))
         self._acks += 1
         if self._acks <= MOST_ACKS:

@@ -13,6 +13,7 @@ from typing import Final
 
 from calledind.sip.early import RELIABLE
 from calledind.sip.grammar import ParseError, number
+from calledind.sip.header import CSeq
 from calledind.sip.message import Request
 from calledind.sip.timers import Intervals, Timers, TimerSet
 
@@ -56,11 +57,11 @@ class ReliableProvisionals:
         else:
             self._waiting.append(what)
 
-    def is_due(self, prack: Request) -> bool:
-        """Whether a PRACK is for what waits for one."""
-        words = (prack.get("RAck") or "").split()
+    def is_due(self, prack: Request, invite: CSeq) -> bool:
+        """Whether a PRACK is for what waits for one: RSeq, and CSeq of the INVITE (§7.2)."""
+        rseq, _, cseq = (prack.get("RAck") or "").partition(" ")
         try:
-            return self._repeat is not None and len(words) == 3 and number(words[0]) == self._rseq
+            return self._repeat is not None and number(rseq) == self._rseq and CSeq.parse(cseq) == invite
         except ParseError:
             return False
 

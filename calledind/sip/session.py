@@ -101,6 +101,8 @@ SEND, END, PROVISIONAL, SUCCESS, FAILURE, FAILED, CANCEL_EXPIRED = Input
 
 MOST_TOO_SMALL: Final = 2
 "Times that an INVITE is sent again because its session was too short for somebody (422)."
+MOST_FORKS: Final = 32
+"To tags of one INVITE whose early dialogs are kept, and as many that are left when they answer; others are not heard."
 _Tag = str
 _OPAQUE: Final = 12
 "Octets of chance in a Call-ID."
@@ -283,6 +285,8 @@ class InviteSession:
         if tag is None or response.status == 100 or self._request is None:
             return True
         if tag not in self._early:
+            if len(self._early) == MOST_FORKS:
+                return False
             self._early[tag] = EarlyDialog(
                 self._endpoint,
                 Dialog.of_caller(self._request, response, self.invitation.target),
@@ -305,7 +309,7 @@ class InviteSession:
     def _dialog(self, request: Request, response: Response) -> Dialog:
         dialog = Dialog.of_caller(request, response, self.invitation.target)
         early = self._early.get(dialog.remote_tag)
-        return early.continue_in(dialog) if early else dialog
+        return early.continue_in(dialog, response) if early else dialog
 
     def _answered_too_late(self, response: Response) -> None:
         usage = self._use(response)
@@ -316,6 +320,7 @@ class InviteSession:
         assert self._request is not None
         if self._authenticator is not None:
             self._authenticator.learn(response)
+        early = self._early.get(response.to.tag or "")
         self._state = TALKING
         self._timers.stop_all()
         self._changed(self, False)
@@ -328,7 +333,7 @@ class InviteSession:
             late_answer=lambda sdp: self._report(LateAnswer(sdp)),
             authenticator=self._authenticator,
             contact_user=self._contact_user,
-            description=self.invitation.offer,
+            description=(early.description if early else b"") or self.invitation.offer,
         )
         return self._usage
 
@@ -348,6 +353,8 @@ class InviteSession:
         tag = response.to.tag or ""
         if tag in self._strays:
             self._strays[tag].success_repeated()
+            return
+        if len(self._strays) == MOST_FORKS:
             return
         dialog = self._dialog(request, response)
         stray = InviteUsage(

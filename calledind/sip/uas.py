@@ -158,7 +158,7 @@ class IncomingCall:
     def pracked(self, prack: Request, source: Address) -> None:
         """Take a PRACK of the caller's (RFC 3262 §3)."""
         early = self._early.get(prack.to.tag or "")
-        if early is None or not early.is_due(prack):
+        if early is None or not early.is_due(prack, self.request.cseq):
             self._endpoint.answer(prack, source, 481)
             return
         self._endpoint.answer(prack, source, 200)

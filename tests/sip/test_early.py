@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from twisted.internet.task import Clock
+
 from calledind.sip.auth import Credentials
 from calledind.sip.events import Answered, Ended, Progress, Refused
+from calledind.sip.header import CSeq
 from calledind.sip.message import Request, Response, parse, response_to
+from calledind.sip.reliable import ReliableProvisionals
+from calledind.sip.timers import Intervals
 from calledind.sip.uas import Cancelled, IncomingCall
 from tests.sip.network import DELAY
 from tests.sip.parties import ANSWER, OFFER, THEM, US, World, outside
-from tests.sip.test_useragent import Case
+from tests.sip.test_session_timer import without_update
+from tests.sip.test_useragent import Case, rings
 
 SDP = ("Content-Type", "application/sdp")
 
@@ -130,6 +138,31 @@ class ReliableTests(Case):
         self.assertEqual(world.heard[0], Cancelled())
         self.assertEqual(world.events, [Refused(487, "Request Terminated")])
 
+    def test_where_it_goes_on(self) -> None:
+        """A 2xx without a Contact leaves the target where the early dialog has it."""
+        world, call = self.ringing()
+        self.provisional(world, 1)
+        invite = call.request
+        world.network.attach(THEM)(bytes(response_to(invite, 200, None, "theirs", [SDP], ANSWER)), US)
+        world.network.pass_time(0.1)
+        self.session.acknowledge()
+        self.assertEqual(sent(world, "ACK")[0].uri, "sip:127.0.0.2:5070")
+
+    def test_forks_are_bounded(self) -> None:
+        """Who rings and answers in the name of hundreds of telephones is heard for some of them."""
+        world, call = self.ringing()
+        for status in (180, 200):
+            for number in range(100):
+                headers = [("Contact", "<sip:127.0.0.2:5070>"), ("Require", "100rel"), ("RSeq", "1")]
+                answer = response_to(call.request, status, None, f"tag{number}", headers)
+                world.agent.datagram_received(bytes(answer), THEM)
+        self.assertEqual(len(sent(world, "PRACK")), 32)
+        self.assertEqual(len({request.to.tag for request in sent(world, "BYE")}), 32)
+        self.session.acknowledge()
+        self.session.end()
+        world.network.pass_time(70)
+        self.assertEqual(len(world.agent), 0)
+
     def test_not_offered(self) -> None:
         """An invitation that doesn't offer it names no option tags."""
         world, _ = self.ringing(supported=())
@@ -186,6 +219,24 @@ class CalleeTests(Case):
         session.end()
         world.network.pass_time(1)
         self.quiet(world)
+
+    def test_pracks_of_another_invite(self) -> None:
+        """A PRACK belongs to a response by the CSeq of the INVITE as well (RFC 3262 §3)."""
+        early = ReliableProvisionals(lambda: None, Clock(), Intervals())
+        sent: list[tuple[str, str]] = []
+
+        def send(headers: list[tuple[str, str]]) -> Callable[[], None]:
+            sent.extend(headers)
+            return lambda: None
+
+        early.add(send)
+        rseq = dict(sent)["RSeq"]
+        due = {
+            rack: early.is_due(outside("PRACK", ("RAck", rack)), CSeq(7, "INVITE"))
+            for rack in (f"{rseq} 7 INVITE", f"{rseq}  7  INVITE", f"{rseq} 6 INVITE", f"{rseq} 7 UPDATE", rseq)
+        }
+        self.assertEqual(list(due.values()), [True, True, False, False, False])
+        early.stop()
 
     def test_cancelled_before_its_prack(self) -> None:
         """A CANCEL ends the repeats, and what would have followed them."""
@@ -247,6 +298,29 @@ class EarlyUpdateTests(Case):
         self.assertEqual((self.world.events[-1].offer, self.world.events[-1].sdp), (OFFER, ANSWER))
         self.session.acknowledge()
         self.session.end()
+
+    def test_refreshed_as_answered(self) -> None:
+        """A re-INVITE that refreshes the session says what the answer to the early UPDATE has said."""
+        self.world.calls[0].respond(183, sdp=ANSWER, reliable=True)
+        self.world.network.pass_time(0.1)
+        self.answer = OFFER.replace(b"4000", b"4242")
+        (response,) = self.world.ask(self.early("UPDATE", SDP, body=OFFER))
+        self.assertIn("timer", response.get("Supported") or "")
+        self.world.network.rule = without_update
+        self.world.calls[0].respond(200, headers=[("Session-Expires", "90")])
+        self.world.network.pass_time(0.1)
+        self.session.acknowledge()
+        self.world.network.pass_time(46)
+        self.assertEqual(sent(self.world, "INVITE")[-1].body, self.answer)
+
+    def test_secure(self) -> None:
+        """Who calls by sips has a Contact of sips in early dialogs, too (§12.1.1)."""
+        uri = "sips:+12125550100@127.0.0.2"
+        self.world = World(rings)
+        self.session = self.world.call(request_uri=uri, to_uri=uri, from_uri="sips:0000000000@127.0.0.1")
+        self.world.network.pass_time(0.1)
+        (response,) = self.world.ask(self.early("UPDATE"))
+        self.assertEqual(response.get("Contact"), "<sips:0000000000@127.0.0.1:5060>")
 
     def test_offer_that_nobody_takes(self) -> None:
         """An offer that the owner doesn't take is refused with 488 and a Warning."""

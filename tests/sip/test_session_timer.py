@@ -104,6 +104,14 @@ class WeRefreshTests(RefresherCase):
         self.session.end()
         self.quiet(self.world)
 
+    def test_new_target(self) -> None:
+        """The Contact of a 2xx to an UPDATE is where the next request goes, as with a re-INVITE."""
+        self.refuse("UPDATE", (200, (("Contact", "<sip:moved@127.0.0.2:5090>"),)))
+        self.world.network.pass_time(62)
+        self.session.end()
+        self.assertEqual(self.ours("BYE")[0].uri, "sip:moved@127.0.0.2:5090")
+        self.assertEqual(self.world.network.sent[-1].target, ("127.0.0.2", 5090))
+
     def test_end_of_it(self) -> None:
         """A 200 without Session-Expires ends the refreshing: the session lasts."""
         self.refuse("UPDATE", (200, ()))
