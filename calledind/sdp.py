@@ -590,13 +590,18 @@ def _media(lines: list[tuple[str, str]]) -> Media:
     return Media(
         fields[0].lower(),
         port,
-        fields[2].upper(),
+        _protocol(fields[2]),
         tuple(fields[3:]),
         _first_address(lines),
         _attributes(lines),
         ports,
         tuple(line for line in lines if line[0] in "ibk"),
     )
+
+
+def _protocol(text: str) -> str:
+    """Return ours as we write them, and others as their writers do, who may look for just that in our refusal."""
+    return text.upper() if text.upper() in _PROTOCOLS + _SECURE_PROTOCOLS else text
 
 
 def _first_address(lines: list[tuple[str, str]]) -> str | None:

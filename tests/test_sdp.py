@@ -338,6 +338,7 @@ class AnswerTests(SynchronousTestCase):
         self.assertEqual([media.port for media in answer.media], [0, 0, 0, 0, 4000, 0, 0])
         self.assertEqual([media.kind for media in answer.media], ["video"] + ["audio"] * 5 + ["image"])
         self.assertEqual((answer.media[4].protocol, agreed.remote[1]), ("RTP/AVPF", 5006))
+        self.assertEqual(answer.media[6].protocol, "udptl")
 
     def test_offers_that_cannot_be_answered(self) -> None:
         """No audio, no codec in common, an address that can't be used."""
