@@ -18,6 +18,7 @@ from calledind.sip.grammar import format_host
 from calledind.sip.header import NameAddr
 from calledind.sip.registration import (
     Account,
+    Elsewhere,
     Lapsed,
     Locate,
     NotRegistered,
@@ -26,6 +27,7 @@ from calledind.sip.registration import (
     RegistrationEvent,
     State,
 )
+from calledind.sip.transactions import host_port
 from calledind.sip.uri import Uri, escape_user
 
 _WAY = ("host", "port", "outbound_proxy", "transport", "bind", "advertise", "sips")
@@ -34,7 +36,7 @@ _CERTIFICATES = ("tls_name", "tls_ca", "tls_certificate", "tls_private_key")
 
 class UserAgent(Protocol):
     def registration(
-        self, account: Account, *, locate: Locate, report: Callable[[RegistrationEvent], None]
+        self, account: Account, *, locate: Locate, report: Callable[[RegistrationEvent], None], elsewhere: Elsewhere
     ) -> Registration: ...
 
 
@@ -163,6 +165,8 @@ class _TrunkRegistration:
         self._targets = targets
         self._changed = changed
         self._asked: Address | None = None
+        self._tried: list[Address] = []
+        "The registrar's servers that did not serve, since one of them did or all were asked."
         self._waiting: list[Deferred[None]] = []
 
         def find(found: Callable[[Address | OSError], None]) -> None:
@@ -171,9 +175,11 @@ class _TrunkRegistration:
                 found(where)
 
             self._asked = None
-            targets.locate(trunk).addCallbacks(located, lambda failure: found(_why(failure)))
+            targets.locate(trunk, self._tried).addCallbacks(located, lambda failure: found(_why(failure)))
 
-        self.registration = user_agent.registration(account(trunk), locate=find, report=self._heard)
+        self.registration = user_agent.registration(
+            account(trunk), locate=find, report=self._heard, elsewhere=self._elsewhere
+        )
 
     def serves(self, trunk: Trunk) -> bool:
         """Whether a trunk of these settings has the same registration."""
@@ -204,17 +210,32 @@ class _TrunkRegistration:
             return f"registered for {self.registration.lifetime:.0f} s"
         return self.registration.obstacle
 
+    def _elsewhere(self, words: str, retry_after: int | None) -> bool:
+        if self._asked is None:
+            return False
+        self._targets.failed(self._asked, retry_after)
+        self._tried.append(self._asked)
+        if not self._targets.has_more(self.trunk, self._tried):
+            self._tried.clear()
+            return False
+        self.log.warn(
+            "trunk {name}: {server} does not register us: {words}; the next server is asked",
+            name=self.trunk.name,
+            server=host_port(self._asked),
+            words=words,
+        )
+        return True
+
     def _heard(self, event: RegistrationEvent) -> None:
         name = self.trunk.name
         match event:
             case Registered(expires, renewed):
                 assert self._asked is not None
                 self._targets.works(self._asked)
+                self._tried.clear()
                 level = self.log.debug if renewed else self.log.info
                 level("trunk {name}: registered for {seconds} s", name=name, seconds=expires)
-            case NotRegistered(words, retry_in, still, answered):
-                if not answered and self._asked is not None:
-                    self._targets.failed(self._asked)
+            case NotRegistered(words, retry_in, still):
                 self.log.error(
                     "trunk {name}: the registration failed: {words}; {left}; the next try is in {seconds:.0f} s",
                     name=name,

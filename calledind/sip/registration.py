@@ -17,7 +17,8 @@ Whether we are registered is a matter of time and not of state: a binding outliv
 its time has run out. A failure that may pass (no response, 5xx, 408, 480) is tried again after 5 s, then
 twice as long each time up to 5 min; one that is an opinion about us (403, a refused password, 404...) after
 5 min and up to an hour, for carriers lock accounts that knock too often. Both vary by chance, so that a carrier's
-restart doesn't bring all its customers at once; Retry-After is honoured.
+restart doesn't bring all its customers at once; Retry-After is honoured. Before any of that, the registrar's other
+servers are asked where one does not answer or says 503 (RFC 3263 §4.3).
 
 Where others see our messages come from another address than our Contact says, the address that `local` gives has
 changed: the new binding is made and the old one taken back in one REGISTER. All REGISTERs have one Call-ID and a
@@ -58,11 +59,15 @@ LEAVE_WITHIN: Final = 4.0
 "Seconds that taking the binding back may take."
 SETTLE: Final = 30.0
 "Seconds between two REGISTERs because of a new address, so that a NAT which changes its mind isn't chased."
+_UNAVAILABLE: Final = 503
 _PASSING: Final = frozenset({408, 480, 491})
 "Statuses below 500 that say nothing about us."
 
 Locate = Callable[[Callable[[Address | OSError], None]], None]
 "Finds where the registrar's messages go, and hands it, or why it can't be found, to its argument."
+Elsewhere = Callable[[str, int | None], bool]
+"""Hears why the target that was found last does not serve, and its Retry-After in seconds; says whether there is
+another one to ask at once."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +103,6 @@ class NotRegistered:
     retry_in: float
     still: bool
     "An earlier binding's time has not run out yet."
-    answered: bool = True
-    "False: nobody did."
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,7 @@ class Registration:
         *,
         locate: Locate,
         report: Callable[[RegistrationEvent], None],
+        elsewhere: Elsewhere,
         chance: Callable[[], float] = random.random,
     ) -> None:
         """`chance` gives numbers from 0 to 1, by which waits vary."""
@@ -156,6 +160,7 @@ class Registration:
         self._timers = TimerSet(endpoint.layer.timers)
         self._locate = locate
         self._report = report
+        self._elsewhere = elsewhere
         self._chance = chance
         self._authenticator = Authenticator(account.credentials) if account.credentials else None
         self._call_id = new_tag()
@@ -365,15 +370,21 @@ class Registration:
                 self._look_up()
                 return
         words = f"{response.status} {response.phrase}".rstrip()
+        if response.status == _UNAVAILABLE and self._elsewhere(words, response.retry_after):
+            self._look_up()
+            return
         passing = response.status in _PASSING or 500 <= response.status < 600
         self._fail(words, refused=not passing, retry_after=response.retry_after or 0)
 
     def _failed(self, words: str) -> None:
         # It may well have arrived, and only its answer not.
         self._bound = self._bound or self._asked
-        self._fail(words, refused=False, answered=False)
+        if self._elsewhere(words, None):
+            self._look_up()
+        else:
+            self._fail(words, refused=False)
 
-    def _fail(self, words: str, *, refused: bool, retry_after: int = 0, answered: bool = True) -> None:
+    def _fail(self, words: str, *, refused: bool, retry_after: int = 0) -> None:
         self.state = WAITING
         self._words = words
         first, longest = (FIRST_RETRY_REFUSED, LONGEST_RETRY_REFUSED) if refused else (FIRST_RETRY, LONGEST_RETRY)
@@ -381,7 +392,7 @@ class Registration:
         wait = max(doubled * (0.5 + 0.5 * self._chance()), min(float(retry_after), LONGEST_RETRY_REFUSED))
         self._failures += 1
         self._timers.start("due", wait, lambda: self._feed(DUE))
-        self._report(NotRegistered(words, wait, self.is_registered, answered))
+        self._report(NotRegistered(words, wait, self.is_registered))
 
     def _lapsed(self) -> None:
         self._report(Lapsed())

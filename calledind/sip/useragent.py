@@ -17,12 +17,13 @@ from calledind.sip.events import Answered, Ended, Event, LateAnswer, Progress, R
 from calledind.sip.grammar import ParseError
 from calledind.sip.header import Via
 from calledind.sip.message import Request, Response
+from calledind.sip.outside import Outside
 from calledind.sip.recovery import DialogRecovery, InvitationRecovery, LateResponses
-from calledind.sip.registration import Account, Locate, Registration, RegistrationEvent
+from calledind.sip.registration import Account, Elsewhere, Locate, Registration, RegistrationEvent
 from calledind.sip.session import Invitation, InviteSession
 from calledind.sip.timers import Intervals, Timers
 from calledind.sip.transactions import Send, Trace, TransactionLayer, host_port, new_branch, new_tag, via
-from calledind.sip.usage import ALLOW, Endpoint, contact
+from calledind.sip.usage import Endpoint, contact
 
 __all__ = [
     "Answered",
@@ -74,6 +75,7 @@ class UserAgent:
             trace=trace,
         )
         self._endpoint = Endpoint(self._layer, local, user_agent)
+        self._outside = Outside(self._layer, local, user_agent)
         self._early: dict[tuple[str, str], InviteSession] = {}
         "Call-ID and our tag -> the session that waits for its answer."
         self._late: LateResponses = {}
@@ -135,10 +137,11 @@ class UserAgent:
         *,
         locate: Locate,
         report: Callable[[RegistrationEvent], None],
+        elsewhere: Elsewhere = lambda words, retry_after: False,
         chance: Callable[[], float] = random.random,
     ) -> Registration:
         """Make a registration; nothing is sent before its `start`."""
-        return Registration(account, self._endpoint, locate=locate, report=report, chance=chance)
+        return Registration(account, self._endpoint, locate=locate, report=report, elsewhere=elsewhere, chance=chance)
 
     def recover_invitation(self, snapshot: str, finished: Callable[[], None]) -> None:
         """End a call of the process before that may be ringing. Raises ValueError for what isn't a snapshot."""
@@ -169,7 +172,7 @@ class UserAgent:
         if request.method == "CANCEL":
             # What it could be meant for was answered at once, so it changes nothing.
             if self._layer.cancelled(request) is not None or self._trusted(source[0]):
-                self._endpoint.answer_cancel(request, source)
+                self._outside.answer_cancel(request, source)
         elif usage is not None:
             usage.receive(request, source)
         elif request.method == "ACK":
@@ -177,10 +180,4 @@ class UserAgent:
         elif early is not None:
             early.receive_early(request, source)
         elif self._trusted(source[0]):
-            self._refuse(request, source)
-
-    def _refuse(self, request: Request, source: Address) -> None:
-        if request.method == "INVITE" and request.to.tag is None:
-            self._endpoint.answer(request, source, 403, headers=[("Allow", ALLOW)])
-        else:
-            self._endpoint.answer_outside(request, source)
+            self._outside.answer_request(request, source)

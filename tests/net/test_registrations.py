@@ -19,6 +19,8 @@ from calledind.sip.useragent import UserAgent
 from tests.sip.network import Network
 from tests.sip.parties import THEM, US
 
+OTHER: Address = ("127.0.0.3", 5060)
+
 
 def trunk(**changes: Any) -> Trunk:
     return Trunk(**{"name": "carrier", "host": "sip.example.com", "username": "alice", "register": True, **changes})
@@ -79,7 +81,10 @@ class RegistrationsTests(SynchronousTestCase):
         self.working: list[Address] = []
         self.routed = 0
         self.error: Exception | None = None
+        self.other_status = 200
+        "Of the server that is asked second."
         self.answer = self.network.attach(THEM, self.receive)
+        self.other_answer = self.network.attach(OTHER, self.other_receive)
         self.agent = UserAgent(
             send=self.network.attach(US),
             timers=self.network.clock,
@@ -94,9 +99,13 @@ class RegistrationsTests(SynchronousTestCase):
 
     def locate(self, trunk: Trunk, tried: Collection[Address] = ()) -> Deferred[Address]:
         self.located.append(trunk.name)
-        return succeed(THEM) if self.error is None else fail(self.error)
+        if self.error is not None:
+            return fail(self.error)
+        return succeed(OTHER if THEM in tried else THEM)
 
     def has_more(self, trunk: Trunk, tried: Collection[Address]) -> bool:
+        if trunk.name == "double":
+            return OTHER not in tried
         return trunk.name != "carrier" and THEM not in tried
 
     def failed(self, target: Address, retry_after: int | None = None) -> None:
@@ -115,11 +124,17 @@ class RegistrationsTests(SynchronousTestCase):
         assert isinstance(request, Request)
         self.heard.append(request)
         if self.status:
-            self.answer(bytes(self.response(request)), source)
+            self.answer(bytes(self.response(request, self.status)), source)
 
-    def response(self, request: Request) -> Response:
-        kept = [("Contact", value) for value in request.all("Contact")] if self.status == 200 else []
-        return response_to(request, self.status, headers=[*kept, *self.headers])
+    def other_receive(self, data: bytes, source: Address) -> None:
+        request = parse(data)
+        assert isinstance(request, Request)
+        if self.other_status:
+            self.other_answer(bytes(self.response(request, self.other_status)), source)
+
+    def response(self, request: Request, status: int) -> Response:
+        kept = [("Contact", value) for value in request.all("Contact")] if status == 200 else []
+        return response_to(request, status, headers=[*kept, *self.headers])
 
     def use(self, *trunks: Trunk, seconds: float = 1.0) -> None:
         self.registrations.use_trunks(trunks)
@@ -246,7 +261,26 @@ class RegistrationsTests(SynchronousTestCase):
         self.assertEqual((self.working, self.located[-1]), ([THEM], "carrier"))
         self.registrations.failed(THEM, 5)
         self.registrations.works(THEM)
-        self.assertEqual((self.failures, self.working), ([(THEM, 5)], [THEM, THEM]))
+        self.assertEqual((self.failures, self.working), ([(THEM, None), (THEM, 5)], [THEM, THEM]))
+
+    def test_other_servers(self) -> None:
+        """Where a server of the registrar's is out of order the next one is asked at once, and calls wait for that;
+        the next time all of them may be asked again."""
+        self.status = 503
+        self.headers = [("Retry-After", "9")]
+        double = trunk(name="double")
+        self.use(double, seconds=0)
+        ready = self.registrations.ready(double)
+        self.network.pass_time(1)
+        self.successResultOf(ready)
+        self.assertEqual((self.failures, self.working), ([(THEM, 9)], [OTHER]))
+        self.network.pass_time(3600)
+        self.assertEqual(self.failures, [(THEM, 9), (THEM, 9)])
+        self.status = 0
+        self.other_status = 0
+        self.use(trunk(name="double", register_expires=60), seconds=120)
+        self.assertEqual(self.failures[2:4], [(THEM, None), (OTHER, None)])
+        self.assertIn("no final response", self.registrations.obstacle(double))
 
     def test_addresses(self) -> None:
         """News of our address reaches all of them; where nothing changed, nothing is sent."""

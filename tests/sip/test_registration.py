@@ -80,6 +80,9 @@ class RegistrationTests(SynchronousTestCase):
         self.where: Address | OSError = THEM
         self.local: Address | OSError = US
         self.done = 0
+        self.others = 0
+        "Further servers of the registrar's."
+        self.unfit: list[tuple[str, int | None]] = []
         answer = self.network.attach(THEM, self.receive)
         self.answer = answer
         self.agent = UserAgent(
@@ -94,8 +97,17 @@ class RegistrationTests(SynchronousTestCase):
 
     def register(self, account: Account) -> Registration:
         return self.agent.registration(
-            account, locate=lambda found: found(self.where), report=self.events.append, chance=lambda: 1.0
+            account,
+            locate=lambda found: found(self.where),
+            report=self.events.append,
+            elsewhere=self.elsewhere,
+            chance=lambda: 1.0,
         )
+
+    def elsewhere(self, words: str, retry_after: int | None) -> bool:
+        self.unfit.append((words, retry_after))
+        self.others -= 1
+        return self.others >= 0
 
     def our_address(self, target: Address) -> Address:
         if isinstance(self.local, OSError):
@@ -387,12 +399,31 @@ class RegistrationTests(SynchronousTestCase):
             self.start(says(503, ("Retry-After", value)))
             self.assertEqual(self.events[-1], NotRegistered("503 Service Unavailable", wait, still=False))
 
+    def test_other_servers(self) -> None:
+        """Where a server says 503 or nothing the next one is asked at once, until there is none; any other refusal
+        stands."""
+        self.others = 2
+        servers = [says(503, ("Retry-After", "7")), silent, granted()]
+
+        def script(request: Request) -> Response | None:
+            return servers[len(self.unfit)](request)
+
+        self.start(script, 31)
+        self.assertTrue(self.registration.is_undecided)
+        self.network.pass_time(2)
+        self.assertEqual(self.unfit, [("503 Service Unavailable", 7), ("no final response within 32 s", None)])
+        self.assertEqual(self.events, [Registered(3600, renewed=False)])
+        for status in (500, 403, 503):
+            self.registration = self.register(ACCOUNT)
+            self.others = 5 if status != 503 else 0
+            self.start(says(status))
+            self.assertIsInstance(self.events[-1], NotRegistered)
+        self.assertEqual(len(self.unfit), 3)
+
     def test_nobody_answers(self) -> None:
         """No response is a trouble like others; what may have arrived is taken back at the end."""
         self.start(silent, 33)
-        self.assertEqual(
-            self.events, [NotRegistered("no final response within 32 s", 5.0, still=False, answered=False)]
-        )
+        self.assertEqual(self.events, [NotRegistered("no final response within 32 s", 5.0, still=False)])
         self.script = granted()
         self.stop()
         self.assertEqual(self.heard[-1].get("Expires"), "0")
@@ -407,7 +438,7 @@ class RegistrationTests(SynchronousTestCase):
         """A port where nobody listens is known at once."""
         self.start(silent)
         self.agent.transport_failed(THEM)
-        self.assertEqual(self.events, [NotRegistered("nobody listens there (ICMP)", 5.0, still=False, answered=False)])
+        self.assertEqual(self.events, [NotRegistered("nobody listens there (ICMP)", 5.0, still=False)])
 
     def test_nowhere(self) -> None:
         """No address of the registrar's, or no way there, is told and tried again, never before `start` returns."""
