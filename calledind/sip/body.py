@@ -23,6 +23,23 @@ def session_description(message: Request | Response) -> bytes:
     return b""
 
 
+def is_understood(message: Request | Response) -> bool:
+    """Whether there is no body, one of a kind that we know, or one that we may ignore (RFC 3261 §8.2.3, §20.11)."""
+    if not message.body or "handling=optional" in (message.get("Content-Disposition") or "").replace(" ", "").lower():
+        return True
+    if (message.get("Content-Encoding") or "identity").lower() != "identity":
+        return False
+    kind = message.content_type or ""
+    return kind == SDP or kind.startswith("multipart/") or message.get("Content-Type") is None
+
+
+def admits_sdp(message: Request | Response) -> bool:
+    """Whether a response with SDP is welcome (§20.1). A message without Accept has nothing against it."""
+    ranges = message.all("Accept")
+    kinds = {each.partition(";")[0].replace(" ", "").lower() for value in ranges for each in value.split(",")}
+    return not ranges or not kinds.isdisjoint((SDP, "application/*", "*/*"))
+
+
 def _part(message: Request | Response) -> bytes:
     _, _, tail = (message.get("Content-Type") or "").partition(";")
     try:

@@ -59,7 +59,10 @@ TRYING_AFTER: Final = 0.2
 
 
 class ServerTransaction:
-    """What both kinds have in common. `transmit` carries bytes to where the responses go; OSError is ignored."""
+    """What both kinds have in common. `transmit` carries bytes to where the responses go; OSError is ignored.
+
+    Of the request only the method is kept: what is answered may live on for half a minute, and many may.
+    """
 
     table: ClassVar[Mapping[tuple[State, Input], _Step]]
 
@@ -73,7 +76,7 @@ class ServerTransaction:
         "_transmit",
         "key",
         "last",
-        "request",
+        "method",
         "state",
     )
 
@@ -89,7 +92,7 @@ class ServerTransaction:
         intervals: Intervals,
         reliable: bool = False,
     ) -> None:
-        self.request = request
+        self.method = request.method
         self.key = key
         self.state = PROCEEDING
         self.last = b""
@@ -143,7 +146,7 @@ class ServerTransaction:
             self._put(self.last)
 
     def _never(self, response: Response) -> None:
-        raise AlreadyAnswered(f"{self.request.method} was answered before this {response.status}")
+        raise AlreadyAnswered(f"{self.method} was answered before this {response.status}")
 
     def _end(self, news: object) -> None:
         self._timers.stop_all()

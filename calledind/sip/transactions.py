@@ -5,12 +5,17 @@ Responses go back to the address that the request came from (§18.2.2, RFC 3581)
 is one, never to where a Via would like to have them: a forged Via can't point our answers at somebody else. Each
 look-up is one of a dictionary.
 
+A request that belongs to nothing of ours is answered once and for all, and yet its transaction has to live for half a
+minute. Together these may hold `MOST_UNRELATED` octets; what comes beyond that is answered without a transaction
+(§8.2.7), so that its repeats are answered anew, in the same words.
+
 A request too large for UDP moves to TCP where `larger` knows a way (§18.1.1), its CANCEL with it; when the connection
 fails before anything was heard, it moves back.
 """
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
@@ -34,6 +39,10 @@ DEFAULT_PORT: Final = 5060
 SECURE_PORT: Final = 5061
 LARGEST_DATAGRAM: Final = 1300
 "Octets of a request that may go by UDP where TCP is there (§18.1.1)."
+MOST_UNRELATED: Final = 2 << 20
+"Octets of the transactions of requests that belong to nothing of ours: about a thousand."
+TRANSACTION: Final = 1536
+"Octets of a transaction beside its response and its key."
 
 Send = Callable[[bytes, Address], None]
 Trace = Callable[[str, Address, bytes], None]
@@ -97,6 +106,9 @@ class TransactionLayer:
         self._clients: dict[tuple[str, str], _Client] = {}
         self._by_target: dict[Address, dict[tuple[str, str], _Client]] = {}
         self._servers: dict[object, ServerTransaction] = {}
+        self._unrelated = 0
+        "Octets of those of `answer_unrelated`."
+        self._secret = secrets.token_bytes(16)
 
     def __len__(self) -> int:
         "How many transactions live."
@@ -161,14 +173,38 @@ class TransactionLayer:
         if not by_target:
             del self._by_target[client.target]
 
-    def serve(self, request: Request, source: Address, report: ServerReport | None = None) -> ServerTransaction:
-        """Begin the server transaction of a request that `received` was handed. It doesn't answer by itself yet."""
+    def answer_unrelated(self, request: Request, source: Address, response: Response) -> None:
+        """Give the final response to a request that `received` was handed and that belongs to nothing of ours."""
+        octets = bytes(response)
+        # Its key has the branch, which is in the response too, or, of a request of RFC 2543, the Request-URI.
+        size = TRANSACTION + 2 * len(octets) + len(request.uri)
+        if self._unrelated + size > MOST_UNRELATED:
+            self.try_transmit(octets, response_address(request.via, source))
+        else:
+            self.serve(request, source, unrelated=size).respond(response)
+
+    def tag_for(self, request: Request) -> str:
+        """Return a To tag that nobody else can tell, and that a repeat and a CANCEL get as well (§8.2.7, §9.2)."""
+        topmost = (request.get("Via") or "").partition(",")[0]
+        cseq = (request.get("CSeq") or "").split()[:1]
+        known = topmost, request.get("From"), request.get("To"), request.get("Call-ID"), cseq
+        return hashlib.blake2b(repr(known).encode(), key=self._secret, digest_size=8).hexdigest()
+
+    def serve(
+        self, request: Request, source: Address, report: ServerReport | None = None, *, unrelated: int = 0
+    ) -> ServerTransaction:
+        """Begin the server transaction of a request that `received` was handed. It doesn't answer by itself yet.
+
+        `unrelated`: the octets that it takes of those of requests that belong to nothing of ours.
+        """
         target = response_address(request.via, source)
         kind = InviteServerTransaction if request.method == "INVITE" else NonInviteServerTransaction
 
         def gone(transaction: ServerTransaction) -> None:
             del self._servers[transaction.key]
+            self._unrelated -= unrelated
 
+        self._unrelated += unrelated
         transaction = kind(
             request,
             key=_server_key(request),
@@ -261,15 +297,16 @@ class TransactionLayer:
         request = error.request or message
         if not isinstance(request, Request):
             return
-        if request.method == "ACK" or self._stranger(source):
+        if request.method == "ACK" or not request.all("Via") or self._stranger(source):
             return
-        try:
+        target = source
+        # One whose Via can't be read is answered where it came from, with that Via (RFC 4475 §3.1.2.1).
+        with suppress(ParseError):
             request = request.received_from(source)
             target = response_address(request.via, source)
-            words = "".join(character for character in str(error) if character.isprintable())
-            answer = bytes(response_to(request, error.status, words if error.status == 400 else None, new_tag()))
-        except ValueError:
-            return  # not enough of it can be read to answer
+        words = "".join(character for character in str(error) if character.isprintable())
+        phrase = words if error.status == 400 else None
+        answer = bytes(response_to(request, error.status, phrase, self.tag_for(request)))
         self.try_transmit(answer, target)
 
 
@@ -303,7 +340,8 @@ def response_address(via: Via, source: Address) -> Address:
 def _server_key(request: Request, method: str = "") -> object:
     via = request.via
     method = method or request.method
-    if (via.branch or "").startswith(COOKIE):
+    # A cookie alone is no branch either (RFC 4475 §3.2.1).
+    if (via.branch or "").startswith(COOKIE) and via.branch != COOKIE:
         return via.branch, via.host.lower(), via.port, method
     # RFC 2543 had no unique branch (§17.2.3). The To tag is left out: the ACK has one that its INVITE had not.
     return request.uri, request.from_.tag, request.call_id, request.cseq.number, via.host.lower(), via.port, method

@@ -14,6 +14,7 @@ from calledind.sip.body import SDP, session_description
 from calledind.sip.client import TransactionFailure
 from calledind.sip.dialog import Dialog
 from calledind.sip.message import Request, response_to
+from calledind.sip.outside import Outside
 from calledind.sip.reliable import ReliableProvisionals
 from calledind.sip.server import InviteServerTransaction
 from calledind.sip.server import State as TransactionState
@@ -254,6 +255,7 @@ class Uas:
             send=send, timers=timers, intervals=Intervals(t1), received=self._received, trace=trace
         )
         self._endpoint = Endpoint(self._layer, local, user_agent)
+        self._outside = Outside(self._layer, local, user_agent)
         self._calls: dict[tuple[str, str | None], IncomingCall] = {}
         "Call-ID and the caller's tag -> its last INVITE's call."
 
@@ -280,7 +282,7 @@ class Uas:
         call = self._calls.get(caller)
         usage = self._endpoint.usages.get((request.call_id, tag or "", request.from_.tag or ""))
         if request.method == "CANCEL":
-            known = self._endpoint.answer_cancel(request, source, call.tag if call else "")
+            known = self._outside.answer_cancel(request, source, call.tag if call else "")
             if known and call is not None and call.request.cseq.number == request.cseq.number:
                 call.cancel()
         elif request.method == "PRACK" and call is not None:
@@ -297,7 +299,7 @@ class Uas:
                 self._calls[caller] = call = IncomingCall(self._endpoint, request, source, self._forget)
                 self._on_invite(call)
         else:
-            self._endpoint.answer_outside(request, source)
+            self._outside.answer_request(request, source)
 
     def _forget(self, call: IncomingCall) -> None:
         caller = call.request.call_id, call.request.from_.tag

@@ -19,13 +19,13 @@ from typing import Final, Literal
 
 from calledind.model import Address
 from calledind.sip.auth import Authenticator
-from calledind.sip.body import SDP, session_description
+from calledind.sip.body import SDP, is_understood, session_description
 from calledind.sip.challenged import send_challenged
 from calledind.sip.client import TransactionFailure
 from calledind.sip.dialog import Dialog
 from calledind.sip.message import Request, Response, response_to
 from calledind.sip.modification import MOST_ACKS, Modification
-from calledind.sip.server import RepeatedSuccess, Report, ServerTransaction
+from calledind.sip.server import RepeatedSuccess
 from calledind.sip.session_timer import LEAST, SessionTimer, is_too_small, least_session
 from calledind.sip.target import transport_of
 from calledind.sip.transactions import TransactionLayer, host_port, new_tag, response_address
@@ -71,22 +71,25 @@ class Endpoint:
         body: bytes = b"",
         *,
         to_tag: str = "",
-        report: Report | None = None,
-    ) -> ServerTransaction:
+    ) -> None:
         """Answer a request at once; the transaction keeps the answer for its repeats."""
-        transaction = self.layer.serve(request, source, report)
-        transaction.respond(
-            response_to(request, status, phrase, to_tag or new_tag(), [*headers, ("Server", self.product)], body),
+        described = [*headers, ("Server", self.product)]
+        self.layer.serve(request, source).respond(
+            response_to(request, status, phrase, to_tag or new_tag(), described, body)
         )
-        return transaction
 
     def capable(self, request: Request, source: Address) -> bool:
-        """Whether the request asks for no extension that we lack; else it is answered with 420 (§8.2.2.3)."""
+        """Whether the request asks for no extension that we lack, and, where it may have an offer, has no body that we
+        don't know; else it is answered with 420 or 415 (§8.2.2.3, §8.2.3)."""
         required = [tag.strip() for value in request.all("Require") for tag in value.split(",")]
         lacking = [tag for tag in required if tag.lower() not in OPTIONS]
         if lacking:
             self.answer(request, source, 420, headers=[("Unsupported", ", ".join(lacking))])
-        return not lacking
+            return False
+        if request.method in ("INVITE", "UPDATE") and not is_understood(request):
+            self.answer(request, source, 415, headers=[("Accept", SDP), ("Accept-Encoding", "identity")])
+            return False
+        return True
 
     def answer_options(self, request: Request, source: Address) -> None:
         headers = [("Allow", ALLOW), ("Accept", SDP), ("Accept-Encoding", "identity"), ("Accept-Language", "en")]
@@ -98,24 +101,6 @@ class Endpoint:
             self.answer(request, source, 200)  # as it was before RFC 6086, such as DTMF
         else:
             self.answer(request, source, 469, "Bad Info Package", [("Recv-Info", "")])
-
-    def answer_cancel(self, cancel: Request, source: Address, to_tag: str = "") -> bool:
-        """Answer a CANCEL; whether there is an INVITE that it is meant for (§9.2)."""
-        known = self.layer.cancelled(cancel) is not None
-        self.answer(cancel, source, 200 if known else 481, to_tag=to_tag)
-        return known
-
-    def answer_outside(self, request: Request, source: Address) -> None:
-        """Answer a request outside of any dialog, other than INVITE and CANCEL."""
-        if request.to.tag is not None:
-            self.answer(request, source, 481)
-        elif request.method not in KNOWN_METHODS:
-            self.answer_other(request, source)
-        elif self.capable(request, source):
-            if request.method == "OPTIONS":
-                self.answer_options(request, source)
-            else:
-                self.answer_other(request, source)
 
     def answer_other(self, request: Request, source: Address) -> None:
         """Refuse a method that isn't served here."""
@@ -397,10 +382,10 @@ class InviteUsage:
         self.dialog.refresh_target(request)
         self._we_offered = not offer
         headers = [*self._described(), *self._session.serve(request)]
-        answered = self._endpoint.answer(
-            request, source, 200, headers=headers, body=description, report=self._acked_in_transaction
-        )
-        self.await_ack(request, source, answered.last, self._reinvite_acked)
+        response = response_to(request, 200, headers=[*headers, ("Server", self._endpoint.product)], body=description)
+        transaction = self._endpoint.layer.serve(request, source, self._acked_in_transaction)
+        transaction.respond(response)
+        self.await_ack(request, source, transaction.last, self._reinvite_acked)
 
     def _reinvite_acked(self, ack: Request) -> None:
         if self._we_offered:

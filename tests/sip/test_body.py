@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from calledind.sip.body import session_description
+from calledind.sip.body import admits_sdp, is_understood, session_description
 from calledind.sip.message import Response
 
 SDP = b"v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\n"
@@ -38,3 +38,30 @@ class BodyTests(SynchronousTestCase):
         self.assertEqual(found("multipart/mixed;charset=x", SDP), b"")
         self.assertEqual(found('multipart/mixed;boundary="', SDP), b"")
         self.assertEqual(found("multipart/mixed;boundary=x", b"--x\r\nContent-Type: text/plain\r\n\r\nv=0"), b"")
+
+    def test_understood(self) -> None:
+        """A body of another kind or encoding is not understood, unless it may be ignored."""
+        for headers, understood in (
+            ((), True),
+            ((("Content-Type", "application/sdp"),), True),
+            ((("Content-Type", "multipart/mixed;boundary=x"),), True),
+            ((("Content-Type", "text/plain"),), False),
+            ((("Content-Type", "nonsense"),), False),
+            ((("Content-Type", "text/plain"), ("Content-Disposition", "render; Handling = Optional")), True),
+            ((("Content-Type", "application/sdp"), ("Content-Encoding", "gzip")), False),
+            ((("Content-Type", "application/sdp"), ("Content-Encoding", "Identity")), True),
+        ):
+            self.assertIs(is_understood(Response(200, "OK", headers, SDP)), understood, headers)
+        self.assertTrue(is_understood(Response(200, "OK", [("Content-Type", "text/plain")])))
+
+    def test_welcome(self) -> None:
+        """SDP is welcome unless Accept names only other kinds."""
+        for accept, welcome in (
+            ([], True),
+            (["text/plain, Application / SDP;level=1"], True),
+            (["text/plain", "application/*"], True),
+            (["*/*"], True),
+            (["text/plain"], False),
+            ([""], False),
+        ):
+            self.assertIs(admits_sdp(Response(200, "OK", [("Accept", value) for value in accept])), welcome, accept)

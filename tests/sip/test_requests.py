@@ -118,6 +118,21 @@ class InsideTests(Case):
             self.assertEqual(self.world.statuses(request), [status], method)
         self.assertEqual(self.world.last_words, [])
 
+    def test_unknown_bodies(self) -> None:
+        """What may have an offer and has a body of another kind is refused with 415 (§8.2.3); INFO may have any."""
+        text = ("Content-Type", "text/plain")
+        for method, headers, status in (
+            ("INVITE", (text,), 415),
+            ("UPDATE", (text,), 415),
+            ("UPDATE", (SDP, ("Content-Encoding", "gzip")), 415),
+            ("UPDATE", (text, ("Content-Disposition", "render;handling=optional")), 200),
+            ("INFO", (text,), 200),
+        ):
+            answer = self.world.ask(self.world.in_dialog(method, *headers, body=b"hello"))[0]
+            self.assertEqual(answer.status, status, method)
+            self.assertEqual(answer.get("Accept"), "application/sdp" if status == 415 else None)
+        self.assertEqual((self.offers, self.world.last_words), ([], []))
+
     def test_out_of_order(self) -> None:
         """A request with a CSeq below the last is refused with 500."""
         self.world.in_dialog("INFO")
