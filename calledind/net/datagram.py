@@ -52,6 +52,8 @@ class SipDatagram(DatagramProtocol):
         self._received = received
         self._failed = failed
         self._port: _ErrorReadingPort | None = None
+        self._reactor: Any = None
+        self._sending = False
         self.address: Address = ("0.0.0.0", 0)  # noqa: S104 - until it is bound
         "What the socket is bound to."
 
@@ -60,7 +62,7 @@ class SipDatagram(DatagramProtocol):
         host, number = address
         port = _ErrorReadingPort(number, self, host, _LONGEST, reactor)
         port.startListening()
-        self._port = port
+        self._port, self._reactor = port, reactor
         bound = port.socket.getsockname()
         self.address = str(bound[0]), int(bound[1])
         return self.address
@@ -77,6 +79,13 @@ class SipDatagram(DatagramProtocol):
         port = self._port
         if port is None:
             raise OSError(errno.EBADF, "the SIP socket is closed")
+        self._sending = True
+        try:
+            self._send(port, data, target)
+        finally:
+            self._sending = False
+
+    def _send(self, port: _ErrorReadingPort, data: bytes, target: Address) -> None:
         for _ in range(_TRIES):
             try:
                 port.socket.sendto(data, _for_socket(port.addressFamily, target))
@@ -106,7 +115,11 @@ class SipDatagram(DatagramProtocol):
 
     def undeliverable(self, target: Address) -> None:
         """Take the kernel's word that an ICMP error came back from there."""
-        self._failed(target)
+        if self._sending:
+            # Who sends hears of it later: it may be in the middle of beginning what this ends.
+            self._reactor.callLater(0, self._failed, target)
+        else:
+            self._failed(target)
 
 
 class _ErrorReadingPort(Port):

@@ -11,10 +11,13 @@ from calledind.net.dns import is_ip
 from calledind.net.next_hop import Chooser, Group, Place
 from calledind.net.tls import TlsError, client_options
 from calledind.settings import Trunk
-from calledind.sip.target import transport_of
+from calledind.sip.target import Target, transport_of
+
+_WAY = ("host", "port", "outbound_proxy", "transport", "bind", "advertise")
+_FILES = ("tls_name", "tls_ca", "tls_certificate", "tls_private_key")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Route:
     """What is known of the way to one trunk."""
 
@@ -22,11 +25,40 @@ class Route:
     chooser: Chooser
     groups: Sequence[Group] = ()
     "As last found."
-    last: Address | None = None
+    last: Place | None = None
     "Where a request went last."
 
     def places(self) -> list[Place]:
         return [place for group in self.groups for server in group for place in server.places]
+
+    def leads_to(self, trunk: Trunk) -> bool:
+        """Whether it serves for the trunk as these settings have it."""
+        return all(getattr(self.trunk, name) == getattr(trunk, name) for name in _WAY + _FILES)
+
+    def changed(self, trunk: Trunk) -> Route:
+        """Return the way to the trunk as these settings have it, with what is known of its places."""
+        if next_hop(self.trunk) != next_hop(trunk):
+            return Route(trunk, Chooser(self.chooser.seconds))
+        return Route(trunk, self.chooser, self.groups)
+
+    def target(self, place: Place) -> Target:
+        """Return a place as a target that knows this route, whatever the trunk's settings are later."""
+        return Target(place.host, place.port, place.transport, RouteName(self))
+
+
+class RouteName(str):
+    """A trunk's name in a target, and the route that it meant when the target was made.
+
+    So a call goes on by the way that it began with, and a route that no trunk has any more is kept by those who still
+    use it, for as long as they do.
+    """
+
+    route: Route
+
+    def __new__(cls, route: Route) -> RouteName:
+        self = super().__new__(cls, route.trunk.name)
+        self.route = route
+        return self
 
 
 def place_of(target: Address) -> Place:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakSet
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
@@ -20,7 +21,7 @@ from calledind.net.dns import Dns, is_ip
 from calledind.net.next_hop import REST, Chooser, Group, Place, Server, find
 from calledind.net.public import PublicAddresses
 from calledind.net.resolve import ResolveError, Resolver
-from calledind.net.route import Route, check_files, is_beyond_nat, next_hop, place_of, tls_options
+from calledind.net.route import Route, RouteName, check_files, is_beyond_nat, next_hop, place_of, tls_options
 from calledind.net.sockets import Sockets
 from calledind.net.stream import CONNECT_TIMEOUT, Streams
 from calledind.net.tls import TlsError
@@ -67,6 +68,8 @@ class Signalling:
         self._resolver = resolver
         self._dns = Dns(reactor, resolver, servers=[parse_address(text) for text in settings.dns_servers])
         self._routes: dict[str, Route] = {}
+        self._left: WeakSet[Route] = WeakSet()
+        "Routes that no trunk has any more, of calls that began by them."
         self._trusted: frozenset[str] = frozenset()
         "All of the trunks' addresses: asked for every datagram, so it is kept up to date and not looked for."
         self._public = PublicAddresses(reactor)
@@ -120,19 +123,26 @@ class Signalling:
             raise OSError("\n".join(wrong))
 
     def use_trunks(self, trunks: Sequence[Trunk]) -> None:
-        """Take messages of these trunks from now on; `prepare` has seen them."""
-        before, self._routes = self._routes, {}
-        for trunk in trunks:
-            route = before.get(trunk.name)
-            if route is None or next_hop(route.trunk) != next_hop(trunk):
-                route = Route(trunk, Chooser(self._reactor.seconds))
-            route.trunk = trunk
-            self._routes[trunk.name] = route
-        self._public.keep(set(self._routes))
+        """Take messages of these trunks from now on; `prepare` has seen them. Calls go on by the way they began."""
+        self._replace(trunks)
+        self._public.keep({route.trunk.name for route in self._every_route()})
         self._trust()
         self._timers.stop()
         self._look_up()
         self._keep_alive()
+
+    def _replace(self, trunks: Sequence[Trunk]) -> None:
+        before, self._routes = self._routes, {}
+        for trunk in trunks:
+            route = before.get(trunk.name)
+            if route is None:
+                route = Route(trunk, Chooser(self._reactor.seconds))
+            elif not route.leads_to(trunk):
+                route = route.changed(trunk)
+            route.trunk = trunk
+            self._routes[trunk.name] = route
+        self._left.update(before.values())
+        self._left.difference_update(self._routes.values())
 
     def stop(self) -> None:
         self._timers.stop()
@@ -196,7 +206,7 @@ class Signalling:
             place, wait = chosen
             if wait > 0:
                 await deferLater(self._reactor, wait)
-            target = route.last = Target(place.host, place.port, place.transport, trunk.name)
+            target, route.last = route.target(place), place
             if place.transport == "udp":
                 return target
             try:
@@ -237,7 +247,12 @@ class Signalling:
     def _reaches(self, place: Place, route: Route) -> bool:
         return self._sockets.to(place.host, route.trunk.bind) is not None
 
+    def _every_route(self) -> list[Route]:
+        """Return the trunks' routes, and those by which calls still run."""
+        return [*self._routes.values(), *self._left]
+
     def _look_up(self) -> None:
+        self._trust()  # a route that was left may be used no more
         for route in self._routes.values():
             Deferred.fromCoroutine(self._refresh(route)).addErrback(self._not_found, route.trunk)
         self._timers.look_up = self._reactor.callLater(LOOK_AGAIN, self._look_up)
@@ -266,18 +281,19 @@ class Signalling:
         self.log.warn("trunk {name} can't be found: {error}", name=trunk.name, error=failure.getErrorMessage())
 
     def _keep_alive(self) -> None:
-        for route in self._routes.values():
-            if route.last is not None and transport_of(route.last) == "udp" and is_beyond_nat(route.trunk):
-                sock = self._sockets.to(route.last[0], route.trunk.bind)
+        for route in self._every_route():
+            if route.last is not None and route.last.transport == "udp" and is_beyond_nat(route.trunk):
+                sock = self._sockets.to(route.last.host, route.trunk.bind)
                 if sock is not None:
-                    _try_to_send(sock, route.last)
+                    _try_to_send(sock, (route.last.host, route.last.port))
         self._timers.keep_alive = self._reactor.callLater(KEEP_ALIVE, self._keep_alive)
 
     # who is one of a trunk's
 
     def _trust(self) -> None:
-        hosts = [next_hop(route.trunk)[0] for route in self._routes.values()]
-        places = [place.host for route in self._routes.values() for place in route.places()]
+        routes = self._every_route()
+        hosts = [next_hop(route.trunk)[0] for route in routes]
+        places = [place.host for route in routes for place in route.places()]
         self._trusted = frozenset(str(ipaddress.ip_address(host)) for host in hosts + places if is_ip(host))
 
     def _is_trusted(self, address: str) -> bool:
@@ -286,7 +302,9 @@ class Signalling:
     # messages out and in
 
     def _route(self, target: Address) -> Route | None:
-        return self._routes.get(target.trunk) if isinstance(target, Target) else None
+        if not isinstance(target, Target):
+            return None
+        return target.trunk.route if isinstance(target.trunk, RouteName) else self._routes.get(target.trunk)
 
     def _bind(self, target: Address) -> str:
         route = self._route(target)
@@ -342,7 +360,7 @@ class Signalling:
         route = self._route(target)
         if route is None or not route.trunk.large_by_tcp:
             return None
-        larger = Target(*target, "tcp", route.trunk.name)
+        larger = route.target(Place(*target, "tcp"))
         return None if self._falls_back(larger) else larger
 
     # our own address
@@ -364,11 +382,11 @@ class Signalling:
             host = trunk.advertise
         elif self._settings.advertise:
             host = self._settings.advertise
-        return Target(host, port, transport, trunk.name if trunk is not None else "")
+        return Target(host, port, transport, RouteName(route) if route is not None else "")
 
     def _seen_as(self, target: Address, via: Via) -> None:
         route = self._route(target)
-        if route is not None and route.trunk.advertise == "received":
+        if route is not None and route.trunk.advertise == "received" and route not in self._left:
             before = self._public.of(route.trunk.name)
             self._public.seen_as(route.trunk.name, via, with_port=transport_of(target) == "udp")
             if self._public.of(route.trunk.name) != before:

@@ -59,6 +59,14 @@ class SipDatagramTests(TestCase):
         sender.send(b"INVITE", receiver.address)
         self.assertEqual(await self.received, (b"INVITE", sender.address))
 
+    async def test_errors_are_told_afterwards(self) -> None:
+        """An error that is found while the next datagram is sent is told after that, not in the middle of it."""
+        sender, target = self.opened(), self.nobody()
+        for _ in range(3):
+            sender.send(b"lost", target)
+            self.assertFalse(self.failed.called)
+        self.assertEqual(await self.failed, target)
+
     def test_errors_that_are_not_in_the_queue(self) -> None:
         """Errors of datagrams to others, of which nothing more is known, don't keep one from leaving."""
         sender = self.opened()

@@ -25,10 +25,10 @@ from calledind.net.resolve import ResolveError
 from calledind.net.signalling import Signalling
 from calledind.net.tls import TlsError, client_options
 from calledind.settings import Sip, Trunk
-from calledind.sip.events import Event, Refused, Unreachable
+from calledind.sip.events import Answered, Event, Refused, Unreachable
 from calledind.sip.message import Request, parse, response_to
-from calledind.sip.session import Invitation
 from calledind.sip.target import Target, target_snapshot, transport_of
+from calledind.sip.useragent import Invitation, InviteSession
 from tests.net.certificates import Authority
 from tests.net.zone import Zone
 
@@ -83,19 +83,25 @@ class Server:
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
+        self.contact = ""
+        "Where requests in a dialog go."
+        self.sources: list[Address] = []
+        "Where requests by UDP came from, indeed."
         self.connections: list[Refusing] = []
         self.status = 486
         self.source: Address = ("192.0.2.77", 40077)
         "Where it says that requests come from."
 
-    def take(self, data: bytes, write: Any) -> None:
+    def take(self, data: bytes, write: Any, source: Address = ("", 0)) -> None:
         head = data.replace(b"Content-Length", b"X-Length").replace(b"Content-Type", b"X-Type")
         request = parse(head)
         if not isinstance(request, Request) or b"SIP/2.0" not in data.partition(b"\r\n")[0]:
             return
         self.requests.append(request)
+        self.sources.append(source)
+        contact = [("Contact", f"<{self.contact}>")] if self.status == 200 else []
         if request.method != "ACK":
-            write(bytes(response_to(request.received_from(self.source), self.status, to_tag="x")))
+            write(bytes(response_to(request.received_from(self.source), self.status, None, "x", contact)))
 
 
 class UdpServer(DatagramProtocol):
@@ -112,7 +118,7 @@ class UdpServer(DatagramProtocol):
             )
             transport.write(b"\x01\x01\0\x0c" + datagram[4:20] + mapped, addr)
         elif datagram.strip():
-            self.server.take(datagram, lambda data: transport.write(data, addr))
+            self.server.take(datagram, lambda data: transport.write(data, addr), addr)
 
 
 class SignallingCase(TestCase):
@@ -301,7 +307,7 @@ class FallbackTests(SignallingCase):
         self.assertEqual(event, Refused(486, "Busy Here"))
 
 
-class TlsTests(SignallingCase):
+class TlsCase(SignallingCase):
     def setUp(self) -> None:
         super().setUp()
         self.authority = Authority(self.folder)
@@ -325,6 +331,8 @@ class TlsTests(SignallingCase):
         trunk = Trunk("t", "pbx.example.com", port, transport="tls", tls_ca=self.authority.certificate)
         return attrs.evolve(trunk, **changes)
 
+
+class TlsTests(TlsCase):
     async def test_verified(self) -> None:
         """A call over TLS to whom the certificate names; the Contact is where the connection comes from."""
         trunk = self.trunk(self.tls("pbx.example.com"))
@@ -416,6 +424,73 @@ class TlsTests(SignallingCase):
             self.assertIn(words, line)
 
 
+class RemovedTrunkTests(TlsCase):
+    """Calls whose trunk is changed or gone."""
+
+    async def talk(self, signalling: Signalling, trunk: Trunk) -> InviteSession:
+        """Call, and have the call answered."""
+        answered: Deferred[Event] = Deferred()
+        target = await signalling.locate(trunk)
+        session = signalling.user_agent.prepare(Invitation(target, "sip:1@pbx", "sip:2@us", "sip:1@pbx"))
+        session.send(lambda event: None if answered.called else answered.callback(event))
+        self.assertIsInstance(await answered, Answered)
+        session.acknowledge()
+        return session
+
+    async def bye(self, session: InviteSession) -> Request:
+        """End it; return the BYE."""
+        session.end()
+        for _ in range(100):
+            if self.server.requests[-1].method == "BYE":
+                break
+            await deferLater(reactor, 0.01)
+        self.assertEqual(self.server.requests[-1].method, "BYE")
+        return self.server.requests[-1]
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.server.status = 200
+
+    async def test_udp(self) -> None:
+        """The BYE of a call leaves from the socket that the call began with, and its address is trusted until then."""
+        port = self.udp()
+        self.server.contact = f"sip:pbx@{LOOPBACK}:{port}"
+        trunk = Trunk("t", LOOPBACK, port, bind="127.0.0.3:0")
+        for later in ([], [attrs.evolve(trunk, bind="")], [attrs.evolve(trunk, host="127.0.0.9")]):
+            signalling = self.start(trunk)
+            session = await self.talk(signalling, trunk)
+            signalling.use_trunks(later)
+            self.assertIn(LOOPBACK, signalling._trusted)
+            bye = await self.bye(session)
+            self.assertEqual(bye.via.host, "127.0.0.3")
+            self.assertEqual(self.server.sources[-1][0], "127.0.0.3")
+            self.assertEqual(self.server.sources[-1], self.server.sources[-2])
+
+    async def test_connection(self) -> None:
+        """With the connection lost, too, another one is opened for the BYE, by the trunk's old certificates."""
+        certificate, key = self.authority.issue("us.example.com")
+        port = self.tls("pbx.example.com", asks=True)
+        self.server.contact = f"sip:pbx@{LOOPBACK}:{port};transport=tls"
+        trunk = self.trunk(port, tls_certificate=certificate, tls_private_key=key)
+        for later in ([], [attrs.evolve(trunk, tls_ca=None, tls_certificate=None, tls_private_key=None)]):
+            signalling = self.start(trunk)
+            session = await self.talk(signalling, trunk)
+            signalling.use_trunks(later)
+            self.server.connections.pop().transport.abortConnection()  # type: ignore[union-attr]
+            await deferLater(reactor, 0.05)
+            await self.bye(session)
+
+    async def test_calls_to_come(self) -> None:
+        """Calls to come go by the new settings, with what is known of places that did not change."""
+        trunk = Trunk("t", LOOPBACK, self.udp(), bind="127.0.0.3:0")
+        signalling = self.start(trunk)
+        signalling.failed(await signalling.locate(trunk))
+        other = attrs.evolve(trunk, bind="")
+        signalling.use_trunks([other])
+        self.assertEqual(signalling._local(await signalling.locate(other))[0], LOOPBACK)
+        self.assertFalse(signalling.has_more(other, []))
+
+
 class NextHopTests(SignallingCase):
     async def test_srv(self) -> None:
         """SRV leads to the port, a target that failed is left alone, and the second one has its calls."""
@@ -467,6 +542,7 @@ class NextHopTests(SignallingCase):
         del self.zone.records["pbx.example"]
         signalling._dns._known.clear()
         self.assertIn((await signalling.locate(trunk))[0], ("127.0.0.4", "127.0.0.5"))
+        await deferLater(reactor, 0)  # what was located is forgotten
         signalling.use_trunks([])
         self.assertEqual(signalling._trusted, frozenset())
         with self.assertRaisesRegex(OSError, "no trunk t any more"):
