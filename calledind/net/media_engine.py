@@ -22,7 +22,7 @@ from calledind.net.media_pipe import Item
 from calledind.net.media_ports import NoPort, Port, Ports
 from calledind.net.media_session import Nat, Secured, Session, canonical, report_interval
 from calledind.net.metronome import LATE
-from calledind.net.pace import SLICES_PER_SECOND, Lane, Phase, Stream
+from calledind.net.pace import SLICES_PER_SECOND, Lane, Phase, Stream, next_phase
 from calledind.rtp import rtcp
 from calledind.rtp.g711 import DECODED
 from calledind.rtp.goertzel import ToneDetector
@@ -41,12 +41,14 @@ LATCH_SECONDS = 5.0
 "For which the media of a peer behind a NAT is followed; the callee may take some to speak up."
 _BATCH = 384
 "Datagrams taken at a time: about a millisecond's work, so that no flood makes a slice late."
+_MOST_IDLE = 5
+"Slices: 10 ms."
 _TICKS = 48_000
 "Units of the time in which received packets are compared, of which every codec's clock has a whole part."
 _EVENT_TYPES = 2
 "Payload types that keys pressed may come with: our number for them, and the peer's."
 _PER_SOCKET = 64
-"Datagrams of one socket in a batch, so that a flood at one leaves room for the others."
+"Datagrams of one socket in a batch, and more where few have any: a flood at one leaves room for the others."
 
 
 class Engine:
@@ -105,6 +107,14 @@ class Engine:
             if phase.streams:
                 phase.sent_at = self._now()
                 phase.send(late=lateness > LATE)
+
+    def idle_slices(self, count: int) -> int:
+        """Return in how many slices from number `count` on there is nothing to send, up to `_MOST_IDLE`."""
+        for ahead in range(_MOST_IDLE):
+            for phases in self._phases.values():
+                if phases[(count + ahead) % len(phases)].streams:
+                    return ahead
+        return _MOST_IDLE
 
     def next_timer(self) -> float | None:
         """Return when something is to be done next, in monotonic seconds."""
@@ -429,11 +439,15 @@ class Engine:
         """Take what has come in for these RTP sockets; True where a batch did not hold all."""
         receiver = self._receiver
         rows: list[int] = []
+        more = False
+        most = max(_PER_SOCKET, receiver.capacity // len(ready))
         for port in ready:
             start = len(rows)
             if start == receiver.capacity:
+                more = True
                 break
-            taken = receiver.receive(port.rtp.fileno(), start, _PER_SOCKET)
+            taken = receiver.receive(port.rtp.fileno(), start, most)
+            more = more or taken == most
             if taken:
                 routes: dict[Hashable, int] = port.routes
                 keys = receiver.keys(start, start + taken)
@@ -447,7 +461,7 @@ class Engine:
                                 rows[index] = self._follow(port, index)
         if rows:
             self._count(np.array(rows, np.int64))
-        return len(rows) == receiver.capacity
+        return more
 
     def _count(self, rows: NDArray[np.int64]) -> None:
         receiver = self._receiver
@@ -621,13 +635,14 @@ class Engine:
         return port
 
     def _lane(self, port: Port, ptime: int) -> Lane:
-        """Return the port's streams of packets this long: all are due in one slice, so that one call sends them."""
-        lane = port.lanes.get(ptime)
+        """Return where a stream of packets this long is to be sent from the port."""
+        phases = self._phases.get(ptime)
+        if phases is None:
+            phases = self._phases[ptime] = [Phase(self.family) for _ in range(ptime * SLICES_PER_SECOND // 1000)]
+        phase = next_phase(phases, port.lanes)
+        lane = port.lanes.get(phase)
         if lane is None:
-            if ptime not in self._phases:
-                self._phases[ptime] = [Phase(self.family) for _ in range(ptime * SLICES_PER_SECOND // 1000)]
-            phases = self._phases[ptime]
-            lane = port.lanes[ptime] = phases[port.number // 2 % len(phases)].lane(port.rtp.fileno())
+            lane = port.lanes[phase] = Lane(phase, port.rtp.fileno())
         return lane
 
     def shut(self) -> None:

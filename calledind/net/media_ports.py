@@ -16,7 +16,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 from calledind.net.mmsg import SO_TIMESTAMPNS
-from calledind.net.pace import Lane
+from calledind.net.pace import Lane, Phase
 
 _EXPEDITED_FORWARDING = 46 << 2
 "The DSCP for voice (RFC 4594 §4.1), in the TOS octet."
@@ -34,8 +34,8 @@ class Port:
     "Of the RTP socket."
     rtp: socket.socket = field(repr=False)
     rtcp: socket.socket = field(repr=False)
-    lanes: dict[int, Lane] = field(default_factory=dict, repr=False)
-    "How long packets last, in ms -> the streams of such packets."
+    lanes: dict[Phase, Lane] = field(default_factory=dict, repr=False)
+    "Its streams, by when they are due."
     routes: dict[Hashable, int] = field(default_factory=dict, repr=False)
     "Whom RTP comes from (see `mmsg.address_key`) -> the session's row."
     control_routes: dict[tuple[str, int], int] = field(default_factory=dict, repr=False)

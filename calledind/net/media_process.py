@@ -14,9 +14,9 @@ It takes commands on standard input and tells events on standard output, in the 
 
 Keys of SRTP travel in the commands, so commands are never logged.
 
-The loop: sleep until the next slice is due, send its packets, then do in what is left of the 2 ms whatever
-else there is (commands, timers, every 10 ms the received packets), a bounded piece at a time. While no stream
-is being sent it waits for its sockets instead.
+The loop: sleep until the next slice in which there is something to send, or commands come; send its packets; then
+do in what is left of its time whatever else there is (commands, timers, every 10 ms the received packets), a bounded
+piece at a time. While no stream is being sent it waits for its sockets instead.
 """
 
 from __future__ import annotations
@@ -41,8 +41,10 @@ _LONGEST_WAIT = 1.0
 "Seconds without a look at anything."
 _MOST_UNREAD = 16 * 1024 * 1024
 "Octets of events that the daemon has not read; then something is wrong with it."
-_SLICES_PER_LISTENING = 5
-"The kernel notes when a packet came; that it is looked at 10 ms later is no loss, and costs a fifth."
+_LISTENING = 0.01
+"Seconds. The kernel notes when a packet came; that it is looked at 10 ms later is no loss, and costs a fifth."
+_FEW_COLLECTIONS = 1_000_000
+"Of younger objects, before the oldest are looked through."
 _NICENESS = -10
 _PR_SET_TIMERSLACK = 29
 
@@ -61,6 +63,10 @@ class Daemon:
 
     def fileno(self) -> int:
         return self._commands
+
+    def wait(self, seconds: float) -> bool:
+        """Wait up to so long for commands; True where some came. `poll` and `epoll` know no microseconds."""
+        return bool(select.select((self._commands,), (), (), seconds)[0])
 
     def read(self) -> list[Item]:
         """Return the commands that have come."""
@@ -128,10 +134,15 @@ def run(engine: Engine, daemon: Daemon) -> None:
     commands: deque[Item] = deque()
     metronome = Metronome(time.monotonic())
     sending = more = False
+    listened = 0.0
     while not daemon.gone:
-        wait = _pause(engine, metronome, sending, busy=bool(commands) or daemon.behind)
-        if not sending or more or metronome.count % _SLICES_PER_LISTENING == 0:
-            more = ears.listen(wait)
+        if sending:
+            now = _next_slice(engine, metronome, daemon, busy=bool(commands))
+            if more or now >= listened + _LISTENING:
+                more = ears.listen(0.0)
+                listened = now
+        else:
+            more = ears.listen(_spare_time(engine, busy=bool(commands) or daemon.behind))
         engine.run_timers()
         commands += daemon.read()
         while commands:
@@ -151,21 +162,29 @@ def run(engine: Engine, daemon: Daemon) -> None:
     daemon.tell(engine.events)
 
 
-def _pause(engine: Engine, metronome: Metronome, sending: bool, *, busy: bool) -> float:
-    """Sleep up to the next slice and send it, or return how long to wait for other things, in seconds."""
+def _next_slice(engine: Engine, metronome: Metronome, daemon: Daemon, *, busy: bool) -> float:
+    """Sleep up to the next slice and send it, unless commands come before; return the monotonic seconds."""
     now = time.monotonic()
-    if sending:
-        wait = metronome.wait(now)
-        if wait > 0:
+    wait = metronome.wait(now)
+    if wait > 0:
+        # Commands at hand have had their share of the last slice's time: the rest is done in that of this one.
+        if busy:
             time.sleep(wait)
-            now = time.monotonic()
-        count = metronome.count
-        engine.slice(count, metronome.begin(now))
-        return 0.0
+        elif daemon.wait(wait):
+            return time.monotonic()
+        now = time.monotonic()
+    count = metronome.count
+    engine.slice(count, metronome.begin(now))
+    metronome.skip(engine.idle_slices(metronome.count))
+    return now
+
+
+def _spare_time(engine: Engine, *, busy: bool) -> float:
+    """Return how long to wait for whatever comes while nothing is being sent, in seconds."""
     if busy:
         return SLICE
     timer = engine.next_timer()
-    return _LONGEST_WAIT if timer is None else min(max(timer - now, 0.0), _LONGEST_WAIT)
+    return _LONGEST_WAIT if timer is None else min(max(timer - time.monotonic(), 0.0), _LONGEST_WAIT)
 
 
 def take_precedence() -> None:
@@ -191,7 +210,9 @@ def main(arguments: list[str]) -> int:
     engine = Engine(bind, int(first), int(last), now=time.monotonic, wall=lambda: wall + time.monotonic() - began)
     daemon = Daemon(sys.stdin.fileno(), sys.stdout.fileno())
     daemon.tell([["ready"]])
+    # What ends leaves no cycles; to look through all that lives would make slices late.
     gc.freeze()
+    gc.set_threshold(*gc.get_threshold()[:2], _FEW_COLLECTIONS)
     run(engine, daemon)
     engine.shut()
     return 0

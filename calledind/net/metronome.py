@@ -36,6 +36,12 @@ class Metronome:
         """Return the seconds until the next slice should begin; 0 or less: now."""
         return max(self._due, self._earliest) - now
 
+    def skip(self, slices: int) -> None:
+        """Leave out so many slices in which nothing is due; their time passes like that of the others."""
+        self.count += slices
+        self._due += slices * SLICE
+        self._earliest += slices * _SHORTEST
+
     def begin(self, now: float) -> float:
         """Begin a slice; return how late it is, in seconds."""
         lateness = now - self._due

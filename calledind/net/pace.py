@@ -1,17 +1,21 @@
 """Packets of many streams: each has its packet sent in its slice, all advance as vectors.
 
 Time is cut into slices of 2 ms. A stream whose packets last 20 ms is due in every tenth of them, so there are ten
-phases of such streams, and fifteen of streams with packets of 30 ms. A phase keeps the streams that are
-due in it in arrays: header, address, where the payload is, how many packets are left of the run. A lane is the
-part of the arrays that belongs to one socket: a rectangle's row, filled from the left, since one `sendmmsg`
-sends through one socket. To set up a stream is to fill the next place of its lane, to end it is to move
-the lane's last one into its place: neither looks at other streams. All arrays double when they are full.
+phases of such streams, and fifteen of streams with packets of 30 ms. A phase keeps what the kernel reads of the
+streams that are due in it in arrays: headers, addresses, where the payloads are. They are filled from the left,
+in no order. A lane is the streams of one socket in one phase, since one `sendmmsg` sends through one socket: it
+has the structures that this call takes, which point into the arrays of the phase.
 
-           place   0    1    2    3
-    lane 0       [ a    b    c    . ]  socket of port 16384: one sendmmsg of 3
-    lane 1       [ d    .    .    . ]  socket of port 16404: one sendmmsg of 1
+    phase        place    0    1    2    3    4
+                        [ a    b    c    d    . ]  headers, addresses, payloads
+    lanes        port 16384: [ a, b, d ]           one sendmmsg of 3
+                 port 16386: [ c ]                 one sendmmsg of 1
 
-Places beyond a lane's last stream are advanced with the others and never sent.
+To set up a stream is to fill the next place, to end it is to move the last one into its place: neither looks at other
+streams, but for the arrays being doubled when they are full. Nothing else moves with each packet: how far a stream
+has come follows from how often its phase was sent since, and the phase knows in which turn which runs will end.
+
+A few streams are gathered in few phases, as each phase that has any costs a waking up; many are spread evenly.
 
 A stream that is encrypted has its payload replaced, right before it is sent, by a sealed copy in memory of the
 phase; afterwards the arrays are as if nothing had happened. Phases without such streams do nothing of this.
@@ -21,7 +25,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,12 +38,20 @@ from calledind.rtp.packet import HEADER_OCTETS, VERSION
 PHASES = 10
 "Slices of 20 ms."
 SLICES_PER_SECOND = 500
+TOGETHER = 128
+"Streams that a phase takes before the next is begun: half a millisecond's sending."
+_APART = 7
+"Slices between two phases that are filled one after the other; has no divisor in common with the number of any."
 
 HEADER = np.dtype([("flags", "u1"), ("second", "u1"), ("sequence", ">u2"), ("timestamp", ">u4"), ("ssrc", ">u4")])
 "The fixed part of an RTP header, in network order."
 
 _SENDING_BUFFER_FULL = (errno.EAGAIN, errno.ENOBUFS)
 
+_NAME_OCTETS = 32
+"From address to address in a phase."
+_VECTORS_OCTETS = 2 * mmsg.VECTOR.itemsize
+_Pointers = int | NDArray[np.uint64]
 _SEALED_OCTETS = 2048
 "Room for an encrypted payload with what authenticates it."
 
@@ -60,7 +72,7 @@ class Stretch:
 
 @dataclass(slots=True, eq=False)
 class Stream:
-    """One stream's sending state. While it is in a phase the figures live there; `Phase.read` refreshes them."""
+    """One stream's sending state. While it is in a phase its figures are of an earlier turn: see `Phase.read`."""
 
     payload_type: int
     ssrc: int
@@ -88,7 +100,17 @@ class Stream:
     seal: Callable[[bytes, bytes], bytes] | None = field(default=None, repr=False)
     "Header and payload -> what is sent behind the header (see `rtp.srtp.Sender.seal`); None: the payload."
     lane: Lane | None = None
+    "Where it is sent, while it is."
     place: int = 0
+    "In the arrays of the phase."
+    slot: int = 0
+    "In the lane."
+    since: int = 0
+    "Turn of the phase up to which the figures are."
+    late_since: int = 0
+    "The same, as the phase counts its late turns."
+    ends: int = 0
+    "Turn of the phase in which the stretch will have been sent."
 
     @property
     def packet_seconds(self) -> float:
@@ -102,56 +124,83 @@ class Stream:
         return self.stretch is not None
 
 
-@dataclass(slots=True, eq=False)
 class Lane:
     """The streams of one socket that are due in one phase."""
 
-    phase: Phase = field(repr=False)
-    row: int
-    descriptor: int
-    streams: list[Stream] = field(default_factory=list)
+    def __init__(self, phase: Phase, descriptor: int) -> None:
+        self.phase = phase
+        self.descriptor = descriptor
+        self.streams: list[Stream] = []
+        self._messages: mmsg.Records = np.zeros(0, mmsg.MESSAGE)
+        self.first = 0
+        "Address of the messages."
+
+    def add(self, stream: Stream) -> None:
+        """Take the stream in; the phase points its message to its place."""
+        stream.lane, stream.slot = self, len(self.streams)
+        self.streams.append(stream)
+        if stream.slot == self._messages.size:
+            before = self._messages
+            self._messages = np.zeros(max(1, 2 * before.size), mmsg.MESSAGE)
+            self._messages["name_length"] = self.phase.name_length
+            self._messages["vector_count"] = 2
+            self._messages[: before.size] = before
+            self.first = self._messages.ctypes.data
+
+    def remove(self, stream: Stream) -> None:
+        last = self.streams.pop()
+        if last is not stream:
+            self._messages[stream.slot] = self._messages[last.slot]
+            self.streams[stream.slot] = last
+            last.slot = stream.slot
+        stream.lane = None
+
+    def point(self, slots: int | slice, names: _Pointers, vectors: _Pointers) -> None:
+        """Say where the addresses and the parts of these streams' packets are."""
+        self._messages["name"][slots] = names
+        self._messages["vectors"][slots] = vectors
 
 
 class Phase:
     """One slice's streams."""
 
     def __init__(self, family: int) -> None:
-        self._name_length = 16 if family == 2 else mmsg.ADDRESS_OCTETS
-        self._lanes: list[Lane] = []
-        self._busy: dict[Lane, None] = {}
+        self.name_length = 16 if family == 2 else mmsg.ADDRESS_OCTETS
+        self._streams: list[Stream] = []
+        "By place."
+        self._lanes: dict[Lane, None] = {}
+        "Those with streams."
+        self._ends: dict[int, dict[Stream, None]] = {}
+        "Turn -> the streams whose stretch will have been sent in it."
         self._sealed: dict[Stream, Callable[[bytes, bytes], bytes]] = {}
         "The streams that are encrypted, each with its seal."
         self._sealed_payloads = bytearray()
-        self.streams = 0
+        self._turn = 0
+        "How often the phase was sent."
+        self._late_turns = 0
         self.sent_at = 0.0
         "When its packets were sent last, in monotonic seconds; the owner's note."
-        self._allocate(1, 1)
+        self._allocate(1)
 
-    def lane(self, descriptor: int) -> Lane:
-        """Make room for a socket; it stays for good."""
-        lane = Lane(self, len(self._lanes), descriptor)
-        rows, width = self.left.shape
-        if lane.row == rows:
-            self._allocate(2 * rows, width)
-        self._lanes.append(lane)
-        return lane
+    @property
+    def streams(self) -> int:
+        """How many there are."""
+        return len(self._streams)
 
     def place(self, lane: Lane, stream: Stream) -> None:
         """Have the stream sent from now on. It needs a stretch."""
-        rows, width = self.left.shape
-        row, place = lane.row, len(lane.streams)
-        if place == width:
-            self._allocate(rows, 2 * width)
-        lane.streams.append(stream)
-        stream.lane, stream.place = lane, place
-        self._busy[lane] = None
-        self.streams += 1
-        self.sequence[row, place] = stream.sequence
-        self.timestamp[row, place] = stream.timestamp
-        self.sent[row, place] = stream.sent
-        self._tick[row, place] = stream.tick
-        self.late[row, place] = stream.late
-        header = self._header[row, place]
+        place = stream.place = len(self._streams)
+        if place == self._sequence.size:
+            self._allocate(2 * place)
+        self._streams.append(stream)
+        self._lanes[lane] = None
+        lane.add(stream)
+        self._point(stream)
+        stream.since, stream.late_since = self._turn, self._late_turns
+        self._sequence[place] = stream.sequence
+        self._timestamp[place] = stream.timestamp
+        self._tick[place] = stream.tick
+        header = self._header[place]
         header["flags"] = VERSION << 6
         header["sequence"] = stream.sequence
         header["timestamp"] = stream.timestamp
@@ -169,22 +218,23 @@ class Phase:
     def redirect(self, stream: Stream) -> None:
         """Send to `stream.address` from the next packet on."""
         if stream.lane is not None:
-            self._address[stream.lane.row, stream.place] = np.frombuffer(stream.address, np.uint8)
+            self._address[stream.place] = np.frombuffer(stream.address, np.uint8)
 
     def read(self, stream: Stream) -> None:
         """Bring the stream's own figures up to date."""
-        if stream.lane is None:
+        stretch = stream.stretch
+        if stream.lane is None or stretch is None:
             return
-        at = stream.lane.row, stream.place
-        stream.sequence = int(self.sequence[at])
-        stream.timestamp = int(self.timestamp[at])
-        stream.sent = int(self.sent[at])
-        stream.late = int(self.late[at])
-        if stream.stretch is not None:
-            stream.stretch.payload = int(self._payload[at])
-            left = int(self.left[at])
-            stream.octets += (stream.stretch.packets - left) * stream.stretch.octets
-            stream.stretch.packets = left
+        packets = self._turn - stream.since
+        stream.since = self._turn
+        stream.sequence = (stream.sequence + packets) & 0xFFFF
+        stream.timestamp = (stream.timestamp + packets * stream.tick) & 0xFFFFFFFF
+        stream.sent += packets
+        stream.late += self._late_turns - stream.late_since
+        stream.late_since = self._late_turns
+        stream.octets += packets * stretch.octets
+        stretch.payload += packets * stretch.step
+        stretch.packets -= packets
 
     def withdraw(self, stream: Stream) -> None:
         """Send it no more; its figures are up to date afterwards."""
@@ -192,60 +242,52 @@ class Phase:
         if lane is None:
             return
         self.read(stream)
-        row, place = lane.row, stream.place
-        last = lane.streams.pop()
-        if last is not stream:
-            end = len(lane.streams)
-            for array in self._by_place:
-                array[row, place] = array[row, end]
-            lane.streams[place] = last
-            last.place = place
-        # Counts down below zero from here on, and is never seen to end.
-        self.left[row, len(lane.streams)] = 0
-        stream.lane = None
+        if (ending := self._ends.get(stream.ends)) is not None:
+            ending.pop(stream, None)
+            if not ending:
+                del self._ends[stream.ends]
         self._sealed.pop(stream, None)
-        self.streams -= 1
+        lane.remove(stream)
         if not lane.streams:
-            del self._busy[lane]
+            del self._lanes[lane]
+        last = self._streams.pop()
+        if last is not stream:
+            self._streams[stream.place] = last
+            for array in self._by_place:
+                array[stream.place] = array[last.place]
+            last.place = stream.place
+            self._point(last)
 
     def send(self, *, late: bool) -> None:
         """Send what is due, and move all streams on to their next packet."""
-        width = self.left.shape[1]
         if self._sealed:
             self._send_sealed()
         else:
             self._send_all()
-        used = slice(len(self._lanes))
-        self.sequence[used] += 1
-        self.timestamp[used] += self._tick[used]
-        self.sent[used] += 1
-        if late:
-            self.late[used] += 1
+        self._turn += 1
+        self._late_turns += late
+        used = slice(len(self._streams))
+        self._sequence[used] += 1
+        self._timestamp[used] += self._tick[used]
         self._payload[used] += self._step[used]
-        left = self.left[used]
-        left -= 1
-        self._header["sequence"][used] = self.sequence[used]
-        self._header["timestamp"][used] = self.timestamp[used]
-        if not left.all():
-            self._go_on(np.flatnonzero(left.ravel() == 0).tolist(), width)
+        self._header["sequence"][used] = self._sequence[used]
+        self._header["timestamp"][used] = self._timestamp[used]
+        for stream in self._ends.pop(self._turn, ()):
+            self._go_on(stream)
 
     def _send_all(self) -> None:
-        width = self.left.shape[1]
-        first = self._messages.ctypes.data
-        for lane in self._busy:
-            messages = first + lane.row * width * mmsg.MESSAGE.itemsize
+        for lane in self._lanes:
             count = len(lane.streams)
-            sent = mmsg.send(lane.descriptor, messages, count)
+            sent = mmsg.send(lane.descriptor, lane.first, count)
             if sent != count:
-                _send_the_rest(lane, messages, sent)
+                _send_the_rest(lane, sent)
 
     def _send_sealed(self) -> None:
         """Send all, the encrypted streams' payloads exchanged meanwhile."""
         count = len(self._sealed)
         if len(self._sealed_payloads) < count * _SEALED_OCTETS:
             self._sealed_payloads = bytearray(2 * count * _SEALED_OCTETS)
-        rows = np.array([stream.lane.row for stream in self._sealed if stream.lane is not None])
-        at = rows, np.array([stream.place for stream in self._sealed])
+        at = np.array([stream.place for stream in self._sealed])
         payloads, lengths = self._payload[at], self._length[at]
         headers = self._header[at].tobytes()
         room = memoryview(self._sealed_payloads)
@@ -263,61 +305,50 @@ class Phase:
         self._send_all()
         self._payload[at], self._length[at] = payloads, lengths
 
-    def _go_on(self, ended: list[int], width: int) -> None:
-        """Begin the next run of the streams whose run has ended, or end them."""
-        places = (divmod(flat, width) for flat in ended)
-        # Withdrawing moves streams about, so all are found before the first is touched.
-        streams = [self._lanes[row].streams[place] for row, place in places if place < len(self._lanes[row].streams)]
-        for stream in streams:
-            if stream.next_stretch():
-                self._begin(stream)
-            else:
-                self.withdraw(stream)
-                stream.finished()
+    def _go_on(self, stream: Stream) -> None:
+        """Begin the next run of a stream whose run has ended, or end the stream."""
+        self.read(stream)
+        if stream.next_stretch():
+            self._begin(stream)
+        else:
+            self.withdraw(stream)
+            stream.finished()
 
     def _begin(self, stream: Stream) -> None:
-        if stream.lane is None or stream.stretch is None:
-            raise AssertionError("a stream in a phase has a lane and a stretch")
-        at = stream.lane.row, stream.place
         stretch = stream.stretch
-        self._payload[at] = stretch.payload
-        self._step[at] = stretch.step
-        self._length[at] = stretch.octets
-        self.left[at] = stretch.packets
-        self._header["second"][at] = stream.payload_type | (0x80 if stretch.marker else 0)
+        if stretch is None:
+            raise AssertionError("a stream in a phase has a stretch")
+        place = stream.place
+        self._payload[place] = stretch.payload
+        self._step[place] = stretch.step
+        self._length[place] = stretch.octets
+        self._header["second"][place] = stream.payload_type | (0x80 if stretch.marker else 0)
+        stream.ends = self._turn + stretch.packets
+        self._ends.setdefault(stream.ends, {})[stream] = None
 
-    def _allocate(self, rows: int, width: int) -> None:
-        shape = rows, width
+    def _point(self, stream: Stream) -> None:
+        if stream.lane is not None:
+            names, vectors = self._names + stream.place * _NAME_OCTETS, self._vectors + stream.place * _VECTORS_OCTETS
+            stream.lane.point(stream.slot, names, vectors)
+
+    def _allocate(self, capacity: int) -> None:
         old: list[NDArray[Any]] = getattr(self, "_by_place", [])
-        self.left: NDArray[np.int64] = np.zeros(shape, np.int64)
-        "Packets left of the run."
-        self.sequence: NDArray[np.uint16] = np.zeros(shape, np.uint16)
-        self.timestamp: NDArray[np.uint32] = np.zeros(shape, np.uint32)
-        self.sent: NDArray[np.uint32] = np.zeros(shape, np.uint32)
-        self.late: NDArray[np.uint32] = np.zeros(shape, np.uint32)
-        self._tick: NDArray[np.uint32] = np.zeros(shape, np.uint32)
-        self._step: NDArray[np.uint64] = np.zeros(shape, np.uint64)
-        self._header: mmsg.Records = np.zeros(shape, HEADER)
-        self._address: NDArray[np.uint8] = np.zeros((*shape, 32), np.uint8)[:, :, : mmsg.ADDRESS_OCTETS]
-        vectors: mmsg.Records = np.zeros((*shape, 2), mmsg.VECTOR)
-        self._payload: NDArray[np.uint64] = vectors["base"][:, :, 1]
-        self._length: NDArray[np.uint64] = vectors["length"][:, :, 1]
-        count = np.arange(rows * width, dtype=np.uint64).reshape(shape)
-        vectors["base"][:, :, 0] = self._header.ctypes.data + count * HEADER.itemsize
-        vectors["length"][:, :, 0] = HEADER_OCTETS
-        messages: mmsg.Records = np.zeros(shape, mmsg.MESSAGE)
-        messages["name"] = self._address.ctypes.data + count * 32
-        messages["name_length"] = self._name_length
-        messages["vectors"] = vectors.ctypes.data + count * (2 * mmsg.VECTOR.itemsize)
-        messages["vector_count"] = 2
-        self._messages = messages
-        self._vectors = vectors
+        self._sequence: NDArray[np.uint16] = np.zeros(capacity, np.uint16)
+        self._timestamp: NDArray[np.uint32] = np.zeros(capacity, np.uint32)
+        self._tick: NDArray[np.uint32] = np.zeros(capacity, np.uint32)
+        self._step: NDArray[np.uint64] = np.zeros(capacity, np.uint64)
+        self._header: mmsg.Records = np.zeros(capacity, HEADER)
+        names: NDArray[np.uint8] = np.zeros((capacity, _NAME_OCTETS), np.uint8)
+        self._address: NDArray[np.uint8] = names[:, : mmsg.ADDRESS_OCTETS]
+        vectors: mmsg.Records = np.zeros((capacity, 2), mmsg.VECTOR)
+        vectors["base"][:, 0] = self._header.ctypes.data + np.arange(capacity, dtype=np.uint64) * HEADER.itemsize
+        vectors["length"][:, 0] = HEADER_OCTETS
+        self._payload: NDArray[np.uint64] = vectors["base"][:, 1]
+        self._length: NDArray[np.uint64] = vectors["length"][:, 1]
+        self._names, self._vectors = names.ctypes.data, vectors.ctypes.data
         self._by_place: list[NDArray[Any]] = [
-            self.left,
-            self.sequence,
-            self.timestamp,
-            self.sent,
-            self.late,
+            self._sequence,
+            self._timestamp,
             self._tick,
             self._step,
             self._header,
@@ -326,10 +357,22 @@ class Phase:
             self._length,
         ]
         for before, now in zip(old, self._by_place, strict=False):
-            now[: before.shape[0], : before.shape[1]] = before
+            now[: len(before)] = before
+        for lane in self._lanes:
+            places = np.array([stream.place for stream in lane.streams], np.uint64)
+            used = slice(places.size)
+            lane.point(used, self._names + places * _NAME_OCTETS, self._vectors + places * _VECTORS_OCTETS)
 
 
-def _send_the_rest(lane: Lane, messages: int, sent: int) -> None:
+def next_phase(phases: Sequence[Phase], known: Collection[Phase]) -> Phase:
+    """Choose where one more stream is sent. `known`: those phases where its socket has a lane already."""
+    count = len(phases)
+    order = (phases[number * _APART % count] for number in range(count))
+    # The first is taken of those that are alike.
+    return min(order, key=lambda phase: (phase.streams // TOGETHER, phase not in known))
+
+
+def _send_the_rest(lane: Lane, sent: int) -> None:
     """Go on after the datagram that the kernel refused, so that one bad address harms nobody else."""
     done = 0
     count = len(lane.streams)
@@ -344,4 +387,4 @@ def _send_the_rest(lane: Lane, messages: int, sent: int) -> None:
         done += sent
         if done >= count:
             return
-        sent = mmsg.send(lane.descriptor, messages + done * mmsg.MESSAGE.itemsize, count - done)
+        sent = mmsg.send(lane.descriptor, lane.first + done * mmsg.MESSAGE.itemsize, count - done)

@@ -48,6 +48,30 @@ class EngineTests(EngineCase):
             slices += [number] * len(peer.packets())
         self.assertEqual(slices, [0, 10, 20, 30, 40])
 
+    def test_few_streams_are_gathered_and_many_are_spread(self) -> None:
+        """A hundred streams leave in one slice of the ten, a thousand of one port in all of them, evenly."""
+        self.engine = self.engine_on("127.0.0.1", 2)
+        peer = self.peer()
+        shares: list[list[int]] = []
+        for number in range(1, 1001):
+            self.opened(number)
+            self.play(number, peer, bytes(16000))
+            if number in (100, 1000):
+                shares.append([])
+                for count in range(10):
+                    self.engine.slice(count, 0.0)
+                    shares[-1].append(len(peer.packets()))
+        self.assertEqual(shares[0], [100] + [0] * 9)
+        self.assertEqual(sum(shares[1]), 1000)
+        self.assertLessEqual(max(shares[1]), 128)
+
+    def test_slices_without_streams(self) -> None:
+        """The next slice with something to send is known, up to five slices ahead."""
+        self.assertEqual(self.engine.idle_slices(3), 5)
+        self.opened()
+        self.play(1, self.peer())
+        self.assertEqual([self.engine.idle_slices(count) for count in range(10)], [0, 5, 5, 5, 5, 5, 4, 3, 2, 1])
+
     def test_many_streams_each_to_its_own_phone(self) -> None:
         """Streams that begin and end in any order share ports and never each other's packets."""
         self.engine = self.engine_on("127.0.0.1", 6)
@@ -265,7 +289,7 @@ class EngineTests(EngineCase):
         self.assertEqual(self.events(), [["silent", 1]])
 
     def test_a_flood_at_one_port_leaves_room(self) -> None:
-        """While strangers flood one port, another's call is heard in the same batch."""
+        """While strangers flood one port, another's call is heard in the same batch, and the rest is told of."""
         flood, peer = self.peer(), self.peer()
         victim = self.opened(1)
         port = self.opened(2)
@@ -273,8 +297,8 @@ class EngineTests(EngineCase):
         for _ in range(200):
             flood.send(victim)
         peer.send(port)
-        self.engine.receive(self.engine.opened)
-        self.assertEqual(self.engine.strays, 64)
+        self.assertTrue(self.engine.receive(self.engine.opened))
+        self.assertEqual(self.engine.strays, 192)
         self.assertEqual(self.closed(2)["packets_received"], 1)
 
     def test_garbage(self) -> None:

@@ -55,6 +55,17 @@ class MetronomeTests(SynchronousTestCase):
         self.assertEqual(metronome.wait(50.0), 0.0)
         self.assertEqual(metronome.begin(50.0), 0.0)
 
+    def test_slices_left_out(self) -> None:
+        """What is left out takes its time as well, in time and when catching up."""
+        metronome = Metronome(0.0)
+        metronome.begin(0.0)
+        metronome.skip(4)
+        self.assertEqual(metronome.count, 5)
+        self.assertAlmostEqual(metronome.wait(0.0), 5 * SLICE)
+        metronome.begin(0.05)
+        metronome.skip(4)
+        self.assertAlmostEqual(metronome.wait(0.05), 5 * 0.75 * SLICE)
+
     @settings(deadline=None, derandomize=True)
     @given(st.lists(st.floats(0, 0.5), max_size=200))
     def test_never_a_burst(self, held_up: list[float]) -> None:

@@ -54,6 +54,12 @@ class DaemonTests(SynchronousTestCase):
         self.assertEqual(self.daemon.read(), [])
         self.assertTrue(self.daemon.gone)
 
+    def test_waiting_for_commands(self) -> None:
+        """Waiting ends when commands come, and otherwise after its time."""
+        self.assertFalse(self.daemon.wait(0.0001))
+        os.write(self.commands, pack([["open", 1]]))
+        self.assertTrue(self.daemon.wait(60))
+
     def test_a_daemon_that_is_slow_to_read(self) -> None:
         """What the pipe does not take is kept and sent later, whole and in order."""
         events: list[Item] = [["digit", number, "5"] for number in range(20_000)]
