@@ -15,8 +15,8 @@ from calledind.model import Address
 from calledind.sip.auth import Authenticator, Credentials
 from calledind.sip.client import TransactionFailure, acknowledgement
 from calledind.sip.dialog import Dialog
+from calledind.sip.invite import cancellation
 from calledind.sip.message import Request, Response
-from calledind.sip.session import cancellation
 from calledind.sip.target import Target
 from calledind.sip.timers import TimerSet
 from calledind.sip.transactions import via

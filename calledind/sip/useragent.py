@@ -16,11 +16,12 @@ from calledind.sip.client import TransactionFailure
 from calledind.sip.events import Answered, Ended, Event, LateAnswer, Progress, Refused, Unreachable
 from calledind.sip.grammar import ParseError
 from calledind.sip.header import Via
+from calledind.sip.invite import Invitation
 from calledind.sip.message import Request, Response
 from calledind.sip.outside import Outside
 from calledind.sip.recovery import DialogRecovery, InvitationRecovery, LateResponses
 from calledind.sip.registration import Account, Elsewhere, Locate, Registration, RegistrationEvent
-from calledind.sip.session import Invitation, InviteSession
+from calledind.sip.session import InviteSession
 from calledind.sip.timers import Intervals, Timers
 from calledind.sip.transactions import Send, Trace, TransactionLayer, host_port, new_branch, new_tag, via
 from calledind.sip.usage import Endpoint, contact
