@@ -21,20 +21,20 @@ class FailoverTests(InteropCase):
         super().setUp()
         self.carriers: list[Sipp] = []
 
-    def carrier(self, scenario: str, *, calls: int = 1) -> int:
+    def carrier(self, scenario: str, *arguments: str, calls: int = 1) -> int:
         """Start a carrier, or another run of it; returns its port."""
         folder = self.folder / f"sipp{len(self.carriers)}"
-        started = self.world.enter_context(sipp(folder, scenario, "-key", "rtp", "40000", calls=calls))
+        started = self.world.enter_context(sipp(folder, scenario, "-key", "rtp", "40000", *arguments, calls=calls))
         self.carriers.append(started)
         return started.port
 
-    def start(self, *ports: int, first: str = "") -> Daemon:
+    def start(self, *ports: int, first: str = "", sip: str = "") -> Daemon:
         """Start a daemon with a trunk to each port, asked in this order; `first`: more settings of the first."""
         trunks = [
             trunk(port, name=f"carrier{index}", more=f"priority = {index}\n" + ("" if index else first))
             for index, port in enumerate(ports)
         ]
-        return self.run_daemon(settings(*trunks))
+        return self.run_daemon(settings(*trunks, sip=sip))
 
     def invites(self, carrier: int) -> int:
         messages = self.carriers[carrier].messages()
@@ -78,6 +78,26 @@ class FailoverTests(InteropCase):
         self.assertEqual(self.outcome(self.call(daemon)), ("1", ""))
         self.assertLess(time.monotonic() - began, 10.0)
         self.finished()
+
+    def test_silent(self) -> None:
+        """A carrier that takes the INVITE and never says a word is given up, and the next one is asked."""
+        daemon = self.start(
+            self.carrier(sc.scenario(sc.receive("INVITE"), sc.pause(4000))), self.carrier(ANSWERS), sip="t1 = 0.03"
+        )
+        self.assertEqual(self.outcome(self.call(daemon)), ("1", ""))
+        self.finished()
+        self.assertNotIn("\nCANCEL sip:", self.carriers[0].messages())
+
+    def test_connection_breaks(self) -> None:
+        """Where the connection ends with no word to the INVITE that went over it, the next carrier is asked."""
+        daemon = self.start(
+            self.carrier(sc.scenario(sc.receive("INVITE")), "-t", "t1"),
+            self.carrier(ANSWERS),
+            first='transport = "tcp"\n',
+        )
+        self.assertEqual(self.outcome(self.call(daemon)), ("1", ""))
+        self.finished()
+        self.assertEqual([self.invites(index) for index in range(2)], [1, 1])
 
     def test_busy_is_final(self) -> None:
         """486 is the callee's word: no other carrier is asked."""
