@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import phonenumbers
 from phonenumbers import PhoneNumber, PhoneNumberType
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from calledind.audio.errors import AudioError, LibraryUnavailable
 from calledind.audio.library import Prepared
@@ -34,6 +35,8 @@ WORDS = {
     ReturnCode.MP3_UNUSABLE: "mp3 cannot be fetched or is not MPEG layer 3",
     ReturnCode.MP3_TOO_LONG: "mp3 plays longer than three minutes",
 }
+
+T = TypeVar("T")
 
 DEFAULTS = Calls()
 NORTH_AMERICA = "1"
@@ -150,7 +153,7 @@ class Admission:
 
     def admit(self, args: Mapping[bytes, Sequence[bytes]]) -> Deferred[Verdict]:
         """Decide. `args` as `twisted.web` gives a query's arguments. Fails with `Unavailable` alone."""
-        return Deferred.fromCoroutine(self._admit(args))
+        return _run(self._admit(args))
 
     async def _admit(self, args: Mapping[bytes, Sequence[bytes]]) -> Verdict:
         obstacle = self._obstacle()
@@ -201,17 +204,21 @@ class Admission:
         self._accepted(call)
         return Verdict(code, WORDS[code], call.id)
 
-    async def _prepare(self, request: PlaybackRequest, key: Key) -> Prepared:
+    def _prepare(self, request: PlaybackRequest, key: Key) -> Deferred[Prepared]:
         """Have the MP3 fetched. A customer whose servers are slow must not take the place of all the others."""
-        if self._waiting[key.id] >= self._most_waiting:
+        if self._waiting.get(key.id, 0) >= self._most_waiting:
             raise Unavailable("too many requests of this api_key wait for their MP3s", 1)
-        self._waiting[key.id] += 1
-        try:
-            return await self._library.prepare(request.mp3, cache=request.cache)
-        finally:
-            self._waiting[key.id] -= 1
-            if not self._waiting[key.id]:
-                del self._waiting[key.id]
+        preparing = self._library.prepare(request.mp3, cache=request.cache)
+        if not preparing.called:
+            self._waiting[key.id] += 1
+            preparing.addBoth(self._waited, key.id)
+        return preparing
+
+    def _waited(self, result: T, key_id: str) -> T:
+        self._waiting[key_id] -= 1
+        if not self._waiting[key_id]:
+            del self._waiting[key_id]
+        return result
 
     def _is_listed(self, caller_id: str, key: Key) -> bool:
         """Whether a key may use a caller id; one without a list may use any, and each may leave it to the trunk."""
@@ -237,6 +244,27 @@ class Admission:
             accepted_at=now,
             attestation="B" if key.attestation == "A" and not sure else key.attestation,
         )
+
+
+def _run(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
+    """Do what `Deferred.fromCoroutine` does, for work that nobody cancels, at a third of its price."""
+    done: Deferred[T] = Deferred()
+
+    def go_on(result: Any) -> None:
+        try:
+            if isinstance(result, Failure):
+                waiting = result.throwExceptionIntoGenerator(work)  # type: ignore[no-untyped-call]
+            else:
+                waiting = work.send(None)
+        except StopIteration as end:
+            done.callback(end.value)
+        except BaseException:  # noqa: BLE001 - it is handed on, whatever it is
+            done.errback()
+        else:
+            waiting.addBoth(go_on)
+
+    go_on(None)
+    return done
 
 
 def _refusal(code: ReturnCode) -> Verdict:

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 Address = tuple[str, int]
@@ -61,6 +62,7 @@ class BadRequest(ValueError):
 
 
 PARAMETERS = ("api_key", "phone_number", "country_code", "mp3", "cache", "caller_id", "callback_url", "secret")
+_NAMES = tuple((name, name.encode()) for name in PARAMETERS)
 LONGEST_URL = 4096
 LONGEST_SECRET = 30
 NOT_IN_URLS = re.compile(r"[\x00-\x20\x7f]")
@@ -95,7 +97,7 @@ class PlaybackRequest:
     @classmethod
     def parse(cls, args: Mapping[bytes, Sequence[bytes]]) -> PlaybackRequest:
         """Read the query's arguments as `twisted.web` gives them. Raises `BadRequest`; unknown names are ignored."""
-        text = {name: _text(name, args[name.encode()]) for name in PARAMETERS if name.encode() in args}
+        text = {name: _text(name, args[written]) for name, written in _NAMES if written in args}
         for name in ("api_key", "phone_number", "country_code", "mp3"):
             if not text.get(name):
                 raise BadRequest(f"{name} is required")
@@ -147,15 +149,24 @@ def is_caller_id(text: str) -> bool:
 def _check_url(name: str, url: str) -> None:
     if len(url) > LONGEST_URL:
         raise BadRequest(f"{name} is longer than {LONGEST_URL} characters")
+    wrong = _wrong_with(url)
+    if wrong:
+        raise BadRequest(f"{name} {wrong}")
+
+
+@lru_cache(maxsize=1024)
+def _wrong_with(url: str) -> str:
+    """Say what is wrong with a URL, empty where nothing is. The same MP3 is asked for again and again."""
     if NOT_IN_URLS.search(url):
-        raise BadRequest(f"{name} has a space or control character; percent-encode it")
+        return "has a space or control character; percent-encode it"
     try:
         parts = urlsplit(url)
         port_is_right = parts.port != 0
     except ValueError:
-        raise BadRequest(f"{name} is not a URL") from None
+        return "is not a URL"
     if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_right:
-        raise BadRequest(f"{name} must be an absolute http or https URL")
+        return "must be an absolute http or https URL"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 HIDDEN = "***"
@@ -25,19 +26,27 @@ def mask_number(text: str) -> str:
 
 def mask_url(text: str, numbers: Sequence[str] = ()) -> str:
     """Leave scheme, host, port and path; a query, user name and password go, and so do `numbers` in the path."""
+    shown, rest = _without_query(text)
+    for number in numbers:
+        if len(number) > 4 and number in shown:
+            shown = shown.replace(number, mask_number(number))
+    return _printable(shown) + rest
+
+
+@lru_cache(maxsize=1024)
+def _without_query(text: str) -> tuple[str, str]:
+    """Return what may be shown of a URL, but for numbers in it, and what stands for the rest."""
     try:
         parts = urlsplit(text)
     except ValueError:
-        return HIDDEN
+        return HIDDEN, ""
     if parts.scheme not in ("http", "https"):
-        return HIDDEN
+        return HIDDEN, ""
     shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-    for number in numbers:
-        if len(number) > 4:
-            shown = shown.replace(number, mask_number(number))
-    return _printable(shown) + (f"?{HIDDEN}" if parts.query or parts.fragment else "")
+    return shown, f"?{HIDDEN}" if parts.query or parts.fragment else ""
 
 
+@lru_cache(maxsize=256)
 def mask_path(path: bytes) -> str:
     """Show a path that may have been mistyped: keys and numbers are masked."""
     return _printable(_SECRET_IN_PATH.sub(HIDDEN, path.decode("latin-1")))
@@ -45,15 +54,16 @@ def mask_path(path: bytes) -> str:
 
 def mask_arguments(arguments: Mapping[bytes, Sequence[bytes]]) -> str:
     """Return a query string, decoded, in which nothing is left that must not be logged."""
-    numbers = [value.decode("latin-1") for name in NUMBERS for value in arguments.get(name, ())]
+    numbers = [value.decode("latin-1") for name in NUMBERS if name in arguments for value in arguments[name]]
     shown = []
     unknown = 0
     for name, values in arguments.items():
-        mask = MASKS.get(name)
-        if mask is None:
+        label, mask = MASKS.get(name, ("", _hidden))
+        if not label:
             unknown += len(values)
-        else:
-            shown += [f"{name.decode('latin-1')}={mask(value.decode('latin-1'), numbers)}" for value in values]
+            continue
+        for value in values:
+            shown.append(label + mask(value.decode("latin-1"), numbers))
     if unknown:
         shown.append(f"({unknown} unknown)")
     return "&".join(shown)
@@ -72,17 +82,17 @@ def _hidden(_: str, __: Sequence[str]) -> str:
 
 
 NUMBERS = (b"phone_number", b"caller_id")
-MASKS: Mapping[bytes, Callable[[str, Sequence[str]], str]] = {
-    b"country_code": _harmless,
-    b"cache": _harmless,
-    b"phone_number": _number,
-    b"caller_id": _number,
-    b"mp3": mask_url,
-    b"callback_url": mask_url,
-    b"api_key": _hidden,
-    b"secret": _hidden,
+MASKS: Mapping[bytes, tuple[str, Callable[[str, Sequence[str]], str]]] = {
+    b"country_code": ("country_code=", _harmless),
+    b"cache": ("cache=", _harmless),
+    b"phone_number": ("phone_number=", _number),
+    b"caller_id": ("caller_id=", _number),
+    b"mp3": ("mp3=", mask_url),
+    b"callback_url": ("callback_url=", mask_url),
+    b"api_key": ("api_key=", _hidden),
+    b"secret": ("secret=", _hidden),
 }
-"What is shown of a parameter, given its value and all numbers of the request."
+"How a parameter is shown, and what of it, given its value and all numbers of the request."
 
 
 def _printable(text: str) -> str:

@@ -16,8 +16,10 @@ would send a reset, and the client would lose the answer that says what it did w
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from enum import Enum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.abstract import FileDescriptor
@@ -42,6 +44,11 @@ CLOSING_OCTETS = 256 * 1024
 "Thrown away of what a refused client goes on sending."
 BURST = 32
 "Requests taken out of one read; a peer that pipelines more is cut off, so that others have their turn."
+PLAIN = re.compile(rb"GET ([!-~]+) HTTP/1\.1\r\n(.+)\r\n\r\n", re.DOTALL)
+"A request as nearly all are: its target and its header lines."
+FIELD = re.compile(rb"([-!#$%&'*+.^_`|~0-9A-Za-z]+):[ \t]*([^\x00\r\n]*?)[ \t]*")
+UNUSUAL = frozenset((b"content-length", b"transfer-encoding", b"expect"))
+"Headers that say more than what is asked for."
 LOOK_SECONDS = 5.0
 "How often a connection's deadline is looked at, so that moving it costs nothing."
 
@@ -218,10 +225,28 @@ class Channel(http.HTTPChannel):
             self._move(Stage.HEAD, HEAD_SECONDS)
         self._burst = 0
         self._heard = True
-        super().dataReceived(data)
+        if self.requests or self._buffer or not self._take_whole(data):
+            super().dataReceived(data)
         # What follows a request in the same read is the beginning of the next one.
         if self._stage is Stage.IDLE and not self.site.max_body and not data.endswith(b"\r\n\r\n"):
             self._move(Stage.HEAD, HEAD_SECONDS)
+
+    def _take_whole(self, data: bytes) -> bool:
+        """Take a plain request that came alone and in one piece; the others go the general way, line by line."""
+        alone = data.find(b"\r\n\r\n") == len(data) - 4 <= HEAD_OCTETS
+        if not alone or self._busyReceiving or not self.persistent:
+            return False
+        plain = PLAIN.fullmatch(data)
+        headers = None if plain is None else plain_headers(plain[2])
+        if plain is None or headers is None:
+            return False
+        self._command, self._path, self._version = b"GET", plain[1], b"HTTP/1.1"
+        request = self.requestFactory(self)
+        request.requestHeaders = headers
+        self.requests.append(request)
+        self.persistent = self.checkPersistence(request, self._version)
+        self.allContentReceived()
+        return True
 
     def _discard(self, data: bytes) -> None:
         self._discarded += len(data)
@@ -292,6 +317,22 @@ class Channel(http.HTTPChannel):
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         self.refuse(431 if self._receivedHeaderSize > self.totalHeadersSize else 400)
+
+
+@lru_cache(maxsize=256)
+def plain_headers(block: bytes) -> Headers | None:
+    """Read header lines; None where there is anything about them for which the general way has an answer of its own.
+
+    A program sends the same lines again and again, so what they come to is remembered. It must not be changed.
+    """
+    headers = Headers()
+    lines = block.split(b"\r\n")
+    for line in lines:
+        field = FIELD.fullmatch(line)
+        if field is None or field[1].lower() in UNUSUAL:
+            return None
+        headers.addRawHeader(field[1], field[2])
+    return headers if len(lines) <= HEAD_FIELDS else None
 
 
 def _asks_to_close(wishes: Sequence[bytes]) -> bool:

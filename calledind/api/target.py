@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 Arguments = dict[bytes, list[bytes]]
@@ -47,5 +48,6 @@ def parse_query(query: bytes) -> Arguments:
     return arguments
 
 
+@lru_cache(maxsize=1024)
 def _decode(text: bytes) -> bytes:
     return unquote_to_bytes(text.replace(b"+", b" "))

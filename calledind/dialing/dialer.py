@@ -73,6 +73,8 @@ class Dialer:
         self._open: dict[CallAttempt, Trunk] = {}
         "Attempts that still hold a channel; an ended call may, until the peer has confirmed our BYE."
         self._wakes: DelayedCall | None = None
+        self._wakes_at = 0.0
+        "By the timers' clock."
         self._sweeper: DelayedCall | None = None
         self._not_before = 0.0
         "No call is dialled earlier, by the timers' clock."
@@ -104,8 +106,11 @@ class Dialer:
         if not route:
             self._end(call, Cause.NO_RESPONSE, "no trunk takes this number; its prefixes are in [[trunks]]")
             return
-        self._queue(route).add(call)
-        self.serve()
+        queue = self._queue(route)
+        queue.add(call)
+        # Where others wait there is no room, and who makes some, or the time that does, has them served.
+        if len(queue) == 1:
+            self.serve()
 
     def replace(self, settings: Calls, trunks: Sequence[TrunkSettings]) -> None:
         """Take new settings: running calls go on by the old ones, what waits looks for its trunk anew."""
@@ -214,9 +219,15 @@ class Dialer:
         return None, min(waits, default=None)
 
     def _wake_in(self, seconds: float | None) -> None:
+        if seconds is None:
+            return
+        at = self._around.timers.seconds() + seconds
         if self._wakes is not None and self._wakes.active():
+            if self._wakes_at <= at:
+                # To serve once in vain, and see then how long it still takes, is cheaper than a new timer each time.
+                return
             self._wakes.cancel()
-        self._wakes = None if seconds is None else self._around.timers.callLater(seconds, self.serve)
+        self._wakes, self._wakes_at = self._around.timers.callLater(seconds, self.serve), at
 
     def _sweep(self) -> None:
         oldest = self._around.now() - self._around.settings.queue_ttl

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
@@ -33,6 +34,17 @@ TOKENS = (
     b"Connection: Upgrade\r\nUpgrade: websocket\r\n", b"Expect: 100-continue\r\n", b"\r\n\r\n", b"x" * 9000,
     b"a=b&" * 500, b"\r\nA: b" * 150,
 )  # fmt: skip
+FIELDS = (
+    b"", b"Host: a\r\n", b"host:a\r\n", b"Host: a\r\nHost: a\r\n", b"Accept: */*\r\n", b"Host:\r\n",
+    b"Host: a\r\nConnection: close\r\n", b"Host: a\r\nCONNECTION:\tx , CLOSE \r\n", b"Host: a\r\nX y: z\r\n",
+    b"Host: a\r\nConnection: keep-alive\r\nConnection: close\r\n", b"Host: a\r\n: z\r\n", b"Host: a\r\nx\r\n",
+    b"Host: a\r\n y\r\n", b"Host: a\r\nX: \0\r\n", b"Host: a\r\nX: a\rb\r\n", b"Host: a\r\nX: a\nHost: b\r\n",
+    b"Host: a\r\nContent-Length: 0\r\n", b"Host: a\r\nContent-Length: 3\r\n", b"Host: a\r\nExpect: 100-continue\r\n",
+    b"Host: a\r\ntransfer-encoding: chunked\r\n", b"Host: a\r\nX: \xff\xfe\r\n", b"Host: a\r\nX\xff: b\r\n",
+    b"Host: a\r\n" + b"X: y\r\n" * 99, b"Host: a\r\n" + b"X: y\r\n" * 100, b"Host: a\r\nX: " + b"y" * 8130 + b"\r\n",
+    b"Host: a\r\nX: " + b"y" * 8200 + b"\r\n", b"Host: a\r\n\r\nGET /healthz HTTP/1.1\r\nHost: a\r\n",
+)  # fmt: skip
+DATE = re.compile(rb"Date: [^\r]+\r\n")
 
 
 def mutated(chance: random.Random) -> bytes:
@@ -111,6 +123,20 @@ class FuzzTests(SynchronousTestCase):
         self.served.clock.advance(0)
         self.assertEqual(self.served.clock.getDelayedCalls(), [])
         self.assertLessEqual({b"200", b"400", b"404", b"405", b"413", b"431"}, statuses)
+
+    def test_one_piece_or_two(self) -> None:
+        """Whatever comes in one piece is answered as it is when its first octet comes before the rest."""
+        plain = [
+            b"GET /api/playback?a=%d HTTP/1.1\r\n%s\r\n" % (number, fields) for number, fields in enumerate(FIELDS)
+        ]
+        for data in [*plain, *(mutated(self.chance) for _ in range(REQUESTS))]:
+            results = []
+            for pieces in ([data], [data[:1], data[1:]]):
+                served = Served()
+                connection = served.connect()
+                answer = b"".join(map(connection.send, pieces))
+                results.append((DATE.sub(b"", answer), served.asked, connection.wire.closed))
+            self.assertEqual(*results, data)
 
     def test_noise(self) -> None:
         """Octets at random are answered 400, or closed in time."""

@@ -92,6 +92,16 @@ class QueueTests(DialerCase):
         self.assertLessEqual(counts[0], 7)
         self.assertEqual(counts[1:], [5, 5, 5, 5])
 
+    def test_one_timer(self) -> None:
+        """Calls that join others in the queue set no timers, and those before them leave none behind."""
+        self.make(make_trunk(calls_per_second=1.0))
+        self.add(*map(str, range(1, 101)))
+        timers = len(self.world.clock.getDelayedCalls())
+        self.add(*map(str, range(101, 301)))
+        self.assertEqual(len(self.world.clock.getDelayedCalls()), timers)
+        self.world.clock.pump([0.5] * 4)
+        self.assertEqual(self.sent(), ["1@a", "2@a", "3@a"])
+
     def test_fair(self) -> None:
         """A key's single call does not wait for another key's hundred."""
         self.make(make_trunk(channels=1))
