@@ -136,7 +136,8 @@ class FuzzTests(SynchronousTestCase):
                 connection = served.connect()
                 answer = b"".join(map(connection.send, pieces))
                 results.append((DATE.sub(b"", answer), served.asked, connection.wire.closed))
-            self.assertEqual(*results, data)
+            whole, parted = results
+            self.assertEqual(whole, parted, data)
 
     def test_noise(self) -> None:
         """Octets at random are answered 400, or closed in time."""
