@@ -141,7 +141,7 @@ class TransactionLayer:
             # They know each other; apart, neither waits for the collector.
             del client.transaction
 
-        client.transaction = kind(
+        transaction = client.transaction = kind(
             request,
             transmit=lambda data: self.transmit(data, client.target),
             report=report,
@@ -150,12 +150,12 @@ class TransactionLayer:
             intervals=self.intervals,
             reliable=transport_of(client.target) != "udp",
         )
-        if client.transaction.key in self._clients:
+        if transaction.key in self._clients:
             raise ValueError("a branch that is in use")
-        self._clients[client.transaction.key] = client
+        self._clients[transaction.key] = client
         self._file(client)
-        client.transaction.start()
-        return client.transaction
+        transaction.start()
+        return transaction
 
     def _way_for_large(self, request: Request, target: Address) -> Address | None:
         if request.method == "CANCEL":

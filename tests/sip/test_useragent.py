@@ -480,6 +480,20 @@ class TransportTests(Case):
         self.assertEqual((world.events, reports), ([Unreachable("transport", "no route")], [None]))
         self.assertEqual((world.network.sent, len(agent)), ([], 0))
 
+    def test_fails_while_it_is_sent(self) -> None:
+        """A transport that knows at once that nobody is there ends the request like one that learns of it later."""
+        world = World()
+        agent = UserAgent(
+            send=lambda data, target: agent.transport_failed(target),
+            timers=world.clock,
+            local=lambda target: US,
+            user_agent="x",
+            trusted=lambda ip: True,
+        )
+        reports: list[int | None] = []
+        agent.options(THEM, "sip:127.0.0.2", reports.append)
+        self.assertEqual((reports, len(agent), world.clock.getDelayedCalls()), ([None], 0, []))
+
     def test_options(self) -> None:
         """A probe reports the final status, or None when nobody answers."""
         world = World()
