@@ -25,6 +25,8 @@ LEAST: Final = 90
 _SHORTEST: Final = 4
 "Seconds of a session that a 2xx may give us. It answers for less than 90 itself; below this it would be a flood."
 _LONGEST_MARGIN: Final = 32.0
+_SOONEST: Final = 1.0
+"Seconds after which a refresh is asked for again at the soonest."
 
 Refresher = Literal["uac", "uas"]
 "The side that sent the request, or the one that answered it."
@@ -78,7 +80,10 @@ class SessionTimer:
         "Of the session; 0 while nobody watches it."
         self.least = LEAST
         "The largest Min-SE that was met."
+        self._clock = timers
         self._timers = TimerSet(timers)
+        self._ends = 0.0
+        "When it expires, by the clock."
         self._refresh = refresh
         self._expired = expired
 
@@ -88,7 +93,16 @@ class SessionTimer:
         self.seconds = seconds = max(seconds, _SHORTEST)
         if we_refresh:
             self._timers.start("refresh", seconds / 2, self._refresh)
-        self._timers.start("expired", seconds - min(_LONGEST_MARGIN, seconds / 3), self._expired)
+        lasts = seconds - min(_LONGEST_MARGIN, seconds / 3)
+        self._ends = self._clock.seconds() + lasts
+        self._timers.start("expired", lasts, self._expired)
+
+    def refresh_later(self, wait: float = 0) -> None:
+        """Refresh when half of what is left is over, or after `wait` seconds where that is later: there was a refusal,
+        or something in the way. Not again where so little is left that it would be a flood."""
+        half = (self._ends - self._clock.seconds()) / 2
+        if self.seconds and half >= _SOONEST and wait < 2 * half:
+            self._timers.start("refresh", max(wait, half), self._refresh)
 
     def answered(self, response: Response) -> None:
         """Take what a 2xx to a request of ours says (§7.2)."""

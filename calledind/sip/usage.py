@@ -82,7 +82,7 @@ class Endpoint:
         """Whether the request asks for no extension that we lack, and, where it may have an offer, has no body that we
         don't know; else it is answered with 420 or 415 (§8.2.2.3, §8.2.3)."""
         required = [tag.strip() for value in request.all("Require") for tag in value.split(",")]
-        lacking = [tag for tag in required if tag.lower() not in OPTIONS]
+        lacking = [tag for tag in required if tag and tag.lower() not in OPTIONS]
         if lacking:
             self.answer(request, source, 420, headers=[("Unsupported", ", ".join(lacking))])
             return False
@@ -276,6 +276,8 @@ class InviteUsage:
         "Say that we're still there (RFC 4028 §7.4)."
         if self.state is CONFIRMED and not self._is_modifying:
             self._modify(*(("UPDATE", b"") if self._peer_updates else ("INVITE", self._description)), self._refreshed)
+        else:
+            self._session.refresh_later()
 
     def _refreshed(self, news: Response | TransactionFailure) -> None:
         status = news.status if isinstance(news, Response) else 408
@@ -286,9 +288,13 @@ class InviteUsage:
             self._peer_updates = False
             self._refresh()
         else:
-            # Refused for another reason, the session stays as it is until it expires.
             self._modified(news)
-            if isinstance(news, Response) and 200 <= status < 300 and (answer := session_description(news)):
+            if not isinstance(news, Response) or self.state is not CONFIRMED:
+                pass  # we leave
+            elif status >= 300:
+                # Refused for another reason, the session stays as it is until it expires.
+                self._session.refresh_later(news.retry_after or 0)
+            elif answer := session_description(news):
                 self._late_answer(answer)
 
     # the end

@@ -118,6 +118,11 @@ class InsideTests(Case):
             self.assertEqual(self.world.statuses(request), [status], method)
         self.assertEqual(self.world.last_words, [])
 
+    def test_require_nothing(self) -> None:
+        """A list of required extensions that has nothing in it, or too many commas, requires nothing more."""
+        for value in ("", ",", "timer,", ", 100rel,,timer"):
+            self.assertEqual(self.world.statuses(self.world.in_dialog("OPTIONS", ("Require", value))), [200], value)
+
     def test_unknown_bodies(self) -> None:
         """What may have an offer and has a body of another kind is refused with 415 (§8.2.3); INFO may have any."""
         text = ("Content-Type", "text/plain")

@@ -134,13 +134,31 @@ class WeRefreshTests(RefresherCase):
         self.assertIn("cause=481", self.ours("BYE")[0].get("Reason") or "")
 
     def test_refused(self) -> None:
-        """A refresh that is refused for another reason changes nothing, until the session runs out: BYE."""
-        self.refuse("UPDATE", (500, ()))
+        """A refresh that is refused for another reason is tried again, ever sooner, until the session runs out: BYE."""
+        self.refuse("UPDATE", *[(500, ())] * 10)
         self.world.network.pass_time(86)
+        self.assertEqual(len(self.ours("UPDATE")), 5)
         self.assertEqual(self.world.last_words, [])
         self.world.network.pass_time(3)
         self.assertEqual(self.world.last_words, [Ended("us", None, "BYE: 200")])
         self.assertIn("expired", self.ours("BYE")[0].get("Reason") or "")
+
+    def test_refused_once(self) -> None:
+        """Who is busy for a moment (Retry-After) has not ended the call; it is asked again when it says so."""
+        self.refuse("UPDATE", (500, (("Retry-After", "20"),)), (200, ()))
+        self.world.network.pass_time(58 + 19)
+        self.assertEqual(len(self.ours("UPDATE")), 1)
+        self.world.network.pass_time(3)
+        self.assertEqual(len(self.ours("UPDATE")), 2)
+        self.world.network.pass_time(60)
+        self.assertEqual(self.world.last_words, [])
+
+    def test_refused_for_too_long(self) -> None:
+        """Where it wants to be asked only after the session's end, it isn't."""
+        self.refuse("UPDATE", (500, (("Retry-After", "60"),)))
+        self.world.network.pass_time(91)
+        self.assertEqual(len(self.ours("UPDATE")), 1)
+        self.assertEqual(self.world.last_words, [Ended("us", None, "BYE: 200")])
 
     def test_too_small(self) -> None:
         """A 422 raises what we ask for to its Min-SE; the same again is given up."""
@@ -247,9 +265,11 @@ class WeRefreshByInviteTests(RefresherCase):
         self.refuse("INVITE", *[(491, ())] * 6)
         self.world.network.pass_time(59 + 25)
         times = [sent.time for sent in self.world.network.sent if sent.label == "INVITE" and sent.source == US][1:]
-        self.assertEqual(len(times), 6)
-        for before, after in pairwise(times):
+        self.assertEqual(len(times), 7)
+        for before, after in pairwise(times[:6]):
             self.assertTrue(2.1 <= after - before <= 4.1, times)
+        ends = 120 - 32
+        self.assertAlmostEqual(times[6], (times[5] + ends) / 2, delta=0.1)
         self.assertEqual(self.world.last_words, [])
         self.session.end()
         self.world.network.pass_time(1)
@@ -329,6 +349,16 @@ class AskedForTests(Case):
         world.network.pass_time(3)
         self.assertEqual(world.last_words, [Ended("us", None, "BYE: 200")])
         self.quiet(world)
+
+    def test_late_ack(self) -> None:
+        """What was due before the ACK is asked for after it."""
+        world = World(lambda call: self.assertTrue(call.respond(200, headers=[("Session-Expires", "60"), ALLOWS])))
+        session = world.call()
+        world.network.pass_time(31)
+        session.acknowledge()
+        world.network.pass_time(5)
+        self.assertEqual(world.network.labels.count("UPDATE"), 1)
+        self.assertEqual(world.last_words, [])
 
     def test_asked_for(self) -> None:
         """The INVITE asks for a session's length where it is told to."""
