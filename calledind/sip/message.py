@@ -473,13 +473,14 @@ def _start_line(line: str, headers: Headers, encoding: str) -> Request | Respons
         message.headers, message.encoding = headers, encoding
         return message
     method, _, rest = line.partition(" ")
-    uri, _, version = rest.rpartition(" ")
+    trimmed = rest.rstrip(LWS)
+    uri, _, version = trimmed.rpartition(" ")
     if not is_token(method) or version[:4].upper() != "SIP/":
         raise ParseError("not a request line")
     message = Request(method, uri, (), b"")
     message.headers, message.encoding = headers, encoding
     if version.upper() != "SIP/2.0":
         raise ParseError("not SIP/2.0", status=505, request=message)
-    if not uri or " " in uri or "\t" in uri or "<" in uri or ">" in uri:
+    if trimmed != rest or not uri or " " in uri or "\t" in uri or "<" in uri or ">" in uri:
         raise ParseError("the Request-URI is missing, or has spaces or brackets", request=message)
     return message

@@ -21,7 +21,7 @@ from pathlib import Path
 from tests.interop.test_tshark import capturing
 
 HERE = Path(__file__).parent
-ON_PURPOSE = {"test_fuzz": "it sends damaged messages"}
+ON_PURPOSE = {"test_fuzz": "it sends damaged messages", "test_torture": "so does it"}
 "Modules that are left out, and why."
 OWN = {"test_tshark": "it has a capture of its own"}
 EXPECTED = {
