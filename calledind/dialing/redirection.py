@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from calledind.model import Address
 from calledind.settings import Trunk
 from calledind.sip.grammar import ParseError
-from calledind.sip.target import replaced
+from calledind.sip.target import with_port
 from calledind.sip.uri import Uri
 
 _FOLLOWED = frozenset({300, 301, 302})
@@ -54,6 +54,5 @@ class Redirections:
             return None
         # What a Request-URI may not have (§19.1.1).
         parameters = tuple(pair for pair in uri.parameters if pair[0].lower() != "method")
-        elsewhere = not trunk.outbound_proxy and uri.port is not None
-        way = replaced(target, port=uri.port) if elsewhere else target
+        way = target if trunk.outbound_proxy or uri.port is None else with_port(target, uri.port)
         return str(Uri(uri.scheme, uri.user, uri.host, uri.port, parameters)), way

@@ -73,7 +73,7 @@ def target_snapshot(address: Address) -> list[object]:
     return [host, port, transport_of(address), address.trunk if isinstance(address, Target) else ""]
 
 
-def replaced(address: Address, *, host: str | None = None, port: int | None = None) -> Address:
-    """Return the address with another host or port, reached the same way."""
-    new = host or address[0], address[1] if port is None else port
-    return Target(*new, address.transport, address.trunk) if isinstance(address, Target) else new
+def with_port(address: Address, port: int) -> Address:
+    """Return the address with another port, reached the same way."""
+    host = address[0]
+    return Target(host, port, address.transport, address.trunk) if isinstance(address, Target) else (host, port)

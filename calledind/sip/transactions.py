@@ -162,7 +162,8 @@ class TransactionLayer:
             # It goes where its INVITE went (§9.1), which has the same branch.
             invite = self._clients.get((request.via.branch or "", "INVITE"))
             return None if invite is None or invite.moved_from is None else invite.target
-        return self._larger(target) if len(bytes(request)) > LARGEST_DATAGRAM else None
+        larger = self._larger(target)
+        return larger if larger is not None and len(bytes(request)) > LARGEST_DATAGRAM else None
 
     def _file(self, client: _Client) -> None:
         self._by_target.setdefault(client.target, {})[client.transaction.key] = client

@@ -295,7 +295,9 @@ class Uas:
             self._endpoint.answer(request, source, 200)
             call.cancel()
         elif request.method == "INVITE" and tag is None:
-            if self._endpoint.capable(request, source):
+            if call is not None and call.request.cseq.number == request.cseq.number:
+                self._outside.answer(request, source, 482)  # it came here by two ways (§8.2.2.2), or much too late
+            elif self._endpoint.capable(request, source):
                 self._calls[caller] = call = IncomingCall(self._endpoint, request, source, self._forget)
                 self._on_invite(call)
         else:

@@ -7,7 +7,7 @@ import json
 from twisted.trial.unittest import SynchronousTestCase
 
 from calledind.model import Address
-from calledind.sip.target import Target, replaced, target_snapshot, transport_of
+from calledind.sip.target import Target, target_snapshot, transport_of, with_port
 
 PLAIN: Address = ("192.0.2.1", 5060)
 
@@ -25,11 +25,11 @@ class TargetTests(SynchronousTestCase):
         """An address that says nothing of transports stands for UDP."""
         self.assertEqual([transport_of(PLAIN), transport_of(Target(*PLAIN, "tls"))], ["udp", "tls"])
 
-    def test_replaced(self) -> None:
-        """Another host or port is reached the same way."""
-        self.assertEqual(replaced(PLAIN, port=5070), ("192.0.2.1", 5070))
-        target = replaced(Target(*PLAIN, "tcp", "a"), host="192.0.2.2")
-        self.assertEqual((tuple(target), target), (("192.0.2.2", 5060), Target("192.0.2.2", 5060, "tcp", "a")))
+    def test_with_port(self) -> None:
+        """Another port is reached the same way."""
+        self.assertEqual(with_port(PLAIN, 5070), ("192.0.2.1", 5070))
+        target = with_port(Target(*PLAIN, "tcp", "a"), 5070)
+        self.assertEqual((tuple(target), target), (("192.0.2.1", 5070), Target("192.0.2.1", 5070, "tcp", "a")))
 
     def test_there_and_back(self) -> None:
         """What was kept as JSON is the same again, transport and trunk included."""

@@ -168,6 +168,20 @@ class UasTests(Case):
         self.assertEqual(statuses, ["200 OPTIONS", "481 BYE", "481 CANCEL", "420 INVITE", "481 INVITE"])
         self.assertEqual(world.calls, [])
 
+    def test_merged(self) -> None:
+        """The same INVITE by another way (another branch) is refused with 482; the call that it makes goes on."""
+        world = World(answers)
+        session = world.answered()
+        invite = world.calls[0].request
+        headers = [("Via", f"SIP/2.0/UDP 127.0.0.9;branch={new_branch()}"), *invite.headers[1:]]
+        send, received = world.stranger()
+        send(bytes(Request("INVITE", invite.uri, headers, invite.body)), THEM)
+        world.network.pass_time(0.1)
+        self.assertEqual([data[:11] for data in received], [b"SIP/2.0 482"])
+        self.assertEqual(len(world.calls), 1)
+        session.end()
+        self.quiet(world)
+
     def test_renegotiation(self) -> None:
         """The caller's offers go to the owner, who needn't take them."""
         world = World(answers)
