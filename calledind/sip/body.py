@@ -8,6 +8,8 @@ from calledind.sip.grammar import ParseError, parameter, parse_parameters
 from calledind.sip.message import Request, Response
 
 SDP: Final = "application/sdp"
+_DEEPEST: Final = 3
+"Parts within parts that are looked into."
 
 
 def session_description(message: Request | Response) -> bytes:
@@ -17,9 +19,9 @@ def session_description(message: Request | Response) -> bytes:
     """
     kind = message.content_type
     if kind == SDP or (message.get("Content-Type") is None and message.body.startswith(b"v=0")):
-        return message.body
+        return message.body if _is_of_session(message.get("Content-Disposition")) else b""
     if kind is not None and kind.startswith("multipart/"):
-        return _part(message)
+        return _part(message.get("Content-Type") or "", message.body)
     return b""
 
 
@@ -40,8 +42,9 @@ def admits_sdp(message: Request | Response) -> bool:
     return not ranges or not kinds.isdisjoint((SDP, "application/*", "*/*"))
 
 
-def _part(message: Request | Response) -> bytes:
-    _, _, tail = (message.get("Content-Type") or "").partition(";")
+def _part(content_type: str, body: bytes, depth: int = _DEEPEST) -> bytes:
+    "The first part, or part of a part, that describes the session."
+    _, _, tail = content_type.partition(";")
     try:
         boundary = (parameter(parse_parameters(tail), "boundary") or "").strip('"')
     except ParseError:
@@ -49,11 +52,19 @@ def _part(message: Request | Response) -> bytes:
     if not boundary:
         return b""
     delimiter = b"\r\n--" + boundary.encode("utf-8", "replace")
-    for part in (b"\r\n" + message.body).split(delimiter)[1:]:
+    for part in (b"\r\n" + body).split(delimiter)[1:]:
         head, _, content = part.lstrip(b" \t").partition(b"\r\n\r\n")
-        for line in head.split(b"\r\n"):
-            name, _, value = line.partition(b":")
-            kind = value.partition(b";")[0].strip().lower()
-            if name.strip().lower() in (b"content-type", b"c") and kind == SDP.encode():
-                return content
+        fields = (line.partition(":") for line in head.decode("utf-8", "replace").split("\r\n"))
+        headers = {name.strip().lower(): value.strip() for name, _, value in fields}
+        kind = headers.get("content-type") or headers.get("c") or ""
+        if kind.lower().startswith("multipart/") and depth > 0:
+            if found := _part(kind, content, depth - 1):
+                return found
+        elif kind.partition(";")[0].strip().lower() == SDP and _is_of_session(headers.get("content-disposition")):
+            return content
     return b""
+
+
+def _is_of_session(disposition: str | None) -> bool:
+    "Whether it isn't that of the early media alone, which has an answer of its own (RFC 3959)."
+    return (disposition or "").partition(";")[0].strip().lower() != "early-session"

@@ -32,6 +32,27 @@ class BodyTests(SynchronousTestCase):
         self.assertEqual(found('multipart/mixed;boundary="sep"', parts), SDP)
         self.assertEqual(found("multipart/mixed; boundary=sep", b"preamble\r\n" + parts), SDP)
 
+    def test_parts_of_parts(self) -> None:
+        """A part may have parts of its own (RFC 5621 §3.1); who goes on for ever isn't followed."""
+        whole = b"--b\r\nContent-Type: application/sdp\r\n\r\n" + SDP + b"\r\n--b--\r\n"
+        text = b"--%d\r\nContent-Type: text/plain\r\n\r\nhello\r\n"
+        kind = "multipart/alternative;boundary=b"
+        for depth in range(1, 6):
+            number = b"%d" % depth
+            whole = text % depth + b"--" + number + b"\r\nContent-Type: " + kind.encode() + b"\r\n\r\n" + whole
+            kind = f"multipart/mixed;boundary={depth}"
+            self.assertEqual(found(kind, whole), SDP if depth <= 3 else b"", depth)
+
+    def test_early_session(self) -> None:
+        """What describes the early media alone (RFC 3959) is not the session's description."""
+        early = (
+            b"\r\nContent-Type: application/sdp\r\nContent-Disposition: Early-Session;handling=optional\r\n\r\nv=0\r\n"
+        )
+        parts = b"--x" + early + b"--x\r\nContent-Type: application/sdp\r\n\r\n" + SDP + b"\r\n--x--\r\n"
+        self.assertEqual(found("multipart/mixed;boundary=x", parts), SDP)
+        headers = [("Content-Type", "application/sdp"), ("Content-Disposition", "early-session")]
+        self.assertEqual(session_description(Response(183, "", headers, SDP)), b"")
+
     def test_broken_parts(self) -> None:
         """Parts without a boundary, an end or SDP are no SDP."""
         self.assertEqual(found("multipart/mixed", SDP), b"")
