@@ -39,10 +39,10 @@ DEFAULT_PORT: Final = 5060
 SECURE_PORT: Final = 5061
 LARGEST_DATAGRAM: Final = 1300
 "Octets of a request that may go by UDP where TCP is there (§18.1.1)."
-MOST_UNRELATED: Final = 2 << 20
+MOST_UNRELATED: Final = 4 << 20
 "Octets of the transactions of requests that belong to nothing of ours: about a thousand."
-TRANSACTION: Final = 1536
-"Octets of a transaction beside its response and its key."
+TRANSACTION: Final = 3072
+"Octets of a transaction beside its response and its key, as measured."
 
 Send = Callable[[bytes, Address], None]
 Trace = Callable[[str, Address, bytes], None]
