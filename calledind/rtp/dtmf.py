@@ -18,6 +18,8 @@ DIGITS = "0123456789*#ABCD"
 "Events 0 to 15 (RFC 4733 §3.2)."
 
 _EVENT = struct.Struct("!BBH")
+_OVERTAKEN = 1 << 17
+"Timestamp units that an overtaken packet is behind at most, 2.7 s of Opus and 16 of the others; else a clock was set."
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +55,10 @@ class DigitDetector:
     """Turns the event packets of one stream into presses, each told once."""
 
     def __init__(self) -> None:
+        self._source: int | None = None
+        "SSRC of the press seen last."
         self._last: tuple[int, int] | None = None
-        "Timestamp and event of the press seen last."
+        "Timestamp and event of it."
         self._ends_at = 0
         "Timestamp up to which it lasted."
         self._ended = False
@@ -63,9 +67,11 @@ class DigitDetector:
         """Return the digit when this packet begins a press that was not told yet. Raises `RTPError`."""
         event = TelephoneEvent.parse(packet.payload)
         start = packet.timestamp
+        if packet.ssrc != self._source:
+            self._source, self._last = packet.ssrc, None  # timestamps of another source say nothing of this one's
         if self._last is not None:
             age = (start - self._last[0]) & 0xFFFFFFFF
-            if age >= 1 << 31:
+            if 0x100000000 - age < _OVERTAKEN:
                 return None  # a packet of an earlier press that was overtaken
             if age == 0 and event.event == self._last[1]:
                 self._note(start, event)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -49,6 +51,13 @@ class DigitDetectorTests(SynchronousTestCase):
         """A late packet of the press before, after the next one began, tells nothing."""
         packets = pressed("12")
         self.assertEqual(heard([*packets[:9], packets[7], *packets[9:]]), "12")
+
+    def test_another_source(self) -> None:
+        """A sender that begins anew, with another SSRC or its clock set back, is heard from its first press on."""
+        before = pressed("12", start=0xC0000000)
+        for ssrc, start in ((8, 0x80000000), (8, 0xC0000000), (7, 0x80000000), (7, 100)):
+            after = [replace(packet, ssrc=ssrc) for packet in pressed("23", start=start)]
+            self.assertEqual(heard(before + after), "1223")
 
     def test_a_very_long_press_is_one(self) -> None:
         """A segment that begins where the one before ended belongs to the same press (RFC 4733 §2.5.1.3)."""
