@@ -230,6 +230,7 @@ class Agreed:
     "What our packets carry: the receiver's number for the codec."
     remote: Address
     remote_rtcp: Address
+    "Port 0 where the peer can't be sent any, since it holds the call by the address 0.0.0.0."
     telephone_event: int | None
     "The receiver's payload type for keys pressed (RFC 4733); None where it takes none."
     ptime: int
@@ -239,7 +240,8 @@ class Agreed:
     receives: bool
     "Whether the peer will send."
     events: tuple[int, ...] = ()
-    "Payload types with which keys pressed may come: the number that we gave, and the peer's where that is another."
+    """Payload types with which keys pressed may come (RFC 4733): the number that we gave, and the peer's where that is
+    another; none where one side doesn't know them."""
     security: Security | None = None
     "Keys of SRTP; None: plain RTP."
 
@@ -352,7 +354,8 @@ def answer(
         keys = [] if events is None else [(events, _rate_of(theirs.codecs, events))]
         taken = _audio(port, [(ours, codec.payload_type)], keys, kept, ptime, theirs.protocol, key)
         media = (*map(_refused, offer.media[:index]), taken, *map(_refused, offer.media[index + 1 :]))
-        return _ours(media, address=address, session_id=session_id, version=version), agreed
+        description = _ours(media, address=address, session_id=session_id, version=version, timing=offer.timing)
+        return description, agreed
     raise failure
 
 
@@ -383,7 +386,7 @@ def _agreed(
         codec=ours.name,
         payload_type=codec.payload_type,
         remote=(remote, media.port),
-        remote_rtcp=_rtcp(media, remote),
+        remote_rtcp=(remote, 0) if held else _rtcp(media, remote),
         telephone_event=events,
         ptime=media.ptime,
         sends=our_direction in ("sendrecv", "sendonly") and direction in ("sendrecv", "recvonly") and not held,
@@ -523,11 +526,14 @@ def _audio(
 
 
 def _refused(media: Media) -> Media:
-    return Media(media.kind, 0, media.protocol, media.formats)
+    return Media(media.kind, 0, media.protocol, media.formats or ("0",))  # one at least (RFC 8866 §5.14)
 
 
-def _ours(media: tuple[Media, ...], *, address: str, session_id: int, version: int) -> SessionDescription:
-    return SessionDescription(session_id, version, media, address, username="calledin", origin=address)
+def _ours(
+    media: tuple[Media, ...], *, address: str, session_id: int, version: int, timing: tuple[str, ...] = ("0 0",)
+) -> SessionDescription:
+    """Put media into a description of ours; an answer has the offer's `timing` (RFC 3264 §6)."""
+    return SessionDescription(session_id, version, media, address, username="calledin", origin=address, timing=timing)
 
 
 # Reading and writing lines

@@ -13,6 +13,13 @@ from calledind import sdes, sdp
 from calledind.sdes import Crypto, Security
 from calledind.sdp import Agreed, Codec, SDPError, SessionDescription
 
+OFFER_OF_A_TIME = b"""v=0
+o=- 5 6 IN IP4 203.0.113.5
+s=-
+c=IN IP4 203.0.113.5
+t=3034423619 3042462419
+m=audio 6000 RTP/AVP 0
+"""
 OURS = sdp.offer(address="192.0.2.1", port=4000, session_id=11, version=1)
 
 FULL = (
@@ -244,8 +251,8 @@ class AgreeTests(SynchronousTestCase):
     def test_the_old_way_to_hold(self) -> None:
         """c=0.0.0.0 and c=:: mean that nothing is to be sent."""
         for address in ("IP4 0.0.0.0", "IP6 ::"):
-            agreed = self.agreed("m=audio 6000 RTP/AVP 0", f"c=IN {address}")
-            self.assertEqual((agreed.sends, agreed.receives), (False, True))
+            agreed = self.agreed("m=audio 6000 RTP/AVP 0", f"c=IN {address}", "a=rtcp:6005")
+            self.assertEqual((agreed.sends, agreed.receives, agreed.remote_rtcp[1]), (False, True, 0))
 
     def test_media_are_known_by_their_place(self) -> None:
         """The answer's second m= answers the offer's second."""
@@ -310,6 +317,12 @@ class AnswerTests(SynchronousTestCase):
         self.assertEqual((agreed.codec, agreed.payload_type, agreed.telephone_event), ("PCMA", 97, 96))
         self.assertEqual((answer.session_id, answer.version, answer.address), (11, 2, "192.0.2.1"))
 
+    def test_its_time_is_the_offers(self) -> None:
+        """The t= line is repeated, whatever stands there (RFC 3264 §6)."""
+        offer = SessionDescription.parse(OFFER_OF_A_TIME)
+        answer, _ = sdp.answer(offer, address="192.0.2.1", port=4000, session_id=11, version=2)
+        self.assertIn(b"\r\nt=3034423619 3042462419\r\nm=", bytes(answer))
+
     def test_only_what_we_want(self) -> None:
         """Codecs as given, and no keys where none are wanted."""
         events = ("m=audio 6000 RTP/AVP 0 8 101", "a=rtpmap:101 telephone-event/8000")
@@ -333,10 +346,11 @@ class AnswerTests(SynchronousTestCase):
         """Each m= has its answer; only the first audio that we can use is taken."""
         answer, agreed = self.answer(
             *("m=video 5000 RTP/AVP 31", "m=audio 5002 RTP/SAVP 0", "m=audio 5004 RTP/AVP 18", "m=audio 0 RTP/AVP 0"),
-            *("m=audio 5006 RTP/AVPF 0", "m=audio 5008 RTP/AVP 0", "m=image 5010 udptl t38"),
+            *("m=audio 5006 RTP/AVPF 0", "m=audio 5008 RTP/AVP 0", "m=image 5010 udptl t38", "m=text 0 RTP/AVP"),
         )
-        self.assertEqual([media.port for media in answer.media], [0, 0, 0, 0, 4000, 0, 0])
-        self.assertEqual([media.kind for media in answer.media], ["video"] + ["audio"] * 5 + ["image"])
+        self.assertEqual([media.port for media in answer.media], [0, 0, 0, 0, 4000, 0, 0, 0])
+        self.assertEqual([media.kind for media in answer.media], ["video"] + ["audio"] * 5 + ["image", "text"])
+        self.assertTrue(bytes(answer).endswith(b"\r\nm=text 0 RTP/AVP 0\r\n"))
         self.assertEqual((answer.media[4].protocol, agreed.remote[1]), ("RTP/AVPF", 5006))
         self.assertEqual(answer.media[6].protocol, "udptl")
 
