@@ -238,6 +238,8 @@ class Calls:
     "A caller_id that is not on the list of its api key: the default stands in for it, or the answer is code 4."
     media_timeout: float = field(default=0.0, metadata=_not_negative)
     "Seconds without a packet from the callee before the call is ended; 0 never."
+    hold_timeout: float = field(default=120.0, metadata=_not_negative)
+    "Seconds that the callee may hold the call, all holds together, before it is ended: a held call costs as well."
 
 
 @frozen

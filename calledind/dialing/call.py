@@ -36,6 +36,7 @@ from twisted.python.failure import Failure
 from calledind import sdes, sdp
 from calledind.codecs import ALWAYS
 from calledind.dialing.identity import callee_uri, identify
+from calledind.dialing.media_log import CallMedia
 from calledind.dialing.redirection import Redirections
 from calledind.model import Address, Attempt, Call, Cause, EndedBy, Ending
 from calledind.net.media import (
@@ -54,7 +55,7 @@ from calledind.settings import Calls
 from calledind.settings import Trunk as TrunkSettings
 from calledind.sip.early import RELIABLE
 from calledind.sip.timers import DelayedCall, Timers
-from calledind.sip.usage import OPTIONS
+from calledind.sip.endpoint import OPTIONS
 from calledind.sip.useragent import (
     Answered,
     Ended,
@@ -74,7 +75,9 @@ PATIENCE = 2.0
 FAREWELL = 70.0
 "Seconds after which a broken call's channel is given back, whatever the peer says: more than twice 64*T1."
 SLACK = 30.0
-"Seconds after which audio that should have ended is taken for lost."
+"Seconds after which audio that should have ended is taken for lost; while the callee holds the call it can't end."
+MOST_DIGITS = 64
+"Of the keys pressed in a call, that are kept."
 TELEPHONE_EVENT = 101
 "Payload type of our offer (RFC 4733 has no fixed one)."
 REASONS: Mapping[Cause, str] = {
@@ -139,8 +142,8 @@ class Surroundings:
     "Seconds since the epoch."
     sign: Callable[[Call, str], Iterable[tuple[str, str]]] = lambda call, number: ()
     "A call and the number that it comes from -> the headers that vouch for it, if any."
-    media_closed: Callable[[str, str, MediaStatistics], None] = lambda call_id, codec, statistics: None
-    "Told how a call's media went: its id, the codec used last."
+    media_closed: Callable[[str, CallMedia], None] = lambda call_id, media: None
+    "Told how a call's media went, by the call's id."
 
 
 class _State(Enum):
@@ -171,6 +174,7 @@ class _Input(Enum):
     PLAYED = "played"
     SILENT = "silent"
     MEDIA_LOST = "media lost"
+    HELD = "on hold for too long"
     HANG_UP = "hang up"
     BROKEN = "an error of our own"
     FORGOTTEN = "the peer never confirmed"
@@ -224,6 +228,14 @@ class CallAttempt:
         self._agreed: sdp.Agreed | None = None
         self._timer: DelayedCall | None = None
         self._answered_at: float | None = None
+        self._held = False
+        self._since = 0.0
+        "When the callee last held the call or took the hold back, on the timers' clock."
+        self._audio_left = 0.0
+        "Seconds that the audio may still take."
+        self._hold_left = surroundings.settings.hold_timeout
+        "Seconds that the callee may still hold the call."
+        self._digits = ""
         self.retry_after: int | None = None
         "Seconds, of the final response."
         self._ending: Ending | None = None
@@ -327,13 +339,16 @@ class CallAttempt:
 
     def _renegotiate(self, offer: bytes, host: str, media: MediaSession) -> bytes | None:
         """Answer the peer's later offer: hold, resume, a new address, another codec where ours isn't in it."""
+        if not offer and self._agreed is None:
+            return None
         self._sdp_version += 1
         if not offer:
-            return bytes(self._offer(host, media.local[1], self._preferred())) if self._agreed else None
+            return bytes(self._offer(host, media.local[1], self._preferred()))
         try:
             theirs = sdp.SessionDescription.parse(offer)
             answer, agreed = self._answer(theirs, host, media.local[1])
         except sdp.SDPError as error:
+            self._sdp_version -= 1  # it grows by one from each description that we send to the next (RFC 3264 §8)
             self.log.info("call {call}: the peer's new offer is refused: {error}", call=self.call.id, error=error)
             return None
         if self._agreed is None:
@@ -378,7 +393,23 @@ class CallAttempt:
             agreed.sends,
             self._format(agreed) if changed else None,
             agreed.security,
+            agreed.receives,
         )
+        if self._held == agreed.sends:
+            self._count_down(held=not agreed.sends)
+
+    def _count_down(self, *, held: bool) -> None:
+        """Wait for the audio to end, or for a hold: that stops the one clock and starts the other."""
+        now = self._around.timers.seconds()
+        if self._held:
+            self._hold_left = max(self._hold_left - (now - self._since), 0.0)
+        else:
+            self._audio_left = max(self._audio_left - (now - self._since), 0.0)
+        self._held, self._since = held, now
+        if held:
+            self._wait(self._hold_left, _Input.HELD)
+        else:
+            self._wait(self._audio_left, _Input.MEDIA_LOST, "the audio did not end in time")
 
     # what the network and the clock say
 
@@ -434,8 +465,8 @@ class CallAttempt:
                 self._on(_Input.SILENT)
             case Lost(detail):
                 self._on(_Input.MEDIA_LOST, detail)
-            case Digit():
-                pass
+            case Digit(digit):
+                self._digits = (self._digits + digit)[:MOST_DIGITS]
 
     # what the table does
 
@@ -515,8 +546,9 @@ class CallAttempt:
         assert self._agreed is not None
         agreed, settings = self._agreed, self._around.settings
         self._session.acknowledge()
-        whole = settings.lead_in + self.call.duration + settings.lead_out
-        self._wait(whole + SLACK, _Input.MEDIA_LOST, "the audio did not end in time")
+        self._audio_left = settings.lead_in + self.call.duration + settings.lead_out + SLACK
+        self._since = self._around.timers.seconds()
+        self._count_down(held=not agreed.sends)
         self._media.play(
             self._format(agreed),
             remote=agreed.remote,
@@ -527,9 +559,9 @@ class CallAttempt:
             nat=self._hosts_behind_nat(agreed),
             tones=self.trunk.inband_dtmf,
             security=agreed.security,
+            sends=agreed.sends,
+            receives=agreed.receives,
         )
-        if not agreed.sends:
-            self._media.redirect(agreed.remote, agreed.remote_rtcp, False, None, agreed.security)
 
     def _hosts_behind_nat(self, agreed: sdp.Agreed) -> tuple[str, ...]:
         """Return whom media may come from that does not come from where the SDP says: nobody, for most trunks."""
@@ -571,6 +603,10 @@ class CallAttempt:
 
     def _fell_silent(self) -> None:
         self._close(self._end(Cause.CALLEE_LEFT, EndedBy.NETWORK, detail="no packet came from the callee any more"))
+
+    def _held_too_long(self) -> None:
+        seconds = self._around.settings.hold_timeout
+        self._close(self._end(Cause.CALLEE_LEFT, EndedBy.US, detail=f"the callee held the call for {seconds:g} s"))
 
     def _lost_media(self, detail: str) -> None:
         self._close(self._end(Cause.MEDIA_FAILED, EndedBy.US, detail=detail))
@@ -708,7 +744,8 @@ class CallAttempt:
 
     def _media_closed(self, statistics: MediaStatistics) -> None:
         if statistics.packets_sent and self._agreed is not None:
-            self._around.media_closed(self.call.id, self._agreed.codec, statistics)
+            suite = self._agreed.security.ours.suite if self._agreed.security is not None else ""
+            self._around.media_closed(self.call.id, CallMedia(statistics, self._agreed.codec, suite, self._digits))
 
     def _broken(self, failure: Failure) -> None:
         self.log.failure("call {call} met an error of our own", failure, call=self.call.id)
@@ -757,6 +794,7 @@ def _table() -> dict[tuple[_State, _Input], tuple[Callable[..., None], _State]]:
         (s.STREAMING, i.PEER_GONE): (c._peer_left, s.OVER),
         (s.STREAMING, i.SILENT): (c._fell_silent, s.CLOSING),
         (s.STREAMING, i.MEDIA_LOST): (c._lost_media, s.CLOSING),
+        (s.STREAMING, i.HELD): (c._held_too_long, s.CLOSING),
         (s.STREAMING, i.HANG_UP): (c._hang_up_answered, s.CLOSING),
         (s.CLOSING, i.PEER_GONE): (c._let_go, s.OVER),
         (s.CLOSING, i.REFUSED): (c._let_go, s.OVER),

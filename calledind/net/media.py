@@ -52,7 +52,7 @@ class Digit:
 
 @dataclass(frozen=True, slots=True)
 class Silent:
-    """Nothing was received for `silence_timeout` seconds. Reported once."""
+    """Neither RTP nor RTCP was received for `silence_timeout` seconds. Reported once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +136,8 @@ class MediaSession:
         nat: Collection[str] = (),
         tones: bool = False,
         security: Security | None = None,
+        sends: bool = True,
+        receives: bool = True,
     ) -> None:
         """Send silence, the audio and silence again; `Finished` is reported after the last packet.
 
@@ -144,6 +146,7 @@ class MediaSession:
         first seconds (and again after a `redirect`), once; none where the peer is not behind a NAT.
         `tones`: listen for keys in the peer's sound, where that is PCMU or PCMA.
         `security`: keys of SRTP and SRTCP; None: nothing is encrypted.
+        `sends`: False begins with the audio paused. `receives`: whether the peer will send; who won't isn't silent.
         What can't be used is reported as `Lost`.
         """
         self._tell(
@@ -158,6 +161,8 @@ class MediaSession:
                 "nat": list(nat),
                 "tones": tones,
                 "security": _packed(security),
+                "sends": sends,
+                "receives": receives,
             },
         )
 
@@ -168,15 +173,16 @@ class MediaSession:
         sends: bool,
         format: Format | None = None,
         security: Security | None = None,
+        receives: bool = True,
     ) -> None:
         """Take up what a later offer or answer says, at once.
 
         Packets go to `remote` and are expected from there. With `sends` False the audio pauses. With a `format`, to
         be given only where it differs from the one in use, the audio goes on in it at the same moment.
-        `security` is what holds from now on, so it is to be repeated.
+        `security` and `receives` are what holds from now on, so they are to be repeated.
         """
         item = None if format is None else format.item
-        self._tell("redirect", remote, remote_rtcp, sends, item, _packed(security))
+        self._tell("redirect", remote, remote_rtcp, sends, item, _packed(security), receives)
 
     def close(self) -> Deferred[MediaStatistics]:
         """End the session with an RTCP BYE. May be called again: all answers are the same."""

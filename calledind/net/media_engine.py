@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import ipaddress
 import secrets
 import socket
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -210,11 +211,16 @@ class Engine:
         nat: Sequence[str] = (),
         tones: bool = False,
         security: Sequence[Sequence[str]] | None = None,
+        sends: bool = True,
+        receives: bool = True,
     ) -> None:
         packed = mmsg.pack_address(self.family, remote)
         session.held_since = None
+        session.receives = receives
         self._secure(session, security)
         self._begin(session, packed, Plan(lead_in, lead_out), *format)
+        if not sends:
+            session.hold(self._now())
         self._route(session, packed, remote_rtcp)
         session.nat = Nat(set(self._hosts(nat))) if nat else None
         self._expect_another_port(session, remote)
@@ -290,16 +296,18 @@ class Engine:
         sends: bool,
         format: Item | None = None,
         security: Sequence[Sequence[str]] | None = None,
+        receives: bool = True,
     ) -> None:
         stream = session.stream
         if stream is None:
             return
+        session.receives = receives
         self._secure(session, security)
         if not sends:
             session.hold(self._now())
         known = session.nat is not None and session.nat.rtp and session.nat.named == tuple(remote)
-        if known or not remote[1]:
-            # Repeated, and followed to where it really is; or held in a way that names nobody.
+        if known or not remote[1] or ipaddress.ip_address(remote[0]).is_unspecified:
+            # Repeated, and followed to where it really is; or held in a way that names nobody (c=0.0.0.0).
             packed, remote = stream.address, ("", 0)
         else:
             packed = mmsg.pack_address(self.family, remote)
@@ -562,6 +570,7 @@ class Engine:
             if session is None:
                 self.strays += 1
                 continue
+            self._heard[session.row] = self._now()  # somebody is there, whether there is sound or not
             for each in self._spoken_of(session, reports):
                 each.heard_report(reports, self._now(), self._wall())
 
@@ -602,8 +611,8 @@ class Engine:
             return
         now = self._now()
         mine = session.port.routes.get(session.route) == session.row
-        if session.held_since is not None or not mine:
-            # A held peer may send nothing, and of a shared address we can't tell who sends.
+        if session.held_since is not None or not session.receives or not mine:
+            # A peer that holds or only listens may send nothing, and of a shared address we can't tell who sends.
             self._heard[session.row] = now
         due = float(self._heard[session.row]) + session.silence_timeout
         if due <= now:

@@ -7,7 +7,7 @@ It takes commands on standard input and tells events on standard output, in the 
     ["open", session]                          ["opened", session, host, port] or ["refused", session, words]
     ["play", session, {arguments}]             ["finished", session], ["digit", session, digit],
                                                ["silent", session], ["lost", session, words]
-    ["redirect", session, rtp, rtcp, sends, format or null, keys or null]
+    ["redirect", session, rtp, rtcp, sends, format or null, keys or null, receives]
     ["close", session]                         ["closed", session, {statistics}]
     ["ping", number]                           ["pong", number, {figures}]
                                                ["ready"] once, at the start

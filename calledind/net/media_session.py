@@ -108,6 +108,8 @@ class Session:
     "Seconds; 0 while nobody listens for silence."
     silence_watched: bool = False
     reporting: bool = False
+    receives: bool = True
+    "Whether the peer has said that it will send."
     held_since: float | None = None
     "When the stream was paused."
     closed: bool = False

@@ -11,7 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from calledind.codecs import ALWAYS
 from calledind.dialing.call import CallAttempt
-from calledind.net.media import Format, MediaStatistics
+from calledind.dialing.media_log import CallMedia
+from calledind.net.media import Digit, Format, MediaStatistics
 from calledind.settings import Trunk
 from calledind.sip.useragent import Answered
 from tests.dialing.world import AUDIO, TARGET, FakeMediaSession, World, make_call, make_trunk
@@ -101,4 +102,26 @@ class CallMediaTests(SynchronousTestCase):
         attempt = self.call("9", codecs=("G722",))
         self.media.statistics = MediaStatistics(packets_sent=7)
         attempt.hang_up()
-        self.assertEqual(self.told, [(attempt.call.id, "G722", MediaStatistics(packets_sent=7))])
+        self.assertEqual(self.told, [(attempt.call.id, CallMedia(MediaStatistics(packets_sent=7), "G722"))])
+
+    def test_keys(self) -> None:
+        """What the callee presses is told with the figures, some dozens of keys at most."""
+        attempt = self.call("0")
+        for digit in "1#" + 100 * "5":
+            self.media.report(Digit(digit))
+        self.media.statistics = MediaStatistics(packets_sent=7)
+        attempt.hang_up()
+        ((_, media),) = self.told
+        self.assertEqual(media.digits, "1#" + 62 * "5")
+
+    def test_the_callees_direction(self) -> None:
+        """A callee that only listens is not taken for silent; one that holds the call is not played to."""
+        for direction, expected in (
+            ("sendrecv", (True, True)),
+            ("recvonly", (True, False)),
+            ("sendonly", (False, True)),
+            ("inactive", (False, False)),
+        ):
+            self.call("0", direction)
+            named = self.media.plays[0][1]
+            self.assertEqual((named["sends"], named["receives"]), expected)

@@ -199,6 +199,34 @@ class EngineTests(EngineCase):
         self.assertEqual(after[0].timestamp, (before[-1].timestamp + 11 * 160) & 0xFFFFFFFF)
         self.assertEqual(self.events(), [["finished", 1]])
 
+    def test_held_by_an_address(self) -> None:
+        """Who holds with 0.0.0.0 is sent nothing, has its reports as before, and is found again."""
+        peer = self.peer()
+        self.opened()
+        self.play(1, peer)
+        self.pass_time(2)
+        nobody = self.peer("0.0.0.0")
+        self.engine.command(["redirect", 1, nobody.address, [nobody.address[0], 0], False])
+        self.pass_time(500)
+        self.assertEqual((len(peer.packets()), nobody.packets()), (2, []))
+        self.assertGreater(len(peer.reports()), 0)
+        self.assertEqual(self.engine.strays, 0)
+        self.engine.command(["redirect", 1, peer.address, peer.control_address, True])
+        self.pass_time(10)
+        self.assertEqual(len(peer.packets()), 8)
+
+    def test_held_from_the_beginning(self) -> None:
+        """Not one packet leaves before the hold is taken back."""
+        peer = self.peer()
+        self.opened()
+        self.play(1, peer, sends=False)
+        self.pass_time(20)
+        self.assertEqual(peer.packets(), [])
+        self.engine.command(["redirect", 1, peer.address, peer.control_address, True])
+        self.pass_time(20)
+        packets = peer.packets()
+        self.assertEqual((len(packets), packets[0].marker), (10, True))
+
     def test_redirect(self) -> None:
         """The next packet goes to the new address, and packets are taken from there alone."""
         old, new = self.peer(), self.peer()
@@ -286,6 +314,24 @@ class EngineTests(EngineCase):
         self.pass_time(4)
         self.assertEqual(self.events(), [])
         self.pass_time(20)
+        self.assertEqual(self.events(), [["silent", 1]])
+
+    def test_who_is_not_silent(self) -> None:
+        """Reports are a sign of life as sound is; a peer that said it only listens owes neither."""
+        peer = self.peer()
+        port = self.opened()
+        self.play(1, peer, bytes(160 * 100), silence_timeout=0.1, receives=False)
+        self.pass_time(20)
+        self.engine.command(["redirect", 1, peer.address, peer.control_address, True, None, None, True])
+        for _ in range(4):
+            self.pass_time(4)
+            peer.rtcp.sendto(rtcp.pack([rtcp.ReceiverReport(77)]), ("127.0.0.1", port + 1))
+            self.hear()
+        self.engine.command(["redirect", 1, peer.address, peer.control_address, True, None, None, False])
+        self.pass_time(20)
+        self.assertEqual(self.events(), [])
+        self.engine.command(["redirect", 1, peer.address, peer.control_address, True, None, None, True])
+        self.pass_time(6)
         self.assertEqual(self.events(), [["silent", 1]])
 
     def test_a_flood_at_one_port_leaves_room(self) -> None:
