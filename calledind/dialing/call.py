@@ -54,6 +54,7 @@ from calledind.net.registrations import credentials
 from calledind.settings import Calls
 from calledind.settings import Trunk as TrunkSettings
 from calledind.sip.early import RELIABLE
+from calledind.sip.endpoint import OPTIONS
 from calledind.sip.timers import DelayedCall, Timers
 from calledind.sip.endpoint import OPTIONS
 from calledind.sip.useragent import (

@@ -23,10 +23,10 @@ from calledind.sip.auth import Authenticator
 from calledind.sip.body import SDP, session_description
 from calledind.sip.challenged import send_challenged
 from calledind.sip.dialog import Dialog
+from calledind.sip.endpoint import ALLOW, SUPPORTED, Endpoint, Renegotiate, contact, not_acceptable
 from calledind.sip.grammar import ParseError, number
 from calledind.sip.message import Request, Response
 from calledind.sip.session_timer import has_option
-from calledind.sip.usage import ALLOW, SUPPORTED, Endpoint, Renegotiate, contact, not_acceptable
 
 RELIABLE: Final = "100rel"
 "The option tag."
@@ -103,9 +103,7 @@ class EarlyDialog:
 
     def receive(self, request: Request, source: Address) -> None:
         """Take a request of the callee's."""
-        if not self.dialog.in_order(request):
-            self._endpoint.answer(request, source, 500, "CSeq Out Of Order")
-        elif self._endpoint.capable(request, source):
+        if self._endpoint.takes(request, source, self.dialog):
             self._serve(request, source)
 
     def _serve(self, request: Request, source: Address) -> None:
@@ -118,12 +116,8 @@ class EarlyDialog:
                 self._updated(request, source)
             case "INVITE":
                 self._endpoint.answer(request, source, 491)
-            case "OPTIONS":
-                self._endpoint.answer_options(request, source)
-            case "INFO":
-                self._endpoint.answer_info(request, source)
             case _:
-                self._endpoint.answer_other(request, source)
+                self._endpoint.answer_inside(request, source)
 
     def _updated(self, request: Request, source: Address) -> None:
         offer = session_description(request)

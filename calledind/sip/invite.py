@@ -16,6 +16,7 @@ from typing import Final
 from calledind.model import Address
 from calledind.sip.auth import MOST_TRIES, Authenticator, Credentials, credentials_of
 from calledind.sip.body import SDP
+from calledind.sip.endpoint import ALLOW, OPTIONS, Renegotiate, contact
 from calledind.sip.grammar import ParseError
 from calledind.sip.header import NameAddr
 from calledind.sip.message import Request, Response
@@ -23,7 +24,6 @@ from calledind.sip.session_timer import SessionExpires, least_session
 from calledind.sip.target import target_snapshot
 from calledind.sip.transactions import new_branch, new_tag, via
 from calledind.sip.uri import Uri
-from calledind.sip.usage import ALLOW, OPTIONS, Renegotiate, contact
 
 MOST_TOO_SMALL: Final = 2
 "Times that an INVITE is sent again because its session was too short for somebody (422)."

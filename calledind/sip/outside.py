@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from calledind.model import Address
 from calledind.sip.body import SDP, admits_sdp
+from calledind.sip.endpoint import ALLOW, Endpoint, Headers
 from calledind.sip.grammar import ParseError
 from calledind.sip.message import Request, response_to
-from calledind.sip.usage import ALLOW, Endpoint, Headers
 
 
 class Outside(Endpoint):

@@ -15,12 +15,13 @@ from calledind.model import Address
 from calledind.sip.auth import Authenticator, Credentials
 from calledind.sip.client import TransactionFailure, acknowledgement
 from calledind.sip.dialog import Dialog
+from calledind.sip.endpoint import Endpoint
 from calledind.sip.invite import cancellation
 from calledind.sip.message import Request, Response
 from calledind.sip.target import Target
 from calledind.sip.timers import TimerSet
 from calledind.sip.transactions import via
-from calledind.sip.usage import Endpoint, InviteUsage
+from calledind.sip.usage import InviteUsage
 
 LateResponses = dict[str, Callable[[Response], None]]
 "Branch of an INVITE of the process before -> who takes its responses."

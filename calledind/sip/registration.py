@@ -39,13 +39,13 @@ from calledind.model import Address
 from calledind.sip.auth import Authenticator, Credentials
 from calledind.sip.challenged import ChallengedRequest, send_challenged
 from calledind.sip.client import TransactionFailure
+from calledind.sip.endpoint import ALLOW, Endpoint, contact
 from calledind.sip.grammar import ParseError, number
 from calledind.sip.header import NameAddr
 from calledind.sip.message import Request, Response
 from calledind.sip.timers import TimerSet
 from calledind.sip.transactions import DEFAULT_PORT, new_branch, new_tag, via
 from calledind.sip.uri import Uri
-from calledind.sip.usage import ALLOW, Endpoint, contact
 
 FIRST_RETRY: Final = 5.0
 LONGEST_RETRY: Final = 300.0

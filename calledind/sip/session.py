@@ -30,13 +30,14 @@ from calledind.sip.body import session_description
 from calledind.sip.client import ClientTransaction, TransactionFailure
 from calledind.sip.dialog import Dialog
 from calledind.sip.early import EarlyDialog
+from calledind.sip.endpoint import Endpoint
 from calledind.sip.events import Answered, Ended, Event, LateAnswer, Progress, Refused, Unreachable
 from calledind.sip.grammar import ParseError, parameter
 from calledind.sip.header import NameAddr
 from calledind.sip.invite import Invitation, Invites, cancellation
 from calledind.sip.message import Request, Response
 from calledind.sip.timers import TimerSet
-from calledind.sip.usage import Endpoint, InviteUsage
+from calledind.sip.usage import InviteUsage
 
 
 class State(Enum):

@@ -13,6 +13,7 @@ from calledind.model import Address
 from calledind.sip.body import SDP, session_description
 from calledind.sip.client import TransactionFailure
 from calledind.sip.dialog import Dialog
+from calledind.sip.endpoint import ALLOW, Endpoint, Renegotiate, contact
 from calledind.sip.message import Request, response_to
 from calledind.sip.outside import Outside
 from calledind.sip.reliable import ReliableProvisionals
@@ -20,7 +21,7 @@ from calledind.sip.server import InviteServerTransaction
 from calledind.sip.server import State as TransactionState
 from calledind.sip.timers import Intervals, Timers, TimerSet
 from calledind.sip.transactions import Send, Trace, TransactionLayer, new_tag
-from calledind.sip.usage import ALLOW, Endpoint, InviteUsage, Renegotiate, State, contact
+from calledind.sip.usage import InviteUsage, State
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,116 +12,35 @@ another is told to wait (491). Where a session timer was agreed (RFC 4028), we r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from enum import Enum
 from typing import Final, Literal
 
 from calledind.model import Address
 from calledind.sip.auth import Authenticator
-from calledind.sip.body import SDP, is_understood, session_description
+from calledind.sip.body import SDP, session_description
 from calledind.sip.challenged import send_challenged
 from calledind.sip.client import TransactionFailure
 from calledind.sip.dialog import Dialog
+from calledind.sip.endpoint import (
+    ALLOW,
+    SUPPORTED,
+    DialogId,
+    Endpoint,
+    Headers,
+    Renegotiate,
+    contact,
+    not_acceptable,
+)
 from calledind.sip.message import Request, Response, response_to
 from calledind.sip.modification import MOST_ACKS, Modification
 from calledind.sip.server import RepeatedSuccess
 from calledind.sip.session_timer import LEAST, SessionTimer, is_too_small, least_session
-from calledind.sip.target import transport_of
-from calledind.sip.transactions import TransactionLayer, host_port, new_tag, response_address
+from calledind.sip.transactions import response_address
 
-_SERVED: Final = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "UPDATE", "INFO", "PRACK")
-ALLOW: Final = ", ".join(_SERVED)
-_NOT_SERVED: Final = ("REGISTER", "SUBSCRIBE", "NOTIFY", "PUBLISH", "MESSAGE", "REFER")
-KNOWN_METHODS: Final = frozenset((*_SERVED, *_NOT_SERVED))
-"Others are answered with 501, those of these that we don't serve with 405 (§8.2.1)."
-
-OPTIONS: Final = ("100rel", "timer")
-"Option tags of the extensions that we speak (RFC 3262, RFC 4028)."
-SUPPORTED: Final = ("Supported", ", ".join(OPTIONS))
 EXPIRED: Final = 'SIP;cause=408;text="Session expired"'
 "Reason of our BYE where the session wasn't refreshed."
 GONE: Final = 'SIP;cause=481;text="No such dialog"'
-
-DialogId = tuple[str, str, str]
-"Call-ID, local tag, remote tag."
-Headers = Iterable[tuple[str, str]]
-Renegotiate = Callable[[bytes], bytes | None]
-"The peer's later offer -> our answer, None refuses it. An empty offer asks for ours."
-
-
-@dataclass(slots=True)
-class Endpoint:
-    """What all sessions of one user agent share."""
-
-    layer: TransactionLayer
-    local: Callable[[Address], Address]
-    "The host and port to advertise to a target."
-    product: str
-    "For User-Agent and Server."
-    usages: dict[DialogId, InviteUsage] = field(default_factory=dict)
-
-    def answer(
-        self,
-        request: Request,
-        source: Address,
-        status: int,
-        phrase: str | None = None,
-        headers: Headers = (),
-        body: bytes = b"",
-        *,
-        to_tag: str = "",
-    ) -> None:
-        """Answer a request at once; the transaction keeps the answer for its repeats."""
-        described = [*headers, ("Server", self.product)]
-        self.layer.serve(request, source).respond(
-            response_to(request, status, phrase, to_tag or new_tag(), described, body)
-        )
-
-    def capable(self, request: Request, source: Address) -> bool:
-        """Whether the request asks for no extension that we lack, and, where it may have an offer, has no body that we
-        don't know; else it is answered with 420 or 415 (§8.2.2.3, §8.2.3)."""
-        required = [tag.strip() for value in request.all("Require") for tag in value.split(",")]
-        lacking = [tag for tag in required if tag and tag.lower() not in OPTIONS]
-        if lacking:
-            self.answer(request, source, 420, headers=[("Unsupported", ", ".join(lacking))])
-            return False
-        if request.method in ("INVITE", "UPDATE") and not is_understood(request):
-            self.answer(request, source, 415, headers=[("Accept", SDP), ("Accept-Encoding", "identity")])
-            return False
-        return True
-
-    def answer_options(self, request: Request, source: Address) -> None:
-        headers = [("Allow", ALLOW), ("Accept", SDP), ("Accept-Encoding", "identity"), ("Accept-Language", "en")]
-        self.answer(request, source, 200, headers=[*headers, SUPPORTED])
-
-    def answer_info(self, request: Request, source: Address) -> None:
-        """Answer an INFO inside a dialog."""
-        if request.get("Info-Package") is None:
-            self.answer(request, source, 200)  # as it was before RFC 6086, such as DTMF
-        else:
-            self.answer(request, source, 469, "Bad Info Package", [("Recv-Info", "")])
-
-    def answer_other(self, request: Request, source: Address) -> None:
-        """Refuse a method that isn't served here."""
-        if request.method in ("BYE", "CANCEL", "PRACK", "NOTIFY", "INFO", "UPDATE"):
-            self.answer(request, source, 481)  # they speak of something that we don't have
-        elif request.method in KNOWN_METHODS:
-            self.answer(request, source, 405, headers=[("Allow", ALLOW)])
-        else:
-            self.answer(request, source, 501, headers=[("Allow", ALLOW)])
-
-
-def contact(local: Address, user: str = "calledin", scheme: str = "sip") -> tuple[str, str]:
-    """Return the Contact header of who is reached at `local`."""
-    transport = transport_of(local)
-    parameter = "" if transport == "udp" or scheme == "sips" else f";transport={transport}"
-    return "Contact", f"<{scheme}:{user}@{host_port(local)}{parameter}>"
-
-
-def not_acceptable(local: Address) -> tuple[str, str]:
-    """Return the Warning header of a 488 (RFC 3261 §20.43)."""
-    return "Warning", f'305 {host_port(local)} "Incompatible media format"'
 
 
 class State(Enum):
@@ -343,9 +262,7 @@ class InviteUsage:
             self._acked(request)
         elif self.state is OVER or (self.state is LEAVING and request.method != "BYE"):
             self._endpoint.answer(request, source, 481)
-        elif not self.dialog.in_order(request):
-            self._endpoint.answer(request, source, 500, "CSeq Out Of Order")
-        elif self._endpoint.capable(request, source):
+        elif self._endpoint.takes(request, source, self.dialog):
             self._serve(request, source)
 
     def _serve(self, request: Request, source: Address) -> None:
@@ -359,12 +276,8 @@ class InviteUsage:
                 self._reinvited(request, source)
             case "UPDATE":
                 self._updated(request, source)
-            case "OPTIONS":
-                self._endpoint.answer_options(request, source)
-            case "INFO":
-                self._endpoint.answer_info(request, source)
             case _:
-                self._endpoint.answer_other(request, source)
+                self._endpoint.answer_inside(request, source)
 
     @property
     def _offer_is_open(self) -> bool:

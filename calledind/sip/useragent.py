@@ -13,6 +13,7 @@ from calledind.model import Address
 from calledind.sip.auth import Credentials
 from calledind.sip.body import SDP
 from calledind.sip.client import TransactionFailure
+from calledind.sip.endpoint import Endpoint, contact
 from calledind.sip.events import Answered, Ended, Event, LateAnswer, Progress, Refused, Unreachable
 from calledind.sip.grammar import ParseError
 from calledind.sip.header import Via
@@ -24,7 +25,6 @@ from calledind.sip.registration import Account, Elsewhere, Locate, Registration,
 from calledind.sip.session import InviteSession
 from calledind.sip.timers import Intervals, Timers
 from calledind.sip.transactions import Send, Trace, TransactionLayer, host_port, new_branch, new_tag, via
-from calledind.sip.usage import Endpoint, contact
 
 __all__ = [
     "Answered",
