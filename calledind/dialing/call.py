@@ -56,7 +56,6 @@ from calledind.settings import Trunk as TrunkSettings
 from calledind.sip.early import RELIABLE
 from calledind.sip.endpoint import OPTIONS
 from calledind.sip.timers import DelayedCall, Timers
-from calledind.sip.endpoint import OPTIONS
 from calledind.sip.useragent import (
     Answered,
     Ended,
