@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 from calledind.store.interface import Number
 
 LONGEST_LINE = 200
+_PLAIN = re.compile(rb"(?:\+?([1-9][0-9]{0,2})[,;\t ]|\+([1-9][0-9]{0,2}))([0-9]{10})\r?\n?")
+"What most lines of a long list are, with no need to look closer."
 _SEPARATORS = str.maketrans("", "", " \t-().\"'")
 _COLUMNS = str.maketrans(";\t", ",,")
 
@@ -46,6 +49,10 @@ def parse_lines(lines: Iterable[bytes], country_code: str = "", first: int = 1) 
     the heading of a table are passed over. `first`: the number of the first line.
     """
     for place, line in enumerate(lines, first):
+        plain = None if country_code else _PLAIN.fullmatch(line)
+        if plain is not None:
+            yield (plain[1] or plain[2]).decode(), plain[3].decode()
+            continue
         text = line.decode("utf-8", "replace").strip().removeprefix("\ufeff")
         if not text or text.startswith("#") or text.lower().startswith(("country_code", '"country_code')):
             continue

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from calledind.model import CallRecord, Outcome, PendingCallback, State
-from calledind.store.do_not_call import PAGE, NumberSet, encode
+from calledind.store import listings
+from calledind.store.do_not_call import encode
 from calledind.store.interface import FLOOD_SECONDS, StoreUnavailable
 from calledind.store.memory import Account, Change, Kind, Live, Loaded, Mark
 from calledind.store.rows import (
@@ -40,10 +41,14 @@ from calledind.store.rows import (
     to_record,
 )
 
-SCHEMA = 2
+SCHEMA = 3
 CHANGES = {
     1: """ALTER TABLE api_key ADD COLUMN caller_ids TEXT NOT NULL DEFAULT '[]';
         ALTER TABLE api_key ADD COLUMN attestation TEXT NOT NULL DEFAULT '';""",
+    2: """ALTER TABLE do_not_call RENAME TO do_not_call_2;
+        CREATE TABLE do_not_call (place INTEGER PRIMARY KEY, listed INTEGER NOT NULL, numbers BLOB NOT NULL);
+        INSERT INTO do_not_call (listed, numbers) SELECT 1, packed(number) FROM do_not_call_2 GROUP BY number / 1000000;
+        DROP TABLE do_not_call_2;""",
 }
 "Schema -> what makes the next one of it."
 UNFINISHED = (State.ACCEPTED, State.DIALING, State.ANSWERED)
@@ -89,8 +94,6 @@ CALLBACK = """UPDATE call SET state = row.value ->> 1, tries = row.value ->> 2, 
 BOOKS = """UPDATE api_key SET credits = credits + (row.value ->> 1), held = held + (row.value ->> 2),
     charged = charged + (row.value ->> 3), added = added + (row.value ->> 4)
     FROM json_each(?) AS row WHERE api_key.id = row.value ->> 0"""
-LIST = "INSERT OR IGNORE INTO do_not_call SELECT value FROM json_each(?)"
-UNLIST = "DELETE FROM do_not_call WHERE number IN (SELECT value FROM json_each(?))"
 ADD_KEY = "INSERT INTO api_key VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 DISABLE = "UPDATE api_key SET disabled = ? WHERE id = ?"
 IDENTIFY = "UPDATE api_key SET caller_ids = ?, attestation = ? WHERE id = ?"
@@ -126,7 +129,7 @@ class Disk:
             live=dict(_live(database, accounts)),
             marks=_marks(database),
             counts=_counts(database),
-            numbers=NumberSet(_chunks(database.execute("SELECT number FROM do_not_call ORDER BY number"))),
+            numbers=listings.read(database),
         )
 
     def write(self, changes: Sequence[Change]) -> None:
@@ -268,10 +271,8 @@ def _tell(database: sqlite3.Connection, changes: Sequence[Change]) -> None:
     _execute(database, BOOKS, _sums(changes))
     for change in changes:
         # In the order they came: a number may be listed and taken off again in one group.
-        if change.kind is Kind.LIST:
-            database.execute(LIST, (change.row,))
-        elif change.kind is Kind.UNLIST:
-            database.execute(UNLIST, (change.row,))
+        if change.kind in (Kind.LIST, Kind.UNLIST):
+            database.execute(listings.KEEP, (change.kind is Kind.LIST, change.row))
 
 
 def _execute(database: sqlite3.Connection, statement: str, rows: Iterable[str]) -> None:
@@ -334,10 +335,8 @@ def _take_back(database: sqlite3.Connection, changes: Sequence[Change]) -> None:
             database.execute(DISABLE, (not change.row[0], change.row[1]))
         elif change.kind is Kind.IDENTIFY:
             database.execute(IDENTIFY, change.before)
-        elif change.kind is Kind.LIST:
-            database.execute(UNLIST, (change.row,))
-        elif change.kind is Kind.UNLIST:
-            database.execute(LIST, (change.row,))
+        elif change.kind in (Kind.LIST, Kind.UNLIST):
+            database.execute(listings.KEEP, (change.kind is Kind.UNLIST, change.row))
 
 
 # what is read when the store is opened
@@ -352,6 +351,7 @@ def _check_schema(database: sqlite3.Connection, path: Path) -> None:
             f"{path} was written by a newer calledin (schema {version}; this one knows {SCHEMA}): start that one"
         )
     if version in CHANGES:
+        database.create_aggregate("packed", 1, listings.Packed)  # type: ignore[arg-type]
         for step in range(version, SCHEMA):
             database.executescript(f"BEGIN IMMEDIATE; {CHANGES[step]} PRAGMA user_version = {step + 1}; COMMIT;")
         return
@@ -422,8 +422,3 @@ def _counts(database: sqlite3.Connection) -> Counter[State]:
     counts = Counter({State(state): count for state, count in rows})
     counts[State.DELIVERED] = everything - counts.total()
     return counts
-
-
-def _chunks(rows: sqlite3.Cursor) -> Iterator[Iterable[int]]:
-    while chunk := rows.fetchmany(PAGE):
-        yield [number for (number,) in chunk]

@@ -21,6 +21,7 @@ from typing import Any
 from calledind.model import Attempt, Call, Key, Outcome, ReturnCode, State
 from calledind.store.do_not_call import NumberSet, decode, encode
 from calledind.store.interface import FLOOD_SECONDS, Number, Totals
+from calledind.store.listings import pack
 from calledind.store.rows import dump, from_answer, from_attempt, from_call, from_outcome
 
 MOST_CREDITS = 2**53
@@ -260,12 +261,16 @@ class Memory:
     def add_do_not_call(self, numbers: Iterable[Number]) -> Change:
         wanted = [encode(*number) for number in numbers]
         new = sorted(value for value in wanted if self.numbers.add(value))
-        return Change(Kind.LIST, len(new), row=dump(new), undo=lambda: self._unlist(new))
+        if not new:
+            return Change(Kind.NOTHING, 0)
+        return Change(Kind.LIST, len(new), row=pack(new), undo=lambda: self._unlist(new))
 
     def remove_do_not_call(self, numbers: Iterable[Number]) -> Change:
         wanted = [encode(*number) for number in numbers]
         gone = sorted(value for value in wanted if self.numbers.remove(value))
-        return Change(Kind.UNLIST, len(gone), row=dump(gone), undo=lambda: self._list(gone))
+        if not gone:
+            return Change(Kind.NOTHING, 0)
+        return Change(Kind.UNLIST, len(gone), row=pack(gone), undo=lambda: self._list(gone))
 
     def _list(self, values: Sequence[int]) -> None:
         for value in values:

@@ -1,4 +1,4 @@
--- Schema 2 of the embedded store. Its number is kept as user_version, and checked whenever the store is opened.
+-- Schema 3 of the embedded store. Its number is kept as user_version, and checked whenever the store is opened.
 
 -- How many groups of changes were committed: tells, after a failed commit, whether it reached the disk.
 CREATE TABLE commits (
@@ -38,5 +38,10 @@ CREATE TABLE call (
 -- All calls end as delivered or exhausted: what still lives is found without reading what has ended.
 CREATE INDEX call_alive ON call (state, due_at) WHERE state <> 'delivered';
 
--- 10 ** 10 * int("1" + country_code) + int(phone_number): exact, and in the order of the two.
-CREATE TABLE do_not_call (number INTEGER PRIMARY KEY);
+-- What was put on the DoNotCall list, and taken off it, in this order.
+CREATE TABLE do_not_call (
+    place INTEGER PRIMARY KEY,
+    listed INTEGER NOT NULL, -- 1 put on, 0 taken off
+    -- 64 bits each, the low octet first: 10 ** 10 * int("1" + country_code) + int(phone_number), which is exact.
+    numbers BLOB NOT NULL
+);

@@ -495,14 +495,15 @@ class FolderTests(ByHand):
         self.assertEqual(path.read_bytes(), before)
 
     def test_file_of_an_older_schema_is_taken_over(self) -> None:
-        """A file of schema 1, whose keys had no caller ids, is made one of today with all that is in it."""
+        """A file of schema 1, with no caller ids and a row for each DoNotCall number, is made one of today."""
         self.successResultOf(self.accept())
         before = self.successResultOf(self.store.keys())
         self.successResultOf(self.store.close())
         database = sqlite3.connect(self.bench.folder / "calledin.sqlite3")
         database.executescript(
             """ALTER TABLE api_key DROP COLUMN caller_ids; ALTER TABLE api_key DROP COLUMN attestation;
-            PRAGMA user_version = 1;"""
+            DROP TABLE do_not_call; CREATE TABLE do_not_call (number INTEGER PRIMARY KEY);
+            INSERT INTO do_not_call VALUES (112125550100), (1442125550101), (112125550199); PRAGMA user_version = 1;"""
         )
         database.close()
         self.bench.reopen()
@@ -510,6 +511,8 @@ class FolderTests(ByHand):
         self.successResultOf(self.store.open())
         self.assertEqual(self.successResultOf(self.store.keys()), before)
         self.assertIs(self.successResultOf(self.store.set_caller_ids("key_1", ["anonymous"])), True)
+        numbers = [("1", "2125550100"), ("1", "2125550199"), ("44", "2125550101")]
+        self.assertEqual(list(self.store.do_not_call()), numbers)
         self.assert_memory_is_disk()
 
     def test_foreign_file_is_refused(self) -> None:

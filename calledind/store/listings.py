@@ -1,0 +1,83 @@
+"""The DoNotCall list on disk: a log of what was put on it and what was taken off, many numbers to a row.
+
+A table with a row for each number, in their order, would have a page of it written anew for nearly every number of
+an import, which come in any order: gigabytes for millions. A row of the log costs its own octets. What counts
+of a number is its last mention. When the log is much longer than the list, it is written anew, at the next start.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calledind.store.do_not_call import PAGE, NumberSet
+
+ROW = 100_000
+"Numbers in a row of a log that is written anew."
+SLACK = 10_000
+"Numbers, and a thousandth of it rows, that a log may have too many."
+
+KEEP = "INSERT INTO do_not_call (listed, numbers) VALUES (?, ?)"
+
+
+def pack(numbers: Sequence[int] | NDArray[np.int64]) -> bytes:
+    """Write numbers as a row of the log has them: 64 bits each, the low octet first."""
+    return np.asarray(numbers, "<i8").tobytes()
+
+
+def read(database: sqlite3.Connection) -> NumberSet:
+    """Read the log; where it has grown too long, write it anew."""
+    rows = database.execute("SELECT listed, numbers FROM do_not_call ORDER BY place").fetchall()
+    mentions = np.frombuffer(b"".join([octets for _, octets in rows]), "<i8")
+    sizes = [len(octets) // 8 for _, octets in rows]
+    if all(listed for listed, _ in rows):
+        numbers = np.unique(mentions)
+    else:
+        numbers = _last_words(mentions, np.repeat(np.array([listed for listed, _ in rows], bool), sizes))
+    too_long = len(mentions) > 2 * len(numbers) + SLACK
+    too_many = len(rows) > (len(numbers) + SLACK) // 1000 + len(numbers) // ROW
+    if too_long or too_many:
+        _write(database, numbers)
+    return NumberSet(_pages(numbers))
+
+
+def _last_words(mentions: NDArray[np.int64], listed: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return in order the numbers whose last mention listed them."""
+    # Stable: the mentions of one number stay in the order of the log.
+    order = np.argsort(mentions, kind="stable")
+    mentions, listed = mentions[order], listed[order]
+    last = np.append(mentions[1:] != mentions[:-1], True)
+    return mentions[last & listed]
+
+
+def _write(database: sqlite3.Connection, numbers: NDArray[np.int64]) -> None:
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        database.execute("DELETE FROM do_not_call")
+        for start in range(0, len(numbers), ROW):
+            database.execute(KEEP, (True, pack(numbers[start : start + ROW])))
+        database.execute("COMMIT")
+    except BaseException:
+        database.execute("ROLLBACK")
+        raise
+
+
+def _pages(numbers: NDArray[np.int64]) -> Iterator[list[int]]:
+    for start in range(0, len(numbers), PAGE):
+        yield numbers[start : start + PAGE].tolist()
+
+
+class Packed:
+    """The aggregate function `packed` of SQL: the numbers of many rows as one row of the log."""
+
+    def __init__(self) -> None:
+        self._numbers: list[int] = []
+
+    def step(self, number: int) -> None:
+        self._numbers.append(number)
+
+    def finalize(self) -> bytes:
+        return pack(self._numbers)
