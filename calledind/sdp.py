@@ -22,6 +22,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from calledind.codecs import CODECS, OPUS, OPUS_BIT_RATE, OPUS_PACKET
 from calledind.codecs import Codec as OurCodec
@@ -63,6 +64,8 @@ _PROTOCOLS = ("RTP/AVP", "RTP/AVPF")
 _SECURE_PROTOCOLS = ("RTP/SAVP", "RTP/SAVPF")
 "The same with SRTP (RFC 3711 §12, RFC 5124)."
 
+_LONGEST_REMEMBERED = 200
+"Characters."
 _SHORTEST_PTIME, _LONGEST_PTIME, _USUAL_PTIME = 1, 1000, 20
 
 _OURS = {codec.name.upper(): codec for codec in CODECS.values()}
@@ -635,6 +638,16 @@ def _attributes(lines: list[tuple[str, str]]) -> tuple[Attribute, ...]:
 
 
 def _codec(payload_type: str, encoding: str, parameters: str | None) -> Codec | None:
+    """Read what most descriptions have in common from memory; an endless one is not kept there."""
+    short = len(payload_type) + len(encoding) + len(parameters or "") <= _LONGEST_REMEMBERED
+    return (
+        _remembered_codec(payload_type, encoding, parameters)
+        if short
+        else _read_codec(payload_type, encoding, parameters)
+    )
+
+
+def _read_codec(payload_type: str, encoding: str, parameters: str | None) -> Codec | None:
     """Read "NAME/RATE" or "NAME/RATE/CHANNELS"; None where it is neither."""
     name, *figures = encoding.split("/")
     number = _number(payload_type, 127)
@@ -642,6 +655,9 @@ def _codec(payload_type: str, encoding: str, parameters: str | None) -> Codec | 
     if number is None or not name or len(rates) not in (1, 2) or not all(rates):
         return None
     return Codec(number, name.upper(), rates[0] or 0, (rates[1] or 1) if len(rates) == 2 else 1, parameters)
+
+
+_remembered_codec = lru_cache(256)(_read_codec)
 
 
 def _attribute(attributes: tuple[Attribute, ...], name: str) -> str | None:

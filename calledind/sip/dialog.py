@@ -6,6 +6,7 @@ import ipaddress
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from functools import lru_cache
 
 from calledind.model import Address
 from calledind.sip.grammar import ParseError
@@ -148,11 +149,11 @@ class Dialog:
         """
         try:
             hop = Uri.parse(NameAddr.parse(self.route_set[0]).uri if self.route_set else self.remote_target)
-            address = ipaddress.ip_address(hop.host)
-            public = ipaddress.ip_address(self.peer[0]).is_global
+            address, usable, is_global = _ip_address(hop.host)
+            _, _, public = _ip_address(self.peer[0])
         except ValueError:
             return self.peer
-        if hop.port == 0 or address.is_unspecified or address.is_multicast or (public and not address.is_global):
+        if hop.port == 0 or not usable or (public and not is_global):
             return self.peer
         ours = transport_of(self.peer)
         named = "tls" if hop.scheme == "sips" else (hop.parameter("transport") or ours).lower()
@@ -161,8 +162,8 @@ class Dialog:
             return self.peer
         port = hop.port or (SECURE_PORT if transport == "tls" else DEFAULT_PORT)
         if not isinstance(self.peer, Target) and transport == "udp":
-            return str(address), port
-        return Target(str(address), port, transport, getattr(self.peer, "trunk", ""))
+            return address, port
+        return Target(address, port, transport, getattr(self.peer, "trunk", ""))
 
     @property
     def scheme(self) -> str:
@@ -181,6 +182,14 @@ class Dialog:
             return self.remote_target, self.route_set
         # A strict router of RFC 2543 wants itself in the Request-URI, and the target as the last route.
         return _stripped(first), (*self.route_set[1:], f"<{self.remote_target}>")
+
+
+@lru_cache(1024)
+def _ip_address(text: str) -> tuple[str, bool, bool]:
+    """Read an address: as it is usually written, whether it can be one host's, and whether it is global. Raises
+    ValueError where it is none."""
+    address = ipaddress.ip_address(text)
+    return str(address), not (address.is_unspecified or address.is_multicast), address.is_global
 
 
 def _stripped(uri: Uri) -> str:

@@ -7,7 +7,9 @@ what `message.parse` made of the octets; it may hold any character but CR and LF
 from __future__ import annotations
 
 import ipaddress
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from calledind.sip.message import Request
@@ -24,6 +26,28 @@ _HOST = frozenset(_ALPHANUMERIC + "-._")
 "The underscore is in no RFC and in many names of machines."
 _ESCAPED = "\\"
 _NOT_IN_URI = frozenset([*map(chr, range(33)), "\x7f", "<", ">", '"'])
+
+
+_Parsed = TypeVar("_Parsed")
+_REMEMBERED = 1024
+"Texts."
+_LONGEST_REMEMBERED = 256
+"Characters: whatever comes from the network, no more than some hundred KiB are remembered."
+
+
+def remembered(read: Callable[[type[_Parsed], str], _Parsed]) -> Callable[[type[_Parsed], str], _Parsed]:
+    """Make a class's reader of texts remember what it read last; for what can't be changed once it is read.
+
+    The messages of a call repeat each other: a Via comes back in each response, From and To are in all messages.
+    """
+    remembering = lru_cache(_REMEMBERED)(read)
+
+    def look(cls: type[_Parsed], text: str) -> _Parsed:
+        if len(text) > _LONGEST_REMEMBERED:
+            return read(cls, text)
+        return remembering(cls, text)  # type: ignore[arg-type] # mypy doubts that a class can be hashed
+
+    return look
 
 
 class ParseError(ValueError):

@@ -19,6 +19,7 @@ from calledind.sip.grammar import (
     parse_host_port,
     parse_parameters,
     quote,
+    remembered,
     unquote,
     with_parameter,
 )
@@ -74,6 +75,12 @@ def canonical(name: str) -> str | None:
     return _BY_LOWER.get(name.lower(), name) if is_token(name) else None
 
 
+def any_spelling(name: str) -> str:
+    """Return what all spellings of a header's name have in common: its RFC's, or lower case where it is unknown."""
+    name = name.lower()
+    return _BY_LOWER.get(name, name)
+
+
 @dataclass(frozen=True, slots=True)
 class NameAddr:
     """An address with a name: From, To, Contact, Route, Record-Route, P-Asserted-Identity... (§20.10)."""
@@ -86,6 +93,7 @@ class NameAddr:
     "Of the header, such as tag; those of the URI are in it."
 
     @classmethod
+    @remembered
     def parse(cls, text: str) -> NameAddr:
         text = text.strip(LWS)
         if text.startswith('"'):
@@ -150,6 +158,7 @@ class Via:
     parameters: Parameters = ()
 
     @classmethod
+    @remembered
     def parse(cls, text: str) -> Via:
         head, semicolon, tail = text.partition(";")
         protocol, _, rest = head.partition("/")
@@ -217,6 +226,7 @@ class CSeq:
     'The request method, such as "INVITE".'
 
     @classmethod
+    @remembered
     def parse(cls, text: str) -> CSeq:
         parts = text.split()
         if len(parts) != 2 or not is_token(parts[1]):

@@ -19,7 +19,7 @@ from typing import Any
 
 from calledind.model import Address
 from calledind.sip.grammar import LWS, ParseError, is_token, number, split_list
-from calledind.sip.header import CANONICAL, CSeq, NameAddr, Reason, Via, canonical
+from calledind.sip.header import CANONICAL, CSeq, NameAddr, Reason, Via, any_spelling, canonical
 from calledind.sip.uri import Uri
 
 LONGEST = 65535
@@ -108,12 +108,16 @@ class Message:
 
     def all(self, name: str) -> list[str]:
         """Return the values of all header lines of this name (any case, or compact), as they were written."""
-        if self._by_name is None:
-            by_name: dict[str, list[str]] = {}
-            self._by_name = by_name
+        by_name = self._by_name
+        if by_name is None:
+            by_name = self._by_name = {}
             for key, value in self.headers:
-                by_name.setdefault(key.lower(), []).append(value)
-        return self._by_name.get((CANONICAL.get(name) or name).lower(), [])
+                known = key if CANONICAL.get(key) == key else any_spelling(key)
+                by_name.setdefault(known, []).append(value)
+        found = by_name.get(name)
+        if found is None and CANONICAL.get(name) != name:
+            found = by_name.get(any_spelling(name))
+        return found or []
 
     def get(self, name: str) -> str | None:
         """Return the first header line of this name, None where there is none."""
@@ -122,7 +126,11 @@ class Message:
 
     def values(self, name: str) -> list[str]:
         """Return the elements of a header that is a list, over all its lines. Raises `ParseError`."""
-        return [element for value in self.all(name) for element in split_list(value)]
+        lines = self.all(name)
+        if len(lines) == 1 and "," not in lines[0]:
+            element = lines[0].strip(LWS)
+            return [element] if element else []
+        return [element for value in lines for element in split_list(value)]
 
     def single(self, name: str) -> str:
         """Return a header that must be there exactly once. Raises `ParseError` otherwise."""

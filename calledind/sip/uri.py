@@ -15,6 +15,7 @@ from calledind.sip.grammar import (
     format_parameters,
     parameter,
     parse_host_port,
+    remembered,
 )
 
 USER_UNRESERVED = "-_.!~*'()&=+$,;?/"
@@ -47,6 +48,7 @@ class Uri:
     password: str | None = None
 
     @classmethod
+    @remembered
     def parse(cls, text: str) -> Uri:
         check_uri_text(text)
         scheme, _, rest = text.partition(":")
