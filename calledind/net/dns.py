@@ -3,7 +3,8 @@
 
 Questions go to the name servers of /etc/resolv.conf, or those of the settings, by `twisted.names`. What is in
 /etc/hosts goes before DNS, and a name whose addresses DNS doesn't know is asked of the machine's own resolver at
-last, which knows more than DNS. When no server answers, what was known before is used on.
+last, which knows more than DNS. When no server answers, what was known before is used on, and they are left alone for
+some seconds, so that not every call waits for them.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ LONGEST = 3600.0
 "Bounds of a time to live, in seconds."
 NOT_THERE = 30.0
 "Seconds for which it is remembered that a name has no such record."
+UNANSWERED = 10.0
+"Seconds for which what was known is used on before the servers are asked again."
+MOST_RECORDS = 32
+"Of one answer, that are used: each may cost further questions."
 OUTSIDE_OF_DNS = 10.0
 "Seconds for which an address is used that came without a time to live."
 LARGEST_CACHE = 2000
@@ -96,11 +101,11 @@ class Dns:
     async def naptr(self, name: str) -> Sequence[Naptr]:
         """Return the NAPTR records of a domain, in the order in which to take them. Raises DnsFailure."""
         found = await self._ask(name, dns.NAPTR, _naptr)
-        return sorted(found, key=lambda record: (record.order, record.preference))
+        return sorted(found, key=lambda record: (record.order, record.preference))[:MOST_RECORDS]
 
     async def srv(self, name: str) -> Sequence[Srv]:
         """Return the SRV records of a service, the lowest priority first. Raises DnsFailure."""
-        return sorted(await self._ask(name, dns.SRV, _srv), key=lambda record: record.priority)
+        return sorted(await self._ask(name, dns.SRV, _srv), key=lambda record: record.priority)[:MOST_RECORDS]
 
     def by_hand(self, name: str) -> Sequence[str]:
         """Return the addresses that /etc/hosts has for a name, which DNS is not asked for then. Raises DnsFailure."""
@@ -112,9 +117,10 @@ class Dns:
         if by_hand:
             return by_hand
         found: list[str] = []
-        for kind in (dns.A, dns.AAAA):
+        # Both at once: a server that is silent is waited for once.
+        for asked in [Deferred.fromCoroutine(self._ask(name, kind, _address)) for kind in (dns.A, dns.AAAA)]:
             try:
-                found += await self._ask(name, kind, _address)
+                found += (await asked)[:MOST_RECORDS]
             except DnsFailure:
                 continue  # the other kind, or the machine's resolver, may do
         return found or await self._elsewhere(name)
@@ -164,14 +170,18 @@ class Dns:
         except DNSNameError:
             answers = []
         except (DNSQueryTimeoutError, DomainError, ResolverError, TimedOut, OSError):
-            return  # what was known is used on
-        names, times, records = {name}, [LONGEST], []
+            known = self._known.get(key)
+            if known is not None:
+                known.until = self._reactor.seconds() + UNANSWERED
+            return
+        aliases = {_text(answer.name).lower(): answer for answer in answers if answer.type == dns.CNAME}
+        times, records = [LONGEST], []
+        while name in aliases:  # each once, in whatever order they came
+            alias = aliases.pop(name)
+            times.append(alias.ttl)
+            name = _text(alias.payload.name).lower()
         for answer in answers:
-            owner = str(answer.name).lower().rstrip(".")
-            if owner in names and answer.type == dns.CNAME:
-                names.add(str(answer.payload.name).lower().rstrip("."))
-                times.append(answer.ttl)
-            elif owner in names and answer.type == kind:
+            if _text(answer.name).lower() == name and answer.type == kind:
                 records.append(read(answer.payload))
                 times.append(answer.ttl)
         self._keep(key, tuple(records), max(SHORTEST, min(times)) if records else NOT_THERE)

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Final, Literal
 
+from twisted.internet.defer import Deferred
+
 from calledind.net.dns import Dns, DnsFailure, is_ip
 from calledind.sip.target import Transport
 from calledind.sip.transactions import DEFAULT_PORT, SECURE_PORT
@@ -88,15 +90,18 @@ async def _by_srv(dns: Dns, name: str, transport: Transport) -> list[Group]:
     """Return a group for each priority; none where there are no such records."""
     groups: list[Group] = []
     for _, records in groupby(await dns.srv(name), key=lambda record: record.priority):
-        servers = []
-        for record in records:
-            try:
-                addresses = await dns.addresses(record.host) if record.host else []
-            except DnsFailure:
-                addresses = []  # the other servers are there for this
-            servers.append(_server(addresses, record.port, transport, record.weight))
-        groups.append(servers)
+        # All at once: where names can't be found, that is waited for once.
+        asked = [(record, Deferred.fromCoroutine(_addresses(dns, record.host))) for record in records]
+        groups.append([_server(await each, record.port, transport, record.weight) for record, each in asked])
     return groups
+
+
+async def _addresses(dns: Dns, host: str) -> Sequence[str]:
+    """Return the addresses of a server; none is no failure, for the other servers are there for that."""
+    try:
+        return await dns.addresses(host) if host else []
+    except DnsFailure:
+        return []
 
 
 async def _by_address(dns: Dns, host: str, transport: Transport) -> list[Group]:

@@ -69,11 +69,16 @@ def place_of(target: Address) -> Place:
 def next_hop(trunk: Trunk) -> tuple[str, int]:
     """Return host or domain, and port (0: DNS says it), that a trunk's messages go to."""
     if not trunk.outbound_proxy:
-        return trunk.host.strip("[]"), trunk.port
+        return _plain(trunk.host), trunk.port
     host, colon, port = trunk.outbound_proxy.rpartition(":")
     if colon and port.isdigit() and (":" not in host or host.startswith("[")):
-        return host.strip("[]"), int(port)
-    return trunk.outbound_proxy.strip("[]"), 0
+        return _plain(host), int(port)
+    return _plain(trunk.outbound_proxy), 0
+
+
+def _plain(host: str) -> str:
+    """Return a host without brackets and without the dot at its end, which no certificate and no /etc/hosts has."""
+    return host.strip("[]").removesuffix(".")
 
 
 def tls_options(trunk: Trunk) -> Any:
@@ -82,8 +87,12 @@ def tls_options(trunk: Trunk) -> Any:
     The files are read each time, so that new ones need no restart.
     """
     # What the certificate is for is the name that we were told, not one that DNS led to (RFC 5922 §4).
-    name = trunk.tls_name or next_hop(trunk)[0]
-    return client_options(name, ca=trunk.tls_ca, certificate=trunk.tls_certificate, private_key=trunk.tls_private_key)
+    files = {"ca": trunk.tls_ca, "certificate": trunk.tls_certificate, "private_key": trunk.tls_private_key}
+    return client_options(_certified(trunk), **files)
+
+
+def _certified(trunk: Trunk) -> str:
+    return _plain(trunk.tls_name) or next_hop(trunk)[0]
 
 
 def check_files(trunk: Trunk) -> None:
@@ -94,7 +103,7 @@ def check_files(trunk: Trunk) -> None:
     ours = {"certificate": trunk.tls_certificate, "private_key": trunk.tls_private_key}
     for files in ({"ca": trunk.tls_ca}, ours):
         try:
-            client_options(trunk.tls_name or next_hop(trunk)[0], **files)
+            client_options(_certified(trunk), **files)
         except TlsError as error:
             wrong.append(f"trunks: {trunk.name}: {error}")
     if wrong:

@@ -241,11 +241,16 @@ class Signalling:
         if set(route.places()) != before:
             self._trust()
         if not route.places():
-            raise OSError(f"{host} has no address of a family that sip.bind has a socket for")
+            raise OSError(f"{host} has no address that a socket of sip.bind leads to")
         return groups
 
     def _reaches(self, place: Place, route: Route) -> bool:
-        return self._sockets.to(place.host, route.trunk.bind) is not None
+        """Whether there is a socket for a place, and a route: many machines that speak IPv6 have none to the world."""
+        try:
+            self._sockets.local_address((place.host, place.port), route.trunk.bind)
+        except OSError:
+            return False
+        return True
 
     def _every_route(self) -> list[Route]:
         """Return the trunks' routes, and those by which calls still run."""
@@ -253,6 +258,7 @@ class Signalling:
 
     def _look_up(self) -> None:
         self._trust()  # a route that was left may be used no more
+        self._sockets.forget_addresses()
         for route in self._routes.values():
             Deferred.fromCoroutine(self._refresh(route)).addErrback(self._not_found, route.trunk)
         self._timers.look_up = self._reactor.callLater(LOOK_AGAIN, self._look_up)

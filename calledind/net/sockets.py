@@ -86,6 +86,10 @@ class Sockets:
             host = self._hosts[key] = sock.local_address(target)[0]
         return host, sock.address[1]
 
+    def forget_addresses(self) -> None:
+        """Look anew which address of ours messages leave from: the machine's may change while we run."""
+        self._hosts.clear()
+
     def outgoing(self, host: str, text: str = "") -> Address | None:
         """Return what a connection to an IP address is bound to; None: whatever the machine chooses."""
         sock = self.to(host, text)

@@ -9,6 +9,7 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, fail, gatherResults, succeed
+from twisted.internet.task import deferLater
 from twisted.names.error import ResolverError
 from twisted.trial.unittest import TestCase
 
@@ -113,6 +114,54 @@ class DnsTests(TestCase):
         self.zone.silent, self.zone.failing = False, True
         self.assertEqual(await self.dns.srv("_sip._udp.example.com"), [Srv(10, 1, 5061, "a")])
         self.flushLoggedErrors(ResolverError)
+
+    async def test_silence_is_waited_for_once(self) -> None:
+        """Who uses on what was known does not ask again at once, nor one kind of address after the other."""
+        self.zone.add("A", "a.example.com", "192.0.2.1", ttl=1)
+        await self.dns.addresses("a.example.com")
+        self.reactor.ahead = 100
+        self.zone.silent = True
+        asked = self.ask(self.dns.addresses("a.example.com"))
+        self.assertEqual(await asked, ["192.0.2.1"])
+        self.assertEqual(self.zone.asked[2:], ["A a.example.com", "AAAA a.example.com"])
+        self.assertEqual(await self.dns.addresses("a.example.com"), ["192.0.2.1"])
+        self.assertEqual(len(self.zone.asked), 4)
+        self.reactor.ahead += 11
+        self.zone.silent = False
+        await self.dns.addresses("a.example.com")
+        self.assertEqual(len(self.zone.asked), 6)
+
+    async def test_both_kinds_at_once(self) -> None:
+        """The second question leaves before the first is answered."""
+        self.zone.silent = True
+        asked = self.ask(self.dns.addresses("a.example.com"))
+        await deferLater(reactor, 0.1)
+        self.assertEqual(self.zone.asked, ["A a.example.com", "AAAA a.example.com"])
+        with self.assertRaises(DnsFailure):
+            await asked
+
+    async def test_aliases(self) -> None:
+        """They are followed in whatever order they come, and one that leads back to itself leads nowhere."""
+        self.zone.backwards = True
+        self.zone.add("CNAME", "a.example.com", b"B.example.com", ttl=7)
+        self.zone.add("CNAME", "b.example.com", b"c.example.com")
+        self.zone.add("A", "c.example.com", "192.0.2.1")
+        self.assertEqual(await self.dns.addresses("A.example.com"), ["192.0.2.1"])
+        self.reactor.ahead = 8
+        await self.dns.addresses("a.example.com")
+        self.assertEqual(self.zone.asked.count("A a.example.com"), 2)
+        self.zone.add("CNAME", "x.example.com", b"x.example.com")
+        with self.assertRaises(DnsFailure):
+            await self.dns.addresses("x.example.com")
+
+    async def test_many_records(self) -> None:
+        """Of a long answer as many are used as anybody needs, the first of them."""
+        for number in range(100, 0, -1):
+            self.zone.add("SRV", "_sip._tcp.example.com", number, 1, 5060, b"a")
+            self.zone.add("NAPTR", "example.com", number, 1, b"s", b"SIP+D2U", b"", b"x")
+        self.patch(under_test, "TRIES", (2,))
+        self.assertEqual([each.priority for each in await self.dns.srv("_sip._tcp.example.com")], list(range(1, 33)))
+        self.assertEqual([each.order for each in await self.dns.naptr("example.com")], list(range(1, 33)))
 
     async def test_elsewhere(self) -> None:
         """What DNS doesn't know is asked of the machine's resolver, and kept for a moment."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,9 @@ from twisted.trial.unittest import TestCase
 from calledind.model import Address
 from calledind.net import signalling as signalling_module
 from calledind.net import stun
+from calledind.net.datagram import SipDatagram
 from calledind.net.resolve import ResolveError
+from calledind.net.route import next_hop, tls_options
 from calledind.net.signalling import Signalling
 from calledind.net.tls import TlsError, client_options
 from calledind.settings import Sip, Trunk
@@ -258,7 +261,7 @@ class TransportTests(SignallingCase):
                 signalling = self.start()
                 signalling.use_trunks([trunk])
                 failure = self.failureResultOf(signalling.locate(trunk), OSError)
-                self.assertIn("no address of a family", str(failure.value))
+                self.assertIn("no address that a socket", str(failure.value))
 
     async def test_own_socket(self) -> None:
         """A trunk with `bind` is reached from there."""
@@ -555,8 +558,46 @@ class NextHopTests(SignallingCase):
         """Addresses that no socket of ours leads to are not used."""
         self.zone.add("AAAA", "six.example", "2001:db8::1")
         trunk = Trunk("t", "six.example", 5060)
-        with self.assertRaisesRegex(OSError, "no address of a family"):
+        with self.assertRaisesRegex(OSError, "no address that a socket"):
             await self.start(trunk).locate(trunk)
+
+    async def test_no_route(self) -> None:
+        """An address of IPv6 is not used on a machine that speaks IPv6 but knows no way there."""
+        self.zone.add("AAAA", "both.example", "2001:db8::1")
+        self.zone.add("A", "both.example", LOOPBACK)
+        trunk = Trunk("t", "both.example", 5060)
+        host, port = self.name_server
+        signalling = self.start(trunk, sip=Sip(bind=("[::]:0",), dns_servers=(f"{host}:{port}",)))
+        no_way = OSError(errno.ENETUNREACH, "Network is unreachable")
+        local_address = SipDatagram.local_address
+
+        def only_four(sock: SipDatagram, target: Address) -> Address:
+            if ":" in target[0]:
+                raise no_way
+            return local_address(sock, target)
+
+        self.patch(SipDatagram, "local_address", only_four)
+        for _ in range(3):
+            self.assertEqual((await signalling.locate(trunk))[0], LOOPBACK)
+
+    async def test_a_dot_at_the_end(self) -> None:
+        """A name that is written whole is the same name, for its certificate too."""
+        self.assertEqual(next_hop(Trunk("t", "pbx.example.com.")), ("pbx.example.com", 0))
+        self.assertEqual(next_hop(Trunk("t", "x", outbound_proxy="edge.example.com.:5070")), ("edge.example.com", 5070))
+        authority = Authority(self.folder)
+        self.zone.add("A", "pbx.example.com", LOOPBACK)
+        trunk = Trunk("t", "pbx.example.com.", transport="tls", tls_ca=authority.certificate)
+        for each in (trunk, attrs.evolve(trunk, host="x", tls_name="pbx.example.com.")):
+            self.assertEqual(tls_options(each)._hostname, "pbx.example.com")
+
+    async def test_our_address_changes(self) -> None:
+        """The address that we name is looked up anew with the trunks' names."""
+        trunk = Trunk("t", LOOPBACK, 5060)
+        signalling = self.start(trunk, sip=Sip(bind=("0.0.0.0:0",)))
+        self.assertEqual(signalling.local_host(await signalling.locate(trunk)), LOOPBACK)
+        self.patch(SipDatagram, "local_address", lambda sock, target: ("192.0.2.7", 5060))
+        signalling.use_trunks([trunk])
+        self.assertEqual(signalling.local_host(await signalling.locate(trunk)), "192.0.2.7")
 
     async def test_rate(self) -> None:
         """With a rate per address, a call waits for its address's turn."""

@@ -25,6 +25,8 @@ class Zone:
         self.silent = False
         "Nobody is answered."
         self.failing = False
+        self.backwards = False
+        "The last record comes first."
         self._port: Any = None
 
     def add(self, kind: str, name: str, *content: Any, ttl: int = 60) -> None:
@@ -55,8 +57,8 @@ class Zone:
             found = self.records.get(name, [])
             answers += [_answer(name, each, record) for each, record in found if each in (query.type, dns.CNAME)]
             aliases = [record for each, record in found if each == dns.CNAME]
-            name = str(aliases[0].name).lower() if aliases else ""
-        return succeed((answers, [], []))
+            name = str(aliases[0].name).lower() if aliases and len(answers) < 9 else ""
+        return succeed((answers[::-1] if self.backwards else answers, [], []))
 
 
 def _answer(name: str, kind: int, record: Any) -> dns.RRHeader:
