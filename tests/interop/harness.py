@@ -231,7 +231,7 @@ class Daemon:
         folder.mkdir(parents=True, exist_ok=True)
         self.config.write_text(f'data = "{self.data}"\n{settings}')
         self._program = ["-c", TWISTD] if module is None else ["-m", module]
-        self._environment = dict(os.environ, PYTHONPATH=str(Path(__file__).parents[2]), **(environment or {}))
+        self._environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -333,16 +333,22 @@ class Sipp:
 
 @contextmanager
 def sipp(
-    folder: Path, scenario: str, *arguments: str, calls: int = 1, port: int | None = None, address: str = "127.0.0.1"
+    folder: Path,
+    scenario: str,
+    *arguments: str,
+    calls: int = 1,
+    port: int | None = None,
+    address: str = "127.0.0.1",
+    trace: bool = True,
 ) -> Iterator[Sipp]:
-    """Start SIPp as a UAS with this scenario (XML); it ends after `calls` calls."""
+    """Start SIPp as a UAS with this scenario (XML); it ends after `calls` calls. `trace`: it writes its messages."""
     program = need("sipp")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "scenario.xml"
     path.write_text(scenario)
     port = port or free_udp_port()
     command = [program, "-sf", str(path), "-i", address, "-p", str(port), "-m", str(calls)]
-    command += ["-nostdin", "-trace_msg", "-trace_err", *arguments]
+    command += ["-nostdin", *(["-trace_msg", "-trace_err"] if trace else []), *arguments]
     process = subprocess.Popen(
         command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL
     )
