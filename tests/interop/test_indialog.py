@@ -168,6 +168,36 @@ SESSIONS = {
     ),
 }
 
+MEETS = "491 Request Pending"
+SHORT_SESSION = "Session-Expires: 27;refresher=uac\nRequire: timer\n"
+"""Refreshed after 13.5 s; given up after 18 s, which leaves time for one more try. The callee answers with a hold, so
+that the audio waits for as long."""
+HANGS_UP = asks("BYE", 1, 200)
+GLARES = {
+    "UPDATE": Scene(
+        scene(
+            invited(),
+            answer(more=ALLOWS + SHORT_SESSION, body=HELD),
+            taken("UPDATE", status=MEETS),
+            taken("UPDATE", more=sc.CONTACT + "Session-Expires: 90;refresher=uac\n"),
+            HANGS_UP,
+        )
+    ),
+    "INVITE": Scene(
+        scene(
+            invited(),
+            answer(more=SHORT_SESSION, body=HELD),
+            sc.receive("INVITE", extra='timeout="15000"'),
+            sc.send(MEETS, sc.IN_DIALOG, retrans=500),
+            sc.receive("ACK"),
+            sc.receive("INVITE", extra='timeout="10000"'),
+            sc.send("200 OK", sc.IN_DIALOG, more=sc.CONTACT, body=HELD, retrans=500),
+            sc.receive("ACK"),
+            HANGS_UP,
+        )
+    ),
+}
+
 QUESTIONS = {
     "each method is answered as its RFC says": Scene(
         scene(
@@ -289,6 +319,19 @@ class InDialogTests(ScenesCase):
     def test_sessions(self) -> None:
         """Session timers, as either refresher."""
         self.play(SESSIONS)
+
+    def test_glares(self) -> None:
+        """A refresh of ours that meets a request of theirs (491) comes again, 2.1 to 4 s later (RFC 3261 §14.1)."""
+        _, carriers = self.play(GLARES)
+        for method, carrier in carriers.items():
+            times = [
+                int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+                for hours, minutes, seconds in re.findall(
+                    rf"(\d+):(\d+):([\d.]+)\nUDP message received [^\n]*\n\n{method} ", carrier.messages()
+                )
+            ]
+            first, second = times[-2:]
+            self.assertTrue(2.0 <= (second - first) % 86400 <= 5.0, (method, times))
 
     def test_questions(self) -> None:
         """What else a peer may ask for in a call, and how it may end it."""
