@@ -15,7 +15,7 @@ from calledind.sip.body import SDP, is_understood
 from calledind.sip.dialog import Dialog
 from calledind.sip.message import Request, response_to
 from calledind.sip.target import transport_of
-from calledind.sip.transactions import TransactionLayer, host_port, new_tag
+from calledind.sip.transactions import TransactionLayer, host_port
 
 if TYPE_CHECKING:
     from calledind.sip.usage import InviteUsage
@@ -26,6 +26,8 @@ _NOT_SERVED: Final = ("REGISTER", "SUBSCRIBE", "NOTIFY", "PUBLISH", "MESSAGE", "
 KNOWN_METHODS: Final = frozenset((*_SERVED, *_NOT_SERVED))
 "Others are answered with 501, those of these that we don't serve with 405 (§8.2.1)."
 
+_CHANGES: Final = ("INVITE", "BYE", "UPDATE", "PRACK")
+"What changes a call where it is answered with a 2xx: that is never done twice for a request that comes twice."
 OPTIONS: Final = ("100rel", "timer")
 "Option tags of the extensions that we speak (RFC 3262, RFC 4028)."
 SUPPORTED: Final = ("Supported", ", ".join(OPTIONS))
@@ -59,11 +61,13 @@ class Endpoint:
         *,
         to_tag: str = "",
     ) -> None:
-        """Answer a request at once; the transaction keeps the answer for its repeats."""
-        described = [*headers, ("Server", self.product)]
-        self.layer.serve(request, source).respond(
-            response_to(request, status, phrase, to_tag or new_tag(), described, body)
-        )
+        """Answer a request at once; its repeats get the same."""
+        tag = to_tag or self.layer.tag_for(request)
+        response = response_to(request, status, phrase, tag, [*headers, ("Server", self.product)], body)
+        if status < 300 and request.method in _CHANGES:
+            self.layer.serve(request, source).respond(response)
+        else:
+            self.layer.dismiss(request, source, response)
 
     def capable(self, request: Request, source: Address) -> bool:
         """Whether the request asks for no extension that we lack, and, where it may have an offer, has no body that we

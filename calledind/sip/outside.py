@@ -1,6 +1,5 @@
 """Requests that belong to no call of ours, answered as RFC 3261 §8.2 says, in its order.
 
-None of them is answered later than at once, so that whoever sends many of them costs us little (`answer_unrelated`).
 Inside a dialog one is more patient: no call is lost over a header that nobody needs.
 """
 
@@ -8,28 +7,13 @@ from __future__ import annotations
 
 from calledind.model import Address
 from calledind.sip.body import SDP, admits_sdp
-from calledind.sip.endpoint import ALLOW, Endpoint, Headers
+from calledind.sip.endpoint import ALLOW, Endpoint
 from calledind.sip.grammar import ParseError
-from calledind.sip.message import Request, response_to
+from calledind.sip.message import Request
 
 
 class Outside(Endpoint):
-    """Answers with a transaction as long as there is room for one."""
-
-    def answer(
-        self,
-        request: Request,
-        source: Address,
-        status: int,
-        phrase: str | None = None,
-        headers: Headers = (),
-        body: bytes = b"",
-        *,
-        to_tag: str = "",
-    ) -> None:
-        described = [*headers, ("Server", self.product)]
-        tag = to_tag or self.layer.tag_for(request)
-        self.layer.answer_unrelated(request, source, response_to(request, status, phrase, tag, described, body))
+    """Answers what comes from a trunk outside of calls."""
 
     def answer_cancel(self, cancel: Request, source: Address, to_tag: str = "") -> bool:
         """Answer a CANCEL; whether there is an INVITE that it is meant for (§9.2)."""

@@ -5,9 +5,9 @@ Responses go back to the address that the request came from (§18.2.2, RFC 3581)
 is one, never to where a Via would like to have them: a forged Via can't point our answers at somebody else. Each
 look-up is one of a dictionary.
 
-A request that belongs to nothing of ours is answered once and for all, and yet its transaction has to live for half a
-minute. Together these may hold `MOST_UNRELATED` octets; what comes beyond that is answered without a transaction
-(§8.2.7), so that its repeats are answered anew, in the same words.
+A request that changes nothing is answered once and for all, and yet its transaction has to live for half a minute.
+Together these may hold `MOST_DISMISSED` octets; what comes beyond that is answered without a transaction (§8.2.7), so
+that its repeats are answered anew, in the same words.
 
 A request too large for UDP moves to TCP where `larger` knows a way (§18.1.1), its CANCEL with it; when the connection
 fails before anything was heard, it moves back.
@@ -39,8 +39,8 @@ DEFAULT_PORT: Final = 5060
 SECURE_PORT: Final = 5061
 LARGEST_DATAGRAM: Final = 1300
 "Octets of a request that may go by UDP where TCP is there (§18.1.1)."
-MOST_UNRELATED: Final = 4 << 20
-"Octets of the transactions of requests that belong to nothing of ours: about a thousand."
+MOST_DISMISSED: Final = 4 << 20
+"Octets of the transactions of requests that changed nothing: about a thousand."
 TRANSACTION: Final = 3072
 "Octets of a transaction beside its response and its key, as measured."
 
@@ -106,8 +106,8 @@ class TransactionLayer:
         self._clients: dict[tuple[str, str], _Client] = {}
         self._by_target: dict[Address, dict[tuple[str, str], _Client]] = {}
         self._servers: dict[object, ServerTransaction] = {}
-        self._unrelated = 0
-        "Octets of those of `answer_unrelated`."
+        self._dismissed = 0
+        "Octets of those that `dismiss` began."
         self._secret = secrets.token_bytes(16)
 
     def __len__(self) -> int:
@@ -174,15 +174,16 @@ class TransactionLayer:
         if not by_target:
             del self._by_target[client.target]
 
-    def answer_unrelated(self, request: Request, source: Address, response: Response) -> None:
-        """Give the final response to a request that `received` was handed and that belongs to nothing of ours."""
+    def dismiss(self, request: Request, source: Address, response: Response) -> None:
+        """Give the final response to a request that `received` was handed and that changes nothing: if it came again,
+        it would be answered so again."""
         octets = bytes(response)
         # Its key has the branch, which is in the response too, or, of a request of RFC 2543, the Request-URI.
         size = TRANSACTION + 2 * len(octets) + len(request.uri)
-        if self._unrelated + size > MOST_UNRELATED:
+        if self._dismissed + size > MOST_DISMISSED:
             self.try_transmit(octets, response_address(request.via, source))
         else:
-            self.serve(request, source, unrelated=size).respond(response)
+            self.serve(request, source, dismissed=size).respond(response)
 
     def tag_for(self, request: Request) -> str:
         """Return a To tag that nobody else can tell, and that a repeat and a CANCEL get as well (§8.2.7, §9.2)."""
@@ -192,20 +193,20 @@ class TransactionLayer:
         return hashlib.blake2b(repr(known).encode(), key=self._secret, digest_size=8).hexdigest()
 
     def serve(
-        self, request: Request, source: Address, report: ServerReport | None = None, *, unrelated: int = 0
+        self, request: Request, source: Address, report: ServerReport | None = None, *, dismissed: int = 0
     ) -> ServerTransaction:
         """Begin the server transaction of a request that `received` was handed. It doesn't answer by itself yet.
 
-        `unrelated`: the octets that it takes of those of requests that belong to nothing of ours.
+        `dismissed`: the octets that it takes of those of requests that changed nothing.
         """
         target = response_address(request.via, source)
         kind = InviteServerTransaction if request.method == "INVITE" else NonInviteServerTransaction
 
         def gone(transaction: ServerTransaction) -> None:
             del self._servers[transaction.key]
-            self._unrelated -= unrelated
+            self._dismissed -= dismissed
 
-        self._unrelated += unrelated
+        self._dismissed += dismissed
         transaction = kind(
             request,
             key=_server_key(request),

@@ -1,4 +1,4 @@
-"""A flood of requests that belong to no call of ours: each is answered, few are remembered, no call is harmed."""
+"""A flood of requests that change nothing: each is answered, few are remembered, no call is harmed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def again(request: Request, method: str) -> Request:
 
 class FloodTests(Case):
     def setUp(self) -> None:
-        self.patch(transactions, "MOST_UNRELATED", ROOM)
+        self.patch(transactions, "MOST_DISMISSED", ROOM)
         self.world = World(answers)
 
     def flood(self, method: str = "INVITE", uri: str = "sip:calledin@127.0.0.1") -> None:
@@ -97,6 +97,26 @@ class FloodTests(Case):
         self.assertEqual((session.state, len(self.world.last_words)), ("over", 1))
         self.world.network.pass_time(QUIET)
         self.assertEqual(len(self.world.agent), 0)
+
+    def test_inside_a_call(self) -> None:
+        """What comes in a call and changes nothing about it is bounded as well, and the call goes on."""
+        session = self.world.answered(renegotiate=lambda offer: None)
+        before = len(self.world.agent)
+        for method, headers, status in (
+            ("OPTIONS", (), b"200"),
+            ("INFO", (), b"200"),
+            ("INVITE", (SDP,), b"488"),
+            ("DANCE", (), b"501"),
+            ("UPDATE", (("Require", "dancing"),), b"420"),
+        ):
+            del self.world.network.sent[:]
+            for _ in range(MANY):
+                request = self.world.in_dialog(method, *headers, body=OFFER)
+                self.world.agent.datagram_received(bytes(request), THEM)
+            self.assertEqual([datagram.data[8:11] for datagram in self.world.network.sent], [status] * MANY)
+            self.assertLess(len(self.world.agent) - before, 20)
+        self.assertEqual(session.state, "confirmed")
+        self.assertEqual(self.world.statuses(self.world.in_dialog("BYE")), [200])
 
     def test_refused_invite_with_a_transaction(self) -> None:
         """The CANCEL of a refused INVITE has its To tag (§9.2)."""
