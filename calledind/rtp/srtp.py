@@ -178,11 +178,6 @@ class Sender:
         encrypted, tag = self._rtp.seal(ssrc, index, header, payload, (index >> 16).to_bytes(4, "big"))
         return encrypted + self._mki + tag
 
-    def protect(self, packet: bytes) -> bytes:
-        """Return the whole protected packet. Raises `SRTPError` for what is no RTP."""
-        end = header_end(packet)
-        return packet[:end] + self.seal(packet[:end], packet[end:])
-
     def protect_control(self, datagram: bytes) -> bytes:
         """Return a protected RTCP datagram. Raises `SRTPError` when the key is used up, or for what is no RTCP."""
         if len(datagram) < _CONTROL_HEADER:

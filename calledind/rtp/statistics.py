@@ -1,7 +1,6 @@
 """What reached us of a stream of RTP: counted as RFC 3550 appendix A.1, A.3 and A.8 say.
 
-`Reception` is one stream, for who has a few of them. `Receptions` is thousands in arrays, advanced a batch of
-packets at a time; it gives the same figures. The rules of both:
+`Receptions` is thousands of streams in arrays, advanced a batch of packets at a time. The rules:
 
 * Sequence numbers are extended by their wraps. A step forward of less than 3,000 is loss, a step back of at
   most 100 is an overtaken or repeated packet; any other jump is counted only if the next packet goes on from
@@ -39,70 +38,6 @@ class Figures:
     ssrc: int = 0
 
 
-class Reception:
-    """One stream."""
-
-    def __init__(self) -> None:
-        self.ssrc: int | None = None
-        self._highest = 0
-        self._base = 0
-        self._bad = -1
-        self._received = 0
-        self._transit: int | None = None
-        self._jitter = 0.0
-        self._banked_received = 0
-        self._banked_expected = 0
-
-    def received(self, ssrc: int, sequence: int, timestamp: int, arrival: int, *, timed: bool = True) -> None:
-        """Count one packet.
-
-        `arrival`: when it came in, in units of the timestamp, from any fixed instant on.
-        `timed`: whether the timestamp is the packet's own.
-        """
-        if ssrc != self.ssrc:
-            self._begin(ssrc, sequence)
-        else:
-            step = (sequence - self._highest) & 0xFFFF
-            if step < MAX_DROPOUT:
-                self._highest += step
-                self._bad = -1
-            elif step <= 0x10000 - MAX_MISORDER:
-                if sequence != self._bad:
-                    self._bad = (sequence + 1) & 0xFFFF
-                    return
-                self._begin(ssrc, sequence)
-        self._received += 1
-        if timed:
-            self._count_jitter(timestamp, arrival)
-
-    @property
-    def figures(self) -> Figures:
-        expected = self._banked_expected
-        if self.ssrc is not None:
-            expected += self._highest - self._base + 1
-        received = self._banked_received + self._received
-        return Figures(received, max(expected - received, 0), self._jitter / CLOCK_RATE, self._highest, self.ssrc or 0)
-
-    def _begin(self, ssrc: int, sequence: int) -> None:
-        if self.ssrc is not None:
-            self._banked_received += self._received
-            self._banked_expected += self._highest - self._base + 1
-        self.ssrc = ssrc
-        self._base = self._highest = sequence
-        self._bad = -1
-        self._received = 0
-        self._transit = None
-
-    def _count_jitter(self, timestamp: int, arrival: int) -> None:
-        transit = (arrival - timestamp) & 0xFFFFFFFF
-        if self._transit is not None:
-            difference = (transit - self._transit) & 0xFFFFFFFF
-            difference = min(difference, 0x100000000 - difference)
-            if difference <= CLOCK_RATE:
-                self._jitter += (difference - self._jitter) / 16
-        self._transit = transit
-
-
 Rows = NDArray[np.int64]
 
 
@@ -126,7 +61,11 @@ class Receptions:
         self._bad[row] = -1
 
     def received(self, rows: Rows, ssrc: Rows, sequence: Rows, timestamp: Rows, arrival: Rows, timed: Rows) -> None:
-        """Count a batch of packets in the order they came; arguments as of `Reception`, each of shape (n,)."""
+        """Count a batch of packets in the order they came; each argument has the shape (n,).
+
+        `arrival`: when they came in, in units of the timestamp, from any fixed instant on. `timed`: 1 where the
+        timestamp is the packet's own, else 0.
+        """
         packets = np.stack((rows, ssrc, sequence, timestamp, arrival, timed))
         while packets.shape[1]:
             # Of each stream the first packet, then of those left the first again: in most batches that is all.

@@ -12,7 +12,7 @@ from calledind.rtp.packet import Packet
 from calledind.rtp.srtp import Receiver, Sender
 from calledind.sdes import SUITES, Keys
 from tests.net.phones import EngineCase, Peer, received
-from tests.rtp.test_srtp import changed
+from tests.rtp.test_srtp import changed, protect
 
 
 class Phone(Peer):
@@ -32,7 +32,7 @@ class Phone(Peer):
 
     def protected(self, payload: bytes = bytes(160), payload_type: int = 0) -> bytes:
         self.sequence += 1
-        return self.sender.protect(bytes(Packet(payload_type, self.sequence, self.sequence * 160, 77, payload)))
+        return protect(self.sender, bytes(Packet(payload_type, self.sequence, self.sequence * 160, 77, payload)))
 
     def speak(self, port: int, data: bytes) -> None:
         self.rtp.sendto(data, ("127.0.0.1", port))
@@ -135,7 +135,7 @@ class SrtpTests(EngineCase):
         self.play(1, phone, security=phone.secure("AES_CM_128_HMAC_SHA1_32"))
         phone.speak(port, phone.protected(bytes(1400), 96))
         for number, (marker, payload) in enumerate(press("7"), 10):
-            phone.speak(port, phone.sender.protect(bytes(Packet(101, number, 0, 77, payload, marker))))
+            phone.speak(port, protect(phone.sender, bytes(Packet(101, number, 0, 77, payload, marker))))
         self.hear()
         self.assertEqual(self.events(), [["digit", 1, "7"]])
         self.assertGreater(self.closed()["packets_received"], 1)

@@ -7,26 +7,43 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from calledind.rtp.statistics import Figures, Reception, Receptions
+from calledind.rtp.statistics import Figures, Receptions
+from tests.rtp.reception import Reception
 
 Arrived = tuple[int, int, int, int, int, bool]
 "Row, SSRC, sequence, timestamp, arrival, timed."
 
 
+class OneStream:
+    """One row of the arrays, and one packet at a time."""
+
+    def __init__(self) -> None:
+        self._many = Receptions()
+        self._many.clear(0)
+
+    def received(self, ssrc: int, sequence: int, timestamp: int, arrival: int, *, timed: bool = True) -> None:
+        packet = [[0, ssrc, sequence, timestamp, arrival, int(timed)]]
+        self._many.received(*np.array(packet, np.int64).T)
+
+    @property
+    def figures(self) -> Figures:
+        return self._many.figures(0)
+
+
 def counted(sequences: list[int]) -> Figures:
     """Return the figures of packets with these sequence numbers, evenly paced."""
-    reception = Reception()
+    reception = OneStream()
     for index, sequence in enumerate(sequences):
         reception.received(7, sequence & 0xFFFF, index * 160, index * 160)
     return reception.figures
 
 
-class ReceptionTests(SynchronousTestCase):
+class RulesTests(SynchronousTestCase):
     """The rules of RFC 3550 appendix A."""
 
     def test_nothing_yet(self) -> None:
         """Without a packet all is zero."""
-        self.assertEqual(Reception().figures, Figures())
+        self.assertEqual(OneStream().figures, Figures())
 
     def test_in_order_over_a_wrap(self) -> None:
         """Numbers that wrap are no loss, and the highest is extended."""
@@ -51,14 +68,14 @@ class ReceptionTests(SynchronousTestCase):
 
     def test_another_source_is_a_new_beginning(self) -> None:
         """A new SSRC has numbers of its own; the totals go on."""
-        reception = Reception()
+        reception = OneStream()
         for ssrc, sequence in ((1, 10), (1, 12), (2, 50_000), (2, 50_001)):
             reception.received(ssrc, sequence, 0, 0)
         self.assertEqual((reception.figures.received, reception.figures.lost, reception.figures.ssrc), (4, 1, 2))
 
     def test_jitter_of_the_standard(self) -> None:
         """The estimate moves a sixteenth of the way to each difference (appendix A.8)."""
-        reception = Reception()
+        reception = OneStream()
         reception.received(1, 0, 0, 1000)
         reception.received(1, 1, 160, 1240)
         self.assertAlmostEqual(reception.figures.jitter, 80 / 16 / 8000)
@@ -67,7 +84,7 @@ class ReceptionTests(SynchronousTestCase):
 
     def test_pauses_and_events_are_no_jitter(self) -> None:
         """A gap of more than a second, and packets without a timestamp of their own, leave the jitter as it was."""
-        reception = Reception()
+        reception = OneStream()
         reception.received(1, 0, 0, 0)
         reception.received(1, 1, 160, 80_000)
         reception.received(1, 2, 160, 80_160, timed=False)
