@@ -239,7 +239,7 @@ class StreamTests(SynchronousTestCase):
         self.assertRaises(SRTPError, sender.protect_control, REPORT)
         sender._last[0xDEADBEEF] = (1 << 48) - 2
         protect(sender, packet(0xFFFF))
-        self.assertRaises(SRTPError, sender.protect, packet(0))
+        self.assertRaises(SRTPError, protect, sender, packet(0))
 
 
 class RefusalTests(SynchronousTestCase):
