@@ -26,6 +26,8 @@ class Scene:
     "More settings of its trunk."
     arguments: tuple[str, ...] = field(default=("-key", "rtp", "40000"))
     "More of SIPp's."
+    kept: Mapping[str, object] = field(default_factory=dict)
+    "What the operator can look up of the call's end."
 
 
 def check(regexp: str, header: str = "") -> str:
@@ -118,8 +120,10 @@ class ScenesCase(InteropCase):
             trunks.append(trunk(carriers[name].port, name=f"sipp{number}", more=more))
             numbers[f"21255501{number:02}"] = name
         daemon = self.run_daemon(settings(*trunks, calls=self.calls, sip=self.sip))
-        for phone_number in numbers:
-            self.ask(daemon, phone_number=phone_number, mp3=self.web.url + mp3)
+        calls = {
+            name: self.ask(daemon, phone_number=phone_number, mp3=self.web.url + mp3)
+            for phone_number, name in numbers.items()
+        }
         told = [self.web.next_callback() for _ in numbers]
         outcomes = {numbers[each.query["phone_number"]]: self.outcome(each) for each in told}
         went = {name: (outcomes[name], _status(carrier)) for name, carrier in carriers.items()}
@@ -129,6 +133,9 @@ class ScenesCase(InteropCase):
             for name, carrier in wrong.items()
         )
         self.assertEqual(list(wrong), [], words)
+        for name, each in scenes.items():
+            ending = daemon.admin("GET", f"/calls/{calls[name]}")["outcome"]
+            self.assertEqual({key: ending[key] for key in each.kept}, each.kept, name)
         return daemon, carriers
 
 
