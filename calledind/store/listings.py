@@ -8,6 +8,7 @@ of a number is its last mention. When the log is much longer than the list, it i
 from __future__ import annotations
 
 import sqlite3
+from array import array
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -30,15 +31,22 @@ def pack(numbers: Sequence[int] | NDArray[np.int64]) -> bytes:
 
 def read(database: sqlite3.Connection) -> NumberSet:
     """Read the log; where it has grown too long, write it anew."""
-    rows = database.execute("SELECT listed, numbers FROM do_not_call ORDER BY place").fetchall()
-    mentions = np.frombuffer(b"".join([octets for _, octets in rows]), "<i8")
-    sizes = [len(octets) // 8 for _, octets in rows]
-    if all(listed for listed, _ in rows):
-        numbers = np.unique(mentions)
+    octets, sizes, signs = bytearray(), array("q"), bytearray()
+    for listed, row in database.execute("SELECT listed, numbers FROM do_not_call ORDER BY place"):
+        octets += row
+        sizes.append(len(row) // 8)
+        signs.append(listed)
+    # SQLite would keep the pages that it has read, and none of them is wanted again.
+    database.execute("PRAGMA shrink_memory")
+    mentions = np.frombuffer(octets, "<i8")
+    if all(signs):
+        # Where nothing was ever taken off, no number is there twice.
+        numbers = mentions
+        numbers.sort()
     else:
-        numbers = _last_words(mentions, np.repeat(np.array([listed for listed, _ in rows], bool), sizes))
+        numbers = _last_words(mentions, np.repeat(np.frombuffer(signs, bool), sizes))
     too_long = len(mentions) > 2 * len(numbers) + SLACK
-    too_many = len(rows) > (len(numbers) + SLACK) // 1000 + len(numbers) // ROW
+    too_many = len(sizes) > (len(numbers) + SLACK) // 1000 + len(numbers) // ROW
     if too_long or too_many:
         _write(database, numbers)
     return NumberSet(_pages(numbers))
