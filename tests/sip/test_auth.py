@@ -263,6 +263,11 @@ class RepetitionTests(SynchronousTestCase):
         found = one(self.answer('Digest realm="r",nonce="2",qop="auth",stale=true'))
         self.assertEqual((found["nonce"], found["nc"], found["cnonce"]), ("2", "00000001", "c2"))
 
+    def test_the_same_nonce_said_to_be_stale(self) -> None:
+        """A server that goes by the count, and has lost it, is answered once more with the next one."""
+        self.assertIsNotNone(self.answer('Digest realm="r",nonce="n",qop="auth"'))
+        self.assertEqual(one(self.answer('Digest realm="r",nonce="n",qop="auth",stale=true'))["nc"], "00000002")
+
     def test_tries_are_bounded(self) -> None:
         """A server that finds every nonce stale is asked no third time."""
         for nonce in ("1", "2"):

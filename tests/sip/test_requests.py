@@ -93,12 +93,14 @@ class InsideTests(Case):
         self.assertEqual((self.session.state, self.world.last_words), ("confirmed", []))
 
     def test_update(self) -> None:
-        """UPDATE is answered with an offer or without one."""
+        """UPDATE is answered with an offer or without one, and its Contact is where we send then (RFC 3311 §5.2)."""
         answer = self.world.ask(self.world.in_dialog("UPDATE", SDP, CONTACT, body=OFFER))
         self.assertEqual([(response.status, response.body) for response in answer], [(200, ANSWER)])
         refresh = self.world.ask(self.world.in_dialog("UPDATE", CONTACT))
         self.assertEqual([(response.status, response.body) for response in refresh], [(200, b"")])
         self.assertEqual(self.offers, [OFFER])
+        self.session.end()
+        self.assertEqual(self.world.network.sent[-1].target, ("127.0.0.2", 5066))
 
     def test_other_methods(self) -> None:
         """OPTIONS and plain INFO are well; packages, unknown and unserved methods are refused each in its way."""
@@ -233,8 +235,10 @@ class OutsideTests(Case):
             answer = world.ask(request)
             self.assertEqual(answer[0].status, status, request.method)
             self.assertIsNotNone(answer[0].to.tag)
-            if status in (403, 405, 501):
+            if status in (200, 403, 405, 501):
                 self.assertIn("BYE", answer[0].get("Allow") or "")
+            if status == 200:
+                self.assertEqual(answer[0].get("Accept"), "application/sdp")
             if status == 420:
                 self.assertEqual(answer[0].get("Unsupported"), "dancing")
         self.assertEqual(world.statuses(outside("ACK")), [])
