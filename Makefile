@@ -14,7 +14,7 @@ run: $(READY)
 test: debian $(READY) lint
 	$(BIN)/coverage run -m twisted.trial --temp-directory=$(VENV)/trial $(ROOMS)
 	$(BIN)/coverage report
-	$(BIN)/coverage report --include='calledind/sip/*,calledind/sdp.py,calledind/sdes.py,calledind/rtp/*' --fail-under=100
+	$(BIN)/coverage report --include='calledind/sip/*,calledind/sdp.py,calledind/description.py,calledind/sdes.py,calledind/rtp/*' --fail-under=100
 	$(BIN)/python -m tests.interop
 
 lint: $(READY)

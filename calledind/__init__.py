@@ -3,7 +3,7 @@
 The map. A request comes in at `api/` (the playback face, the administrator's socket, the hardened site),
 `admission` asks whether this call may be made, `audio/` fetches, checks and encodes the MP3 before the
 code is answered, and `store/` keeps the accepted call on disk. `dialing/` holds the queue, the trunks and
-the life of one call; it speaks through `sip/` and `sdp` (protocol machines without sockets), and `net/`
+the life of one call; it speaks through `sip/`, `sdp` and `description` (protocol machines without sockets), and `net/`
 carries their bytes and keeps the pace of the packets that `rtp/` makes, in a process of its own. `outcome`
 turns what the network said into the reason, settles the credit and writes the callback row, and `callback`
 delivers it. `model` has the nouns that flow, `codecs` what each codec is on the wire, `settings` what an

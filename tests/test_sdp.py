@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from calledind import sdes, sdp
+from calledind.description import DIRECTIONS, LONGEST, MOST_LINES
 from calledind.sdes import Crypto, Security
 from calledind.sdp import Agreed, Codec, SDPError, SessionDescription
 
@@ -109,8 +110,8 @@ class ReadingTests(SynchronousTestCase):
             FULL.replace(b"c=IN IP6", b"c=ATM NSAP"),
             FULL.replace(b"c=IN IP6 2001:db8::9", b"c=IN IP6"),
             FULL.replace(b"c=IN IP6 2001:db8::9", b"c=IN IP6 /127"),
-            FULL + b"a=x\r\n" * sdp.MOST_LINES,
-            FULL + b"a=" + b"x" * sdp.LONGEST,
+            FULL + b"a=x\r\n" * MOST_LINES,
+            FULL + b"a=" + b"x" * LONGEST,
         ):
             self.assertRaises(SDPError, SessionDescription.parse, data)
 
@@ -372,7 +373,7 @@ names = st.permutations(["PCMU", "PCMA"]).flatmap(lambda both: st.sampled_from([
 
 class RoundTripTests(SynchronousTestCase):
     @settings(deadline=None, derandomize=True)
-    @given(address, port, names, st.sampled_from(sdp.DIRECTIONS), st.none() | st.integers(96, 127), address, port)
+    @given(address, port, names, st.sampled_from(DIRECTIONS), st.none() | st.integers(96, 127), address, port)
     def test_offers_and_answers(
         self, ours: str, at: int, codecs: list[str], direction: str, event: int | None, theirs: str, to: int
     ) -> None:
@@ -440,7 +441,7 @@ class FuzzTests(SynchronousTestCase):
         self.assertEqual(str(again), str(description))
         agreed = 0
         for media in description.media:
-            self.assertIn(description.direction(media), sdp.DIRECTIONS)
+            self.assertIn(description.direction(media), DIRECTIONS)
             self.assertTrue(all(0 <= codec.payload_type <= 127 for codec in media.codecs))
             self.assertTrue(1 <= media.ptime <= 1000)
         try:
