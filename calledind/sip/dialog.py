@@ -165,11 +165,6 @@ class Dialog:
             return address, port
         return Target(address, port, transport, getattr(self.peer, "trunk", ""))
 
-    @property
-    def scheme(self) -> str:
-        """The scheme of our own URI in it: who calls with sips has a Contact of sips (§12.1.1)."""
-        return "sips" if "<sips:" in self.local.lower() else "sip"
-
     def _way(self) -> tuple[str, tuple[str, ...]]:
         "The Request-URI and the Route headers (§12.2.1.1)."
         if not self.route_set:

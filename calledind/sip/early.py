@@ -23,7 +23,7 @@ from calledind.sip.auth import Authenticator
 from calledind.sip.body import SDP, session_description
 from calledind.sip.challenged import send_challenged
 from calledind.sip.dialog import Dialog
-from calledind.sip.endpoint import ALLOW, SUPPORTED, Endpoint, Renegotiate, contact, not_acceptable
+from calledind.sip.endpoint import ALLOW, SUPPORTED, Endpoint, Renegotiate, not_acceptable
 from calledind.sip.grammar import ParseError, number
 from calledind.sip.message import Request, Response
 from calledind.sip.session_timer import has_option
@@ -43,10 +43,10 @@ class EarlyDialog:
         *,
         authenticator: Authenticator | None,
         renegotiate: Renegotiate | None,
-        contact_user: str,
+        own_contact: tuple[str, str],
         left: Callable[[], None],
     ) -> None:
-        "`left` hears of a BYE of the callee's."
+        "`own_contact` is that of the INVITE, `left` hears of a BYE of the callee's."
         self.dialog = dialog
         self.sdp = b""
         "The answer, or what will be one."
@@ -58,7 +58,7 @@ class EarlyDialog:
         self._local = local
         self._authenticator = authenticator
         self._renegotiate = renegotiate
-        self._contact = contact(local, contact_user, dialog.scheme)
+        self._contact = own_contact
         self._left = left
         self._rseq: int | None = None
         "Of the last reliable response that came in order."

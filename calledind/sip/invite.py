@@ -69,9 +69,11 @@ class Invites:
         self.invitation = invitation
         self.call_id = invitation.call_id or secrets.token_hex(_OPAQUE)
         self.local_tag = invitation.from_tag or new_tag()
-        self.contact_user = _contact_user(invitation.from_uri)
         self.authenticator = Authenticator(invitation.credentials) if invitation.credentials else None
         self._last: Request | None = None
+        # Who calls with sips has a Contact of sips (§8.1.1.8).
+        scheme = "sips" if invitation.request_uri.lower().startswith("sips:") else "sip"
+        self.contact = contact(local, _contact_user(invitation.from_uri), scheme)
         self._local = local
         self._product = product
         self._branch = new_branch()
@@ -79,7 +81,6 @@ class Invites:
         self._most_tries = 1 + MOST_TOO_SMALL + (MOST_TRIES if invitation.credentials else 0)
         self._session_expires = invitation.session_expires
         self._least_session = 0
-        self._scheme = "sips" if invitation.request_uri.lower().startswith("sips:") else "sip"
 
     @property
     def snapshot(self) -> str:
@@ -134,7 +135,7 @@ class Invites:
             ("To", self._to),
             ("Call-ID", self.call_id),
             ("CSeq", f"{invitation.cseq + self._tries - 1} INVITE"),
-            contact(self._local, self.contact_user, self._scheme),
+            self.contact,
             ("Allow", ALLOW),
             *([("Supported", ", ".join(invitation.supported))] if invitation.supported else []),
             *self._session_headers,

@@ -212,7 +212,7 @@ class InviteSession:
                 self._local,
                 authenticator=self._invites.authenticator,
                 renegotiate=self.invitation.renegotiate,
-                contact_user=self._invites.contact_user,
+                own_contact=self._invites.contact,
                 left=self.end,
             )
         return self._early[tag].take(response)
@@ -250,7 +250,7 @@ class InviteSession:
             renegotiate=self.invitation.renegotiate,
             late_answer=lambda sdp: self._report(LateAnswer(sdp)),
             authenticator=self._invites.authenticator,
-            contact_user=self._invites.contact_user,
+            own_contact=self._invites.contact,
             description=(early.description if early else b"") or self.invitation.offer,
         )
         return self._usage

@@ -69,11 +69,11 @@ class InviteUsage:
         renegotiate: Renegotiate | None = None,
         late_answer: Callable[[bytes], None] = lambda sdp: None,
         authenticator: Authenticator | None = None,
-        contact_user: str = "calledin",
+        own_contact: tuple[str, str] | None = None,
         description: bytes = b"",
     ) -> None:
         """`renegotiate` answers the peer's offers, `late_answer` hears its answers to ours, `description` is the SDP
-        that we sent last."""
+        that we sent last, `own_contact` the Contact that went with it."""
         self.dialog = dialog
         self.state = UNCONFIRMED
         self._endpoint = endpoint
@@ -82,7 +82,7 @@ class InviteUsage:
         self._late_answer = late_answer
         self._authenticator = authenticator
         self._local = local
-        self._contact = contact(local, contact_user, dialog.scheme)
+        self._contact = own_contact or contact(local)
         self._ack: tuple[bytes, Address] | None = None
         self._acks = 0
         self._success: RepeatedSuccess | None = None

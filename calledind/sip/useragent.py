@@ -119,7 +119,7 @@ class UserAgent:
             ("To", f"<{uri}>"),
             ("Call-ID", new_tag()),
             ("CSeq", "1 OPTIONS"),
-            contact(local),
+            contact(local, scheme="sips" if uri.startswith("sips:") else "sip"),
             ("Accept", SDP),
             ("User-Agent", self._endpoint.product),
         ]

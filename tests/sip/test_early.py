@@ -317,10 +317,10 @@ class EarlyUpdateTests(Case):
         """Who calls by sips has a Contact of sips in early dialogs, too (§12.1.1)."""
         uri = "sips:+12125550100@127.0.0.2"
         self.world = World(rings)
-        self.session = self.world.call(request_uri=uri, to_uri=uri, from_uri="sips:0000000000@127.0.0.1")
+        self.session = self.world.call(request_uri=uri, to_uri=uri, from_uri="sip:anonymous@anonymous.invalid")
         self.world.network.pass_time(0.1)
         (response,) = self.world.ask(self.early("UPDATE"))
-        self.assertEqual(response.get("Contact"), "<sips:0000000000@127.0.0.1:5060>")
+        self.assertEqual(response.get("Contact"), "<sips:anonymous@127.0.0.1:5060>")
 
     def test_offer_that_nobody_takes(self) -> None:
         """An offer that the owner doesn't take is refused with 488 and a Warning."""
