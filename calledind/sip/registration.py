@@ -323,7 +323,8 @@ class Registration:
     def _contacts(self, expires: int) -> list[tuple[str, str]]:
         bound = self._bound
         if expires == 0:
-            return [("Contact", f"<{bound}>;expires=0")]
+            # A REGISTER for another address may have arrived that nobody has answered.
+            return [("Contact", f"<{each}>;expires=0") for each in dict.fromkeys((bound, self._asked))]
         self._asked = self._contact
         contacts = [("Contact", f"<{self._asked}>;expires={expires}")]
         if bound not in (None, self._asked):

@@ -503,6 +503,16 @@ class RegistrationTests(SynchronousTestCase):
         self.stop()
         self.assertEqual(self.heard[-1].all("Contact"), [f"{moved};expires=0"])
 
+    def test_stopped_while_moving(self) -> None:
+        """Both addresses are taken back where the REGISTER for the new one has no answer yet."""
+        self.start(granted())
+        self.script, self.local = silent, ("198.51.100.7", 1024)
+        self.registration.check_address()
+        self.network.pass_time(1)
+        self.stop(1)
+        moved = "<sip:alice@198.51.100.7:1024>"
+        self.assertEqual(self.heard[-1].all("Contact"), [f"{OURS};expires=0", f"{moved};expires=0"])
+
     def test_moves_with_the_challenge(self) -> None:
         """What the challenge tells of us is used at once: the first binding is the right one."""
 
