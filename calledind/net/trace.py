@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from calledind.model import Address
 
 CALL_ID = re.compile(rb"\n(?:call-id|i)[ \t]*:[ \t]*([0-9a-f]{32})-", re.IGNORECASE)
-SRTP_KEY = re.compile(rb"(\na=crypto:.{0,80}?inline:)[^|;\s]+")
-"In a session description (RFC 4568)."
+SRTP_KEY = re.compile(rb"(inline:)[^|;\s]+", re.IGNORECASE)
+"In a session description (RFC 4568), whatever ends its lines and however many keys are in one."
 MOST_CALLS = 200
 MOST_MESSAGES = 100
 "Of one call."
@@ -49,7 +49,7 @@ class SipTrace:
             if len(self._calls) > MOST_CALLS:
                 self._calls.popitem(last=False)
         if len(messages) < MOST_MESSAGES:
-            if b"a=crypto" in data:
+            if b"crypto:" in data:
                 data = SRTP_KEY.sub(rb"\1...", data)
             messages.append(TracedMessage(self._now(), direction, other, data))
 

@@ -184,6 +184,25 @@ class ReloadTests(Callee):
         os.kill(self.daemon.pid, signal.SIGHUP)
         self.wait_for_log("read again", after=after)
 
+    def test_removed_trunk(self) -> None:
+        """SIGHUP while a call plays, with its trunk gone from the settings: the callee hears it out and gets a BYE."""
+        self.begin(ANSWERS)
+        self.ask(self.daemon)
+        self.wait_for_audio()
+        text = self.daemon.config.read_text()
+        self.daemon.config.write_text(
+            text.replace('name = "sipp"', f'name = "other"\nbind = "127.0.0.2:{free_udp_port()}"')
+        )
+        os.kill(self.daemon.pid, signal.SIGHUP)
+        self.wait_for_log("read again")
+        self.assertEqual([each["name"] for each in self.daemon.admin("GET", "/status")["trunks"]], ["other"])
+        self.assertEqual(self.outcome(self.web.next_callback()), ("1", ""))
+        self.done()
+        whole = len(by_ffmpeg(SHORT)) / 8000 + 0.8
+        self.assertLess(abs(len(self.ear.packets) * 0.02 - whole), 0.1)
+        sources = {re.search(r"Via: (\S+ \S+?);", each)[1] for each in self.requests("INVITE") + self.requests("BYE")}  # type: ignore[index]
+        self.assertEqual(len(sources), 1, sources)
+
     def test_certificate(self) -> None:
         """SIGHUP after the certificate was replaced: new connections get it, an old one goes on; a bad one is left."""
         certificate, private_key, port = self.folder / "new.crt", self.folder / "new.key", free_tcp_port()

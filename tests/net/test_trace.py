@@ -47,6 +47,9 @@ class SipTraceTests(SynchronousTestCase):
         self.trace.take("sent", PEER, message(1, body=lines))
         shown = [each["text"] for each in self.trace.show(call_id(1)) or ()]
         self.assertEqual(shown, [message(1, body=lines.replace("c2VjcmV0", "...")).decode()])
+        odd = "v=0\ra=crypto:1 AES_CM_128_HMAC_SHA1_80 INLINE:c2VjcmV0;inline:c2VjcmV0\r"
+        self.trace.take("received", PEER, message(1, body=odd))
+        self.assertNotIn("c2Vj", str(self.trace.show(call_id(1))))
 
     def test_attempts(self) -> None:
         """All attempts of a call are in its trace."""
