@@ -81,7 +81,7 @@ class TortureTests(InteropCase):
         self.maxDiff = None
         self.assertEqual(self.answers(TABLE, TRUNK), self.expected(TABLE))
         self.assertEqual(self.answers(TABLE, STRANGER), {torture.name: set() for torture in TABLE})
-        self.assertEqual(daemon.admin("GET", "/status")["media"]["streams"], 1)
+        self.assertEqual(daemon.admin("GET", "/status")["live"], 1)
         self.assertEqual(self.outcome(self.web.next_callback()), ("1", ""))
         self.assertEqual(daemon.admin("GET", f"/calls/{call_id}")["outcome"]["cause"], "played")
         self.assertEqual(self.carrier.left, self.carrier.acknowledged)
