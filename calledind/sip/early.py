@@ -101,6 +101,10 @@ class EarlyDialog:
         dialog.remote_cseq = self.dialog.remote_cseq
         return dialog
 
+    def end(self) -> None:
+        """Let go of who was to be told: it is no early dialog any more."""
+        self._left, self._renegotiate = _nobody, None
+
     def receive(self, request: Request, source: Address) -> None:
         """Take a request of the callee's."""
         if self._endpoint.takes(request, source, self.dialog):
@@ -135,3 +139,7 @@ class EarlyDialog:
             headers.append(("Content-Type", SDP))
         self.dialog.refresh_target(request)
         self._endpoint.answer(request, source, 200, headers=headers, body=description)
+
+
+def _nobody() -> None:
+    """Hears of what happens in an early dialog that is over."""

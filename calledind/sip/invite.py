@@ -112,6 +112,10 @@ class Invites:
         """The headers of the last one's answers, which the ACK goes with, too."""
         return credentials_of(self.last)
 
+    def end(self) -> None:
+        """No more will follow: let go of who was to answer the callee's offers."""
+        self.invitation = replace(self.invitation, renegotiate=None)
+
     def redirected(self, request_uri: str, target: Address) -> Invitation:
         """Return the invitation that follows a redirection of this one."""
         return replace(

@@ -101,7 +101,8 @@ class Message:
         self.body = body
         self.encoding = "utf-8"
         '"latin-1" where a message came that way, so that it leaves as it came.'
-        self._by_name: dict[str, list[str]] | None = None
+        self._by_name: dict[str, str | list[str]] | None = None
+        "Most are there once: a list for each would be much to keep, and to look through for the collector."
         self._parsed: dict[str, Any] = {}
 
     # as it was written
@@ -113,10 +114,18 @@ class Message:
             by_name = self._by_name = {}
             for key, value in self.headers:
                 known = key if CANONICAL.get(key) == key else any_spelling(key)
-                by_name.setdefault(known, []).append(value)
+                before = by_name.get(known)
+                if before is None:
+                    by_name[known] = value
+                elif isinstance(before, str):
+                    by_name[known] = [before, value]
+                else:
+                    before.append(value)
         found = by_name.get(name)
         if found is None and CANONICAL.get(name) != name:
             found = by_name.get(any_spelling(name))
+        if isinstance(found, str):
+            return [found]
         return found or []
 
     def get(self, name: str) -> str | None:

@@ -333,6 +333,9 @@ class InviteSession:
     def _over(self, event: Refused | Unreachable | Ended) -> None:
         self._state = OVER
         self._timers.stop_all()
+        for early in self._early.values():
+            early.end()
+        self._invites.end()
         self._changed(self, False)
         report, self._report = self._report, _say_nothing
         report(event)

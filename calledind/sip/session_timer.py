@@ -142,8 +142,17 @@ class SessionTimer:
         self.seconds = 0
         self._timers.stop_all()
 
+    def end(self) -> None:
+        """Stop for good, and let go of who was to be told."""
+        self.stop()
+        self._refresh = self._expired = _nobody
+
 
 def is_too_small(request: Request) -> bool:
     """Whether a request asks for refreshes at a pace that nobody has to bear: 422, which its sender must know (§9)."""
     wanted = session_expires(request)
     return wanted is not None and wanted.seconds < LEAST and has_option(request, "Supported", TIMER)
+
+
+def _nobody() -> None:
+    """Hears of a session that is over."""

@@ -252,7 +252,16 @@ class InviteUsage:
             self.state = OVER
             self._stop_waiting()
             self._endpoint.usages.pop(self.id, None)
-            self._ended(by, q850, detail)
+            ended = self._ended
+            # Who is told knows this dialog: apart, neither waits for the collector.
+            self._ended, self._late_answer, self._renegotiate, self._modification = (
+                _tell_nobody,
+                _tell_nobody,
+                None,
+                None,
+            )
+            self._session.end()
+            ended(by, q850, detail)
 
     # what the peer asks for
 
@@ -370,3 +379,7 @@ class InviteUsage:
         self._session.stop()
         if self._modification is not None:
             self._modification.stop()
+
+
+def _tell_nobody(*_: object) -> None:
+    """Nothing is told of a dialog that is over."""

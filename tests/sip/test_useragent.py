@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from calledind.model import Address
@@ -64,6 +67,24 @@ class FlowTests(Case):
         session.end()
         self.quiet(world)
         self.assertEqual(world.network.labels.count("BYE"), 1)
+
+    def test_leaves_nothing_to_the_collector(self) -> None:
+        """Sessions that are over go by themselves: nothing in them holds itself in a circle."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for play in (answers, lambda call: call.respond(486), lambda call: call.stay_silent()):
+            with self.subTest(play):
+                world = World(play)
+                gone = weakref.ref(world.answered() if play is answers else world.call())
+                world.network.pass_time(5)
+                session = gone()
+                assert session is not None
+                session.end()
+                del session
+                world.network.pass_time(64 * 0.5)
+                self.quiet(world)
+                world.life.callLater(0, int)  # the last timer of the session's isn't held either
+                self.assertIsNone(gone())
 
     def test_refused(self) -> None:
         """A refusal is reported with all that it says, and acknowledged by the transaction."""
