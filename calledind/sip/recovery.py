@@ -35,7 +35,8 @@ class InvitationRecovery:
     """CANCEL for each INVITE that may have left, then ACK, or ACK and BYE, for what comes of it.
 
     How many did leave is not kept, so each is asked for when the one before was not it: a CANCEL for an INVITE that
-    never was is met with a 481 at best, and with confusion where calls are told apart by their Call-ID alone.
+    never was is met with a 481 at best, and with confusion where calls are told apart by their Call-ID alone. At worst
+    it is met with silence, as proxies do with an INVITE that they challenged without keeping it.
     """
 
     def __init__(self, endpoint: Endpoint, late: LateResponses, snapshot: str, finished: Callable[[], None]) -> None:
@@ -58,6 +59,8 @@ class InvitationRecovery:
         "Branch and To tag -> whoever picked up."
         self._waiting = set(self._invites)
         self._untried = list(self._invites)
+        self._asked = ""
+        "The branch of the last CANCEL."
         self._timers = TimerSet(endpoint.layer.timers)
 
     def start(self) -> None:
@@ -70,8 +73,9 @@ class InvitationRecovery:
     def _cancel_next(self) -> None:
         if self._usages or not self._untried or self._untried[0] not in self._waiting:
             return  # it is known which one was the last, or all were tried
-        branch = self._untried.pop(0)
+        branch = self._asked = self._untried.pop(0)
         cancel = cancellation(self._invites[branch], [("Reason", REASON)])
+        self._timers.start("next", 4 * self._endpoint.layer.intervals.t1, self._cancel_next)
         self._endpoint.layer.request(cancel, self._target, partial(self._cancelled, branch))
 
     def _cancelled(self, branch: str, news: Response | TransactionFailure) -> None:
@@ -80,14 +84,18 @@ class InvitationRecovery:
             pass  # somebody had picked up: what counts is the BYE
         elif isinstance(news, TransactionFailure):
             self._done(branch)
-            self._cancel_next()
+            self._go_on(branch, 0)
         elif news.status >= 300:
             # It isn't ringing there. Had it been answered, its 2xx would come again within T2; one may be lost.
             self._timers.start(branch, 2 * intervals.t2, lambda: self._done(branch))
-            self._cancel_next()
+            self._go_on(branch, 0)
         else:
             # The 487 comes with it, unless this INVITE was refused lately: a challenge (§9.2).
-            self._timers.start("next", intervals.t1, self._cancel_next)
+            self._go_on(branch, intervals.t1)
+
+    def _go_on(self, branch: str, after: float) -> None:
+        if branch == self._asked:
+            self._timers.start("next", after, self._cancel_next)
 
     def _heard(self, branch: str, response: Response) -> None:
         invite = self._invites[branch]

@@ -300,6 +300,7 @@ class KamailioCase(InteropCase):
         more: str = "",
         tls: Tls | None = None,
         registers: bool = True,
+        sip_port: int = 0,
         **options: object,
     ) -> Daemon:
         self.carrier = self.world.enter_context(
@@ -313,7 +314,7 @@ outbound_proxy = "127.0.0.1:{port}"
 from_user = "{{username}}"
 register = {str(registers).lower()}
 {more}"""
-        return self.run_daemon(settings(trunk(0, name="carrier", host=DOMAIN, more=settled)))
+        return self.run_daemon(settings(trunk(0, name="carrier", host=DOMAIN, more=settled), sip_port=sip_port))
 
     def is_called(self, daemon: Daemon) -> None:
         """A call goes through and is heard of."""

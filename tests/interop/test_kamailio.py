@@ -12,6 +12,14 @@ from tests.interop.harness import free_udp_port, wait_for
 from tests.interop.kamailio import ROUTES, USER, KamailioCase
 from tests.interop.test_baresip import Baresip
 
+CANCELLED = sc.scenario(
+    sc.receive("INVITE"),
+    sc.send("180 Ringing", more=ROUTES + sc.CONTACT),
+    sc.receive("CANCEL", extra='timeout="10000"'),
+    sc.send("200 OK", sc.IN_DIALOG),
+    sc.send("487 Request Terminated", sc.ECHO_INVITE, retrans=500),
+    sc.receive("ACK"),
+)
 REFUSES = sc.refuse("486 Busy Here", ringing=True)
 
 
@@ -121,18 +129,21 @@ class KamailioTests(KamailioCase):
         self.assertEqual(self.outcome(self.call(daemon)), ("0", "0"))
         self.assertTrue(re.search(r"the registration failed: .*ICMP", daemon.log.read_text()))
 
+    def test_killed(self) -> None:
+        """kill -9 while the telephone rings, over TCP: a CANCEL comes over a new connection and finds the call, though
+        Kamailio says nothing to the first, for the INVITE that it challenged."""
+        daemon = self.start(CANCELLED, more='transport = "tcp"', sip_port=free_udp_port())
+        self.ask(daemon)
+        wait_for("ringing", lambda: "180 Ringing" in self.callee.messages())
+        daemon.kill()
+        daemon.start()
+        self.assertEqual(self.outcome(self.web.next_callback()), ("0", "0"))
+        self.assertEqual(self.callee.wait(), 0, self.callee.explain())
+        self.assertEqual(self.of("CANCEL"), ["CANCEL"] * 2)
+
     def test_cancelled(self) -> None:
         """A CANCEL goes the way of its INVITE, and its 487 comes back."""
-        daemon = self.start(
-            sc.scenario(
-                sc.receive("INVITE"),
-                sc.send("180 Ringing", more=ROUTES + sc.CONTACT),
-                sc.receive("CANCEL", extra='timeout="10000"'),
-                sc.send("200 OK", sc.IN_DIALOG),
-                sc.send("487 Request Terminated", sc.ECHO_INVITE, retrans=500),
-                sc.receive("ACK"),
-            )
-        )
+        daemon = self.start(CANCELLED)
         self.assertEqual(self.outcome(self.call(daemon)), ("0", "3"))
         self.assertEqual(self.of("CANCEL"), ["CANCEL"])
         self.assertEqual(self.callee.wait(), 0, self.callee.explain())

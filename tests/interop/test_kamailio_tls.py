@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from tests.interop import scenarios as sc
-from tests.interop.harness import Daemon
+from tests.interop.harness import Daemon, wait_for
 from tests.interop.kamailio import ANSWERS, DOMAIN, KamailioCase, Tls
 from tests.interop.test_baresip import Baresip
 from tests.net.certificates import Authority
@@ -84,6 +84,18 @@ class KamailioTlsTests(KamailioCase):
         (contact,) = self.carrier.bindings()
         self.assertTrue(contact.startswith("sips:"), contact)
         self.assertIn(f"sips:+12125550100@{DOMAIN}", self.of("INVITE")[1])
+
+    def test_killed(self) -> None:
+        """kill -9 while the callee listens: the BYE has a new connection, is challenged, and ends the call."""
+        scenario = ANSWERS.replace(sc.GOODBYE, sc.receive("ACK", optional=True) + sc.GOODBYE)
+        daemon = self.secured(scenario)
+        self.ask(daemon, mp3=f"{self.web.url}/speech.mp3")
+        wait_for("the call was answered", lambda: "ACK sip:" in self.callee.messages())
+        daemon.kill()
+        daemon.start()
+        self.assertEqual(self.outcome(self.web.next_callback()), ("1", ""))
+        self.assertEqual(self.callee.wait(), 0, self.callee.explain())
+        self.assertEqual([line.split(",")[0] for line in self.of("BYE")], ["challenged", "taken"])
 
     def test_client_certificate(self) -> None:
         """A carrier that asks for our certificate is shown it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from calledind.sip.auth import Credentials
@@ -101,6 +102,33 @@ class RecoveryTests(Case):
         world.network.pass_time(1)
         self.assertIn(Cancelled(), world.heard)
         self.quiet_now(world)
+
+    def test_silence(self) -> None:
+        """A proxy that says nothing to the CANCEL of an INVITE that it challenged is asked for the next one 2 s later;
+        what it says after that changes nothing."""
+
+        def play(call: IncomingCall) -> None:
+            if call.request.get("Authorization"):
+                call.respond(180)
+            else:
+                call.respond(401, headers=[("WWW-Authenticate", 'Digest realm="r", nonce="n"')])
+
+        def slow(datagram: Datagram) -> list[float]:
+            return [2.5 if datagram.label.endswith(" CANCEL") and b".1;" in datagram.data else 0.01]
+
+        world, session = self.begun(play, credentials=Credentials("me", "secret"))
+        world.network.pass_time(2)
+        world.network.rule = slow
+        self.restart(world).recover_invitation(session.snapshot, self.done(world))
+        world.network.pass_time(1.9)
+        self.assertNotIn(Cancelled(), world.heard)
+        world.network.pass_time(0.3)
+        self.assertIn(Cancelled(), world.heard)
+        self.assertEqual(len(self.finished), 1)
+        self.quiet_now(world)
+        cancels = [sent.data for sent in world.network.sent if sent.label == "CANCEL"]
+        branches = {re.search(rb"branch=(\S+\.\d+)", data)[1][-2:] for data in cancels}  # type: ignore[index]
+        self.assertEqual(branches, {b".1", b".2"})
 
     def test_redirected(self) -> None:
         """What is cancelled of a call that was redirected is the INVITE that was kept last."""
