@@ -134,10 +134,10 @@ class Dialog:
         """Take a new Contact, as INVITE and UPDATE inside a dialog bring (§12.2.2, RFC 3311)."""
         self.remote_target = _contact(message) or self.remote_target
 
-    @property
-    def request_uri(self) -> str:
-        """The Request-URI of our requests."""
-        return self._way()[0]
+    def refresh_routes(self, response: Response) -> None:
+        """Take the Record-Route of a provisional response: the first one may well have had none. Once a 2xx has
+        come, the routes stay (§12.2)."""
+        self.route_set = tuple(reversed(_record_route(response))) or self.route_set
 
     @property
     def next_hop(self) -> Address:

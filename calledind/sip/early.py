@@ -16,6 +16,7 @@ Once an answer came reliably, the callee may offer something else by UPDATE befo
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from calledind.model import Address
@@ -68,18 +69,20 @@ class EarlyDialog:
     def take(self, response: Response) -> bool:
         """Take a provisional response; False for one that must not be processed further (RFC 3262 §4)."""
         sdp = session_description(response)
-        if has_option(response, "Require", RELIABLE):
-            try:
+        rseq = 0
+        reliable = has_option(response, "Require", RELIABLE)
+        if reliable:
+            with suppress(ParseError):
                 rseq = number(response.get("RSeq") or "")
-            except ParseError:
-                rseq = 0
             if rseq == 0 or (self._rseq is not None and rseq != self._rseq + 1):
                 return False
+        self.dialog.refresh_target(response)
+        self.dialog.refresh_routes(response)
+        self.sdp = sdp or self.sdp
+        if reliable:
             self._rseq = rseq
             self._agreed = self._agreed or bool(sdp)
             self._acknowledge(rseq, response.cseq.number)
-        self.dialog.refresh_target(response)
-        self.sdp = sdp or self.sdp
         return True
 
     def _acknowledge(self, rseq: int, invite: int) -> None:

@@ -73,6 +73,21 @@ class ReliableTests(Case):
         (invite,) = sent(world, "INVITE")
         self.assertIn("100rel", invite.get("Supported") or "")
 
+    def test_new_ways(self) -> None:
+        """A PRACK goes where the response that it acknowledges says, not where an earlier one did."""
+        world, call = self.ringing()
+        for rseq, more in (
+            (1, [("Contact", "<sip:first@127.0.0.2>")]),
+            (2, [("Contact", "<sip:second@127.0.0.2>"), ("Record-Route", "<sip:127.0.0.2:5090;lr>")]),
+            (3, [("Contact", "<sip:second@127.0.0.2>")]),
+        ):
+            headers = [("Require", "100rel"), ("RSeq", str(rseq)), *more]
+            world.agent.datagram_received(bytes(response_to(call.request, 183, None, "theirs", headers)), THEM)
+        first, second, third = sent(world, "PRACK")
+        self.assertEqual((first.uri, first.all("Route")), ("sip:first@127.0.0.2", []))
+        self.assertEqual((second.uri, second.all("Route")), ("sip:second@127.0.0.2", ["<sip:127.0.0.2:5090;lr>"]))
+        self.assertEqual(third.all("Route"), second.all("Route"))
+
     def test_order(self) -> None:
         """What comes again, or before its turn, is neither reported nor acknowledged."""
         world, _ = self.ringing()
