@@ -50,10 +50,15 @@ Group = Sequence[Server]
 "Servers of the same priority."
 
 
-async def find(dns: Dns, host: str, port: int, transport: Transport | Literal["auto"]) -> list[Group]:
-    """Return the places of a host or domain, in groups. `port` 0: DNS says it. Raises OSError."""
+async def find(
+    dns: Dns, host: str, port: int, transport: Transport | Literal["auto"], *, secure: bool = False
+) -> list[Group]:
+    """Return the places of a host or domain, in groups. `port` 0: DNS says it. Raises OSError.
+
+    `secure`: nothing but TLS will do, which is what sips asks for (§4.1).
+    """
     try:
-        groups = await _find(dns, host, port, transport)
+        groups = await _find(dns, host, port, transport, "tls" if secure else "udp")
     except DnsFailure as error:
         raise OSError(str(error)) from None
     if not any(server.places for group in groups for server in group):
@@ -61,29 +66,34 @@ async def find(dns: Dns, host: str, port: int, transport: Transport | Literal["a
     return groups
 
 
-async def _find(dns: Dns, host: str, port: int, transport: Transport | Literal["auto"]) -> list[Group]:
+async def _find(
+    dns: Dns, host: str, port: int, transport: Transport | Literal["auto"], otherwise: Transport
+) -> list[Group]:
     if is_ip(host) or port or dns.by_hand(host):
-        by: Transport = "udp" if transport == "auto" else transport
+        by: Transport = otherwise if transport == "auto" else transport
         addresses = [host] if is_ip(host) else await dns.addresses(host)
         return [[_server(addresses, port or default_port(by), by)]]
     if transport == "auto":
-        return await _by_naptr(dns, host)
+        return await _by_naptr(dns, host, otherwise)
     return await _by_srv(dns, f"{_SRV_NAMES[transport]}.{host}", transport) or await _by_address(dns, host, transport)
 
 
-async def _by_naptr(dns: Dns, host: str) -> list[Group]:
+async def _by_naptr(dns: Dns, host: str, otherwise: Transport) -> list[Group]:
+    def serves(transport: Transport) -> bool:
+        return otherwise in ("udp", transport)
+
     groups: list[Group] = []
     for record in await dns.naptr(host):
         transport = SERVICES.get(record.service)
-        if record.flags == "S" and transport is not None:
+        if record.flags == "S" and transport is not None and serves(transport):
             groups += await _by_srv(dns, record.replacement, transport)
     if groups:
         return groups
     for by, name in _SRV_NAMES.items():
-        groups = await _by_srv(dns, f"{name}.{host}", by)
+        groups = await _by_srv(dns, f"{name}.{host}", by) if serves(by) else []
         if groups:
             return groups
-    return await _by_address(dns, host, "udp")
+    return await _by_address(dns, host, otherwise)
 
 
 async def _by_srv(dns: Dns, name: str, transport: Transport) -> list[Group]:

@@ -224,7 +224,7 @@ class Signalling:
         OSError."""
         host, port = next_hop(route.trunk)
         try:
-            found = await find(self._dns, host, port, route.trunk.transport)
+            found = await find(self._dns, host, port, route.trunk.transport, secure=route.trunk.sips)
         except OSError:
             if not route.groups:
                 raise

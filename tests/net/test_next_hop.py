@@ -51,12 +51,16 @@ class Table:
 
 
 class FindTests(SynchronousTestCase):
-    def find(self, zone: dict[str, Any], host: str, port: int = 0, transport: Any = "udp") -> list[list[str]]:
+    def find(
+        self, zone: dict[str, Any], host: str, port: int = 0, transport: Any = "udp", **how: Any
+    ) -> list[list[str]]:
         """Give each group's places as "transport host:port", in words that are easy to compare."""
         table = Table()
         table.records = zone
         self.table = table
-        found: list[Group] = self.successResultOf(Deferred.fromCoroutine(find(cast(Dns, table), host, port, transport)))
+        found: list[Group] = self.successResultOf(
+            Deferred.fromCoroutine(find(cast(Dns, table), host, port, transport, **how))
+        )
         return [
             [f"{place.transport} {place.host}:{place.port}" for server in group for place in server.places]
             for group in found
@@ -84,6 +88,24 @@ class FindTests(SynchronousTestCase):
         zone = {"A pbx.example": ["192.0.2.1", "192.0.2.2"], "SRV _sip._udp.pbx.example": [Srv(1, 1, 9, "x")]}
         self.assertEqual(self.find(zone, "pbx.example", 5080), [["udp 192.0.2.1:5080", "udp 192.0.2.2:5080"]])
         self.assertEqual(self.table.asked, ["A pbx.example"])
+
+    def test_sips(self) -> None:
+        """Where nothing but TLS will do, DNS is asked for nothing else, and what else it says is passed over."""
+        zone = {
+            "NAPTR example.com": [
+                Naptr(1, 1, "S", "SIP+D2U", "_sip._udp.example.com"),
+                Naptr(2, 1, "S", "SIPS+D2T", "_x._tcp.example.com"),
+            ],
+            "SRV _sip._udp.example.com": [Srv(1, 1, 5060, "a.example")],
+            "SRV _x._tcp.example.com": [Srv(1, 1, 5071, "a.example")],
+            "A a.example": ["192.0.2.1"],
+            "A example.com": ["192.0.2.2"],
+        }
+        self.assertEqual(self.find(zone, "example.com", 0, "auto", secure=True), [["tls 192.0.2.1:5071"]])
+        self.assertEqual(self.find(zone, "example.com", 5080, "auto", secure=True), [["tls 192.0.2.2:5080"]])
+        del zone["NAPTR example.com"]
+        self.assertEqual(self.find(zone, "example.com", 0, "auto", secure=True), [["tls 192.0.2.2:5061"]])
+        self.assertNotIn("SRV _sip._udp.example.com", self.table.asked)
 
     def test_hosts_file(self) -> None:
         """What stands in /etc/hosts is not looked for in DNS."""
