@@ -91,6 +91,21 @@ tls_ca = "{self.authority.certificate}"
         self.assertEqual(overloaded.said(), ["INVITE refused"])
         self.assertEqual(callee.wait(), 0, callee.explain())
 
+    def test_nothing_but_tls(self) -> None:
+        """With sips no server is asked but by TLS, whatever others there are, and however little its certificate is
+        worth."""
+        one, other = (self.authority.issue(f"{name}.example") for name in ("one", "other"))
+        tls = Tls(one, other, self.authority.certificate)
+        secure = self.server("secure", tls=tls, first=SAYS.format(status=486))
+        self.named("tls", 20, (1, 1, free_udp_port()), (2, 1, secure.secure_port))
+        self.named("udp", 10, (1, 1, secure.port))
+        self.named("tcp", 30, (1, 1, secure.port))
+        daemon = self.run_trunk("sips = true")
+        self.assertEqual(self.outcome(self.call(daemon)), ("0", "0"))
+        self.assertEqual(secure.said(), [])
+        for words in ("nobody listens there", "not one for this name"):
+            self.assertIn(words, daemon.log.read_text())
+
     def test_registrar(self) -> None:
         """A registrar that is silent and one that says 503 to REGISTER are passed over at once, and calls wait for the
         third."""
