@@ -217,7 +217,7 @@ class Daemon(Service):
             Fetcher(reactor, fetching, settings.audio),
             Decoder(reactor, settings.audio),
             self._now,
-            codecs={codec for trunk in settings.trunks for codec in trunk.codecs},
+            codecs=codecs(settings.trunks),
         )
         self._callbacks = CallbackSender(
             reactor, telling, self._store, self._keyring, settings.callbacks, self._now, wall=time.time
@@ -551,6 +551,7 @@ class Daemon(Service):
         self._route()
         self._settlement.trunk_reasons = reasons(trunks)
         self._settlement.charge_accepted = settings.calls.charge == "accepted"
+        self._library.use_codecs(codecs(trunks))
         self._admission.use_regions(settings.regions)
         self._admission.use_calls(settings.calls)
         self._dialer.replace(settings.calls, trunks)
@@ -634,6 +635,11 @@ def _nothing() -> None:
 async def _maybe(result: Any) -> None:
     if isinstance(result, Deferred):
         await result
+
+
+def codecs(trunks: Sequence[TrunkSettings]) -> set[str]:
+    """Return what any trunk wants audio to be encoded in."""
+    return {codec for trunk in trunks for codec in trunk.codecs}
 
 
 def reasons(trunks: Sequence[TrunkSettings]) -> dict[str, Mapping[str, int]]:

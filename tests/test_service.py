@@ -170,6 +170,7 @@ class ReloadTests(DaemonCase):
         self.assertEqual(self.dialer.calls, [("replace", calls, (A_TRUNK, other))])
         trunks = (A_TRUNK, other)
         self.assertEqual(self.signalling.calls, [("prepare", trunks), ("use_trunks", trunks)])
+        self.assertEqual(self.library.calls, [("use_codecs", {"PCMU", "PCMA"})])
         settlement: Any = self.settlement
         self.assertEqual(settlement.trunk_reasons, {"a": {"403": 8}, "b": {"404": 5}})
         self.assertEqual(settlement.charge_accepted, True)

@@ -181,6 +181,15 @@ class Library:
         """Where a content is, in one of its codecs."""
         return self._shelf.path(name, codec)
 
+    def use_codecs(self, codecs: Iterable[str]) -> None:
+        """Encode in these from now on; a URL whose audio lacks one of them is fetched once more when asked for."""
+        self._codecs = frozenset(codecs).union(ALWAYS)
+        lacking = [key for key, origin in self._origins.items() if not self.codecs(origin.name) >= self._codecs]
+        for key in lacking:
+            self._let_go(key)
+        if lacking:
+            self._aside(self._shelf.remove, [], lacking)
+
     def codecs(self, name: str) -> frozenset[str]:
         """Return what a content is encoded in: an older one may lack what a trunk wants since then."""
         held = self._contents.get(name)
@@ -253,7 +262,8 @@ class Library:
         )
 
     async def _decode(self, name: str, fetched: Fetched, owner: str) -> _Held:
-        encodings = {codec: self._temporary(codec.lower()) for codec in sorted(self._codecs)}
+        codecs = self._codecs
+        encodings = {codec: self._temporary(codec.lower()) for codec in sorted(codecs)}
         older = self._contents.get(name)
         if older is not None:
             # Of fewer codecs. It must not be removed while its files are being replaced.
@@ -275,12 +285,12 @@ class Library:
             if older is not None:
                 self.unpin(name)
         if older is not None:
-            more = len(self._codecs - older.codecs) * round(duration * OCTET_RATE)
-            older.codecs |= self._codecs
+            more = len(codecs - older.codecs) * round(duration * OCTET_RATE)
+            older.codecs |= codecs
             older.size += more
             self._size += more
             return older
-        held = self._shelve(Prepared(name, duration), round(duration * OCTET_RATE), self._now(), self._codecs)
+        held = self._shelve(Prepared(name, duration), round(duration * OCTET_RATE), self._now(), codecs)
         # Nobody has it yet: whoever waits takes it in this turn of the reactor, and if nobody does, it goes.
         self._loose.add(name)
         self._soon(self._tidy, 0)

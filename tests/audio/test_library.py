@@ -98,6 +98,8 @@ class FakeDecoder:
         self.decoded: list[bytes] = []
         self.owners: list[str] = []
         self.error: Exception | None = None
+        self.waiting: Deferred[None] = succeed(None)
+        "What it takes its time for."
 
     def start(self) -> Deferred[None]:
         return succeed(None)
@@ -113,7 +115,8 @@ class FakeDecoder:
             return fail(self.error)
         for codec, path in encodings.items():
             path.write_bytes(codec[-1].lower().encode() * 8000 * len(body))
-        return succeed(float(len(body)))
+        waiting, self.waiting = self.waiting, succeed(None)
+        return waiting.addCallback(lambda _: float(len(body)))
 
 
 class FakeDisk:
@@ -505,6 +508,30 @@ class KeepingTests(LibraryCase):
         self.prepare()
         self.assertEqual(len(self.fetcher.asked), 3)
         self.assertEqual(self.library.codecs("0" * 64), set())
+
+    def test_another_codec_from_now_on(self) -> None:
+        """What is held in fewer codecs than are wanted since is encoded anew when it is asked for; else it is used."""
+        name = self.prepare().name
+        self.library.use_codecs(("PCMA",))
+        self.prepare()
+        self.assertEqual(len(self.fetcher.asked), 1)
+        self.library.use_codecs(("G722",))
+        self.assertEqual(self.library.codecs(name), {"PCMU", "PCMA"})
+        self.prepare()
+        self.assertEqual((len(self.decoder.decoded), len(self.fetcher.asked)), (2, 2))
+        self.assertEqual(self.library.codecs(name), {"PCMU", "PCMA", "G722"})
+        self.prepare()
+        self.assertEqual(len(self.fetcher.asked), 2)
+
+    def test_another_codec_while_it_is_encoded(self) -> None:
+        """Audio is held in those codecs that it was begun with."""
+        waiting: Deferred[None] = Deferred()
+        self.decoder.waiting = waiting
+        preparing = self.library.prepare(URL, cache=True)
+        self.library.use_codecs(("G722",))
+        waiting.callback(None)
+        name = self.successResultOf(preparing).name
+        self.assertEqual(self.library.codecs(name), {"PCMU", "PCMA"})
 
     def test_another_codec_that_fails(self) -> None:
         """Where the audio can't be encoded anew, what there is of it stays with who has it pinned."""
