@@ -100,9 +100,9 @@ class Baresip:
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.said()[-3000:]}") from None
 
-    def command(self, name: str) -> None:
+    def command(self, name: str, parameters: str = "") -> None:
         """What a person does at its keys, as a netstring of JSON."""
-        text = json.dumps({"command": name})
+        text = json.dumps({"command": name, "params": parameters})
         with socket.create_connection(("127.0.0.1", self._control), timeout=5) as control:
             control.sendall(f"{len(text)}:{text},".encode())
             while b'"response":true' not in control.recv(65536):
