@@ -42,6 +42,7 @@ __all__ = ["Agreed", "Codec", "SDPError", "SessionDescription", "agree", "answer
 
 _OURS = {codec.name.upper(): codec for codec in CODECS.values()}
 "Names are the same in any case of letters."
+_EVENT = "TELEPHONE-EVENT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +120,12 @@ def agree(offer: SessionDescription, answer: SessionDescription) -> Agreed:
             raise SDPError("the peer refuses audio")
         security = _answered_security(ours, theirs)
         codec, ours_of_it = _first_codec(theirs, [each.name for each in ours.codecs])
-        events = _events(theirs.codecs, codec.rate)
-        own = _events(ours.codecs, codec.rate) if events is not None else None
-        return _agreed(
-            answer, theirs, codec, ours_of_it, events if own is not None else None, own, offer.direction(ours), security
-        )
+        wanted = _events(ours.codecs, codec.rate)
+        events = _events(theirs.codecs, codec.rate) if wanted is not None else None
+        own = wanted if events is not None else None
+        if any(each.payload_type == own and each.name != _EVENT for each in theirs.codecs):
+            own = None  # the peer means something else by our number, and many send what they mean
+        return _agreed(answer, theirs, codec, ours_of_it, events, own, offer.direction(ours), security)
     raise SDPError("the offer has no audio")
 
 
@@ -293,7 +295,7 @@ def _can_take(media: Media, codec: Codec, ours: OurCodec) -> bool:
 
 def _events(codecs: Sequence[Codec], rate: int) -> int | None:
     """Return the payload type of keys pressed: that of the audio's clock rate, else of 8,000 Hz, which many keep."""
-    numbers = {codec.rate: codec.payload_type for codec in reversed(codecs) if codec.name == "TELEPHONE-EVENT"}
+    numbers = {codec.rate: codec.payload_type for codec in reversed(codecs) if codec.name == _EVENT}
     return numbers.get(rate, numbers.get(8000))
 
 

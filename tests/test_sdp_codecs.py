@@ -80,6 +80,7 @@ class AgreeTests(SynchronousTestCase):
             (("96 97", "a=rtpmap:96 opus/48000/2", "a=rtpmap:97 telephone-event/8000"), 97, (101, 97)),
             (("0 98", "a=rtpmap:98 telephone-event/8000"), 98, (102, 98)),
             (("0 98", "a=rtpmap:98 telephone-event/48000"), None, ()),
+            (("101 97", "a=rtpmap:101 opus/48000/2", "a=rtpmap:97 telephone-event/48000"), 97, (97,)),
             (("0",), None, ()),
         ):
             agreed = self.agreed(f"m=audio 6000 RTP/AVP {lines[0]}", *lines[1:])
