@@ -8,8 +8,9 @@ one-liners that throw a 4xx away. Only when the daemon itself can't take work is
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
@@ -21,6 +22,7 @@ from calledind.api.site import Request
 
 FIELDS = b"Content-Type: text/plain\r\nContent-Length: %d\r\nCache-Control: no-store\r\nCalledin-Reason: %b\r\n%b%b"
 
+T = TypeVar("T")
 Admit = Callable[[Mapping[bytes, Sequence[bytes]]], Deferred[Verdict]]
 
 
@@ -56,7 +58,10 @@ class Playback(Resource):
         return respond(request, 405, "only GET makes a call")
 
     def ask(self, request: Request) -> Deferred[Verdict]:
-        return maybeDeferred(self._admit, request.args)
+        try:
+            return self._admit(request.args)
+        except Exception:  # noqa: BLE001 - it is told as one that comes later
+            return fail()
 
     def done(self) -> None:
         self._in_flight -= 1
@@ -84,21 +89,24 @@ class _Answering:
     def __init__(self, playback: Playback, request: Request) -> None:
         self._playback = playback
         self._request = request
-        playback.ask(request).addCallbacks(self._decided, self._failed).addErrback(self._broken)
+        playback.ask(request).addCallbacks(self._decided, self._failed)
 
     def _decided(self, verdict: Verdict) -> None:
         self._playback.done()
         if not self._request.left:
-            self._playback.tell(self._request, verdict)
+            self._answer(self._playback.tell, verdict)
 
     def _failed(self, failure: Failure) -> None:
         self._playback.done()
         if not self._request.left:
-            self._playback.excuse(self._request, failure)
+            self._answer(self._playback.excuse, failure)
         elif not failure.check(Unavailable):
             report_incident(self._playback.log, failure, "playback")
 
-    def _broken(self, failure: Failure) -> None:
-        report_incident(self._playback.log, failure, "playback")
-        if not self._request.left:
-            self._request.channel.abort()
+    def _answer(self, say: Callable[[Request, T], None], what: T) -> None:
+        try:
+            say(self._request, what)
+        except Exception:  # noqa: BLE001 - a connection whose answer went wrong is of no more use
+            report_incident(self._playback.log, Failure(), "playback")
+            if not self._request.left:
+                self._request.channel.abort()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ipaddress
 import time
 from collections import Counter
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -13,6 +14,7 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http, server
+from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource
 
 from calledind.api.access_log import mask_arguments, mask_path
@@ -29,6 +31,19 @@ class Request(server.Request):
     site: Site
     left = False
     "The client has gone, and nothing can be written any more."
+    queued = False
+    producer: Any = None
+
+    def __init__(self, channel: Channel, *_: object) -> None:
+        """Fill in what a request of ours needs, which is half of what `twisted.web` makes for every one."""
+        self.channel = channel
+        self.transport = channel.transport
+        self.client = channel.getPeer()
+        self.host = channel.getHost()
+        self.notifications = []
+        self.requestHeaders = Headers()
+        self.responseHeaders = Headers()
+        self.cookies = []
 
     def connectionLost(self, reason: Failure) -> None:
         self.left = True
@@ -126,7 +141,7 @@ class Site(server.Site):
     """
 
     protocol = Channel  # type: ignore[assignment]
-    requestFactory = Request
+    requestFactory = Request  # type: ignore[assignment]
     noisy = False
     logger = Logger()
 

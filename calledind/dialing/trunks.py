@@ -141,6 +141,8 @@ class Trunks:
     def __init__(self, settings: Sequence[TrunkSettings], make: Callable[[TrunkSettings], Trunk]) -> None:
         self._make = make
         self._trunks: dict[str, Trunk] = {}
+        self._one_route: tuple[str, ...] | None = None
+        "Of all numbers, where no trunk asks for prefixes."
         self.replace(settings)
 
     def replace(self, settings: Sequence[TrunkSettings]) -> None:
@@ -152,6 +154,7 @@ class Trunks:
             self._trunks[each.name] = trunk
         for gone in before.values():
             gone.stop()
+        self._one_route = None if any(each.prefixes for each in settings) else self._ranked("")
 
     def __iter__(self) -> Iterator[Trunk]:
         return iter(self._trunks.values())
@@ -161,7 +164,9 @@ class Trunks:
 
     def route(self, country_code: str, phone_number: str) -> tuple[str, ...]:
         """Return the names of the trunks that take this number, in the order in which to ask them."""
-        digits = country_code + phone_number
+        return self._ranked(country_code + phone_number) if self._one_route is None else self._one_route
+
+    def _ranked(self, digits: str) -> tuple[str, ...]:
         ranked = []
         for trunk in self._trunks.values():
             prefixes = trunk.settings.prefixes

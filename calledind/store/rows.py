@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields
+from operator import attrgetter
 from typing import Any
 
 from calledind.model import Attempt, Call, CallRecord, Cause, EndedBy, Ending, Outcome, PendingCallback, Reason, State
 
 CALL_FIELDS = tuple(field.name for field in fields(Call))
+_VALUES = attrgetter(*CALL_FIELDS)
 ATTEMPT_FIELDS = tuple(field.name for field in fields(Attempt))
 ENDING_FIELDS = tuple(field.name for field in fields(Ending))
 
@@ -29,7 +31,7 @@ def dump(value: object) -> str:
 
 
 def from_call(call: Call) -> dict[str, Any]:
-    return {name: getattr(call, name) for name in CALL_FIELDS}
+    return dict(zip(CALL_FIELDS, _VALUES(call), strict=True))
 
 
 def from_attempt(attempt: Attempt) -> dict[str, Any]:
