@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -214,6 +215,25 @@ class PreparingTests(SynchronousTestCase):
         self.assertEqual(invitation.from_uri, "sip:12125550111@a.example")
         assert invitation.credentials is not None
         self.assertEqual((invitation.credentials.username, invitation.credentials.password), ("u", "p"))
+
+    def test_what_the_trunk_wants(self) -> None:
+        """Its Service-Route, extensions and session's length are the INVITE's; it is signed where that is wanted."""
+        self.world.targets.routes = ("<sip:edge.example;lr>",)
+        self.world.surroundings = replace(self.world.surroundings, sign=lambda call, number: [("Identity", number)])
+        for trunk, supported, seconds, signed in (
+            (make_trunk(caller_id="12125550111"), ("100rel", "timer"), 0, [("Identity", "12125550111")]),
+            (
+                make_trunk(caller_id="12125550111", prack=False, session_expires=600, stir=False),
+                ("timer",),
+                600,
+                [],
+            ),
+        ):
+            Attempted(self.world, trunk=trunk).start()
+            invitation = self.world.session.invitation
+            self.assertEqual(invitation.route, ("<sip:edge.example;lr>",))
+            self.assertEqual((invitation.supported, invitation.session_expires), (supported, seconds))
+            self.assertEqual([pair for pair in invitation.headers if pair[0] == "Identity"], signed)
 
     def test_committed_before_the_invite(self) -> None:
         """Nothing leaves before the store has DIALING."""

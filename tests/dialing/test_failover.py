@@ -122,7 +122,12 @@ class TrunkRulesTests(DialerCase):
 
     def test_retry_after(self) -> None:
         """A Retry-After goes before the pause of the settings, for whatever status throttles."""
-        for name, table, status in (("1", TELNYX, 403), ("2", TWILIO, 486), ("3", {}, 503)):
+        for name, table, status in (
+            ("1", TELNYX, 403),
+            ("2", TWILIO, 486),
+            ("3", {}, 503),
+            ("4", {"503": "next"}, 503),
+        ):
             self.two(failover=table, pause=7.0)
             self.add(name)
             self.hear(name, refused(status, 30))
