@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from calledind.model import Call, Cause, Ending, Outcome, PendingCallback, Reason
+from calledind.numbering import for_the_log
 from calledind.sip.timers import Timers
 from calledind.store.interface import Store, StoreUnavailable
 
@@ -139,13 +140,17 @@ class Settlement:
         self._tell_idle()
 
     def _tell(self, call: Call, outcome: Outcome) -> None:
+        ending = outcome.ending
+        # Where nobody said a status, the detail is all that tells why: a certificate, a name that is not found.
+        why = f"; {for_the_log(ending.detail)}" if ending.detail and ending.sip_status is None else ""
         self.log.info(
-            "call {call}: {outcome} ({cause}, SIP {status}, trunk {trunk})",
+            "call {call}: {outcome} ({cause}, SIP {status}, trunk {trunk}{why})",
             call=call.id,
             outcome="answered" if outcome.reason is None else f"not answered, reason {int(outcome.reason)}",
-            cause=outcome.ending.cause.value,
-            status=outcome.ending.sip_status or "-",
-            trunk=outcome.ending.trunk or "-",
+            cause=ending.cause.value,
+            status=ending.sip_status or "-",
+            trunk=ending.trunk or "-",
+            why=why,
         )
         if call.callback_url is not None:
             self._settled(PendingCallback(call, outcome, 0, outcome.ending.ended_at))

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
-from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -169,8 +170,8 @@ class SettlementTests(SynchronousTestCase):
         self.assertEqual(len(callbacks), 1)
         self.successResultOf(idle)
 
-    def test_told_once(self) -> None:
-        """That an outcome waits is one line in the log, however long it does."""
+    def logged(self) -> list[LogEvent]:
+        """Return the list that everything which is logged from now on is added to."""
         events: list[LogEvent] = []
 
         @implementer(ILogObserver)
@@ -179,6 +180,26 @@ class SettlementTests(SynchronousTestCase):
 
         globalLogPublisher.addObserver(observe)
         self.addCleanup(globalLogPublisher.removeObserver, observe)
+        return events
+
+    def test_why(self) -> None:
+        """Where there is no status the log has the words, without the callee's number; beside a status it needs
+        none."""
+        events = self.logged()
+        for status in (None, 404):
+            why = replace(ending(Cause.TRANSPORT, status=status), detail="TLS: unknown ca, to 2125550100")
+            self.settle(SlowStore(0), why)
+        self.assertEqual(
+            [formatEvent(event) for event in events],
+            [
+                "call c1: not answered, reason 0 (transport, SIP -, trunk t; TLS: unknown ca, to ***00)",
+                "call c1: not answered, reason 0 (transport, SIP 404, trunk t)",
+            ],
+        )
+
+    def test_told_once(self) -> None:
+        """That an outcome waits is one line in the log, however long it does."""
+        events = self.logged()
         clock, *_ = self.settle(SlowStore(5), ending(status=486))
         clock.pump([1.0] * 6)
         self.assertEqual([event["log_level"] for event in events].count(LogLevel.warn), 1)

@@ -105,8 +105,14 @@ class KamailioTlsTests(KamailioCase):
         self.assertIn(f", tls, by {CLIENT},", self.of("INVITE")[1])
 
     def test_no_client_certificate(self) -> None:
-        """Where it asks and we have none, it ends the handshake, and the log says what it wanted."""
+        """Where it asks and we have none, it ends the handshake, and the log says what it wanted; with TLS 1.3 that is
+        after we said the first word."""
         self.refused(self.secured(ask=True), "certificate required")
+
+    def test_no_client_certificate_for_a_call(self) -> None:
+        """The same where an INVITE is the first word."""
+        daemon = self.start(BUSY, tls=self.tls(ask=True), registers=False, more=self.trusting())
+        self.refused(daemon, "certificate required")
 
     def test_unknown_client(self) -> None:
         """Where it does not know who signed ours, it says so."""
