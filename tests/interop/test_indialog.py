@@ -95,6 +95,7 @@ OFFERS = {
     ),
 }
 
+HANGS_UP = asks("BYE", 1, 200)
 SESSIONS = {
     "we refresh by UPDATE": Scene(
         scene(
@@ -118,6 +119,23 @@ SESSIONS = {
             sc.send("200 OK", sc.IN_DIALOG, more=sc.CONTACT, body=sc.sdp(), retrans=500),
             sc.receive("ACK"),
             GOODBYE,
+        )
+    ),
+    "our refresh is answered by another Contact, which the BYE goes to": Scene(
+        scene(
+            invited(),
+            answer(more=ALLOWS + "Session-Expires: 4;refresher=uac\nRequire: timer\n"),
+            taken("UPDATE", more="Contact: <sip:moved@[local_ip]:[local_port]>\nSession-Expires: 90;refresher=uac\n"),
+            taken("BYE", check("^BYE sip:moved@")),
+        )
+    ),
+    "our refresh is refused in passing, and comes again": Scene(
+        scene(
+            invited(),
+            answer(more=ALLOWS + "Session-Expires: 16;refresher=uac\nRequire: timer\n", body=HELD),
+            taken("UPDATE", status="500 Server Internal Error"),
+            taken("UPDATE", more=sc.CONTACT + "Session-Expires: 90;refresher=uac\n"),
+            HANGS_UP,
         )
     ),
     "they ought to refresh and don't: BYE": Scene(
@@ -172,7 +190,6 @@ MEETS = "491 Request Pending"
 SHORT_SESSION = "Session-Expires: 27;refresher=uac\nRequire: timer\n"
 """Refreshed after 13.5 s; given up after 18 s, which leaves time for one more try. The callee answers with a hold, so
 that the audio waits for as long."""
-HANGS_UP = asks("BYE", 1, 200)
 GLARES = {
     "UPDATE": Scene(
         scene(
