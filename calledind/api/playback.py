@@ -22,6 +22,12 @@ from calledind.api.site import Request
 
 FIELDS = b"Content-Type: text/plain\r\nContent-Length: %d\r\nCache-Control: no-store\r\nCalledin-Reason: %b\r\n%b%b"
 
+BUSY = b"unavailable: too many requests at once\n"
+BUSY_FIELDS = (
+    b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nCache-Control: no-store\r\nRetry-After: 1\r\n"
+    % len(BUSY)
+)
+
 T = TypeVar("T")
 Admit = Callable[[Mapping[bytes, Sequence[bytes]]], Deferred[Verdict]]
 
@@ -47,7 +53,10 @@ class Playback(Resource):
         if request.postpath not in ([], [b""]):
             return respond(request, 404, "there is nothing here; calls are made by GET /api/playback/")
         if self._in_flight >= self._max_in_flight:
-            return respond(request, 503, "unavailable: too many requests at once", retry_after=1)
+            # Many come when there is no time for them.
+            request.code = 503
+            request.answer(BUSY_FIELDS, BUSY, b"503 Service Unavailable")
+            return NOT_DONE_YET
         self._in_flight += 1
         _Answering(self, request)
         return NOT_DONE_YET

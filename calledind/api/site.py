@@ -106,8 +106,8 @@ class Request(server.Request):
             self.write(body)
             self.finish()
 
-    def answer(self, fields: bytes, body: bytes) -> None:
-        """Write a 200 to a GET in one piece, and finish.
+    def answer(self, fields: bytes, body: bytes, status: bytes = b"200 OK") -> None:
+        """Write the answer to a GET in one piece, and finish.
 
         `fields`: header lines, each with its line end, Content-Length among them. What the general way (a table of
         headers filled, checked and written out again) makes of them costs more than all of `parse_query`.
@@ -115,8 +115,8 @@ class Request(server.Request):
         self.startedWriting = 1
         self.sentLength = len(body)
         closing = b"" if self.channel.persistent else b"Connection: close\r\n"
-        head = (self.clientproto, self.site.date(), closing, fields)
-        self.channel.write(b"%b 200 OK\r\nDate: %b\r\n%b%b\r\n" % head + body)
+        head = (self.clientproto, status, self.site.date(), closing, fields)
+        self.channel.write(b"%b %b\r\nDate: %b\r\n%b%b\r\n" % head + body)
         self.finish()
 
     def __repr__(self) -> str:
