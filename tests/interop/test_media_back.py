@@ -11,6 +11,7 @@ import numpy as np
 from tests.interop import scenarios as sc
 from tests.interop.case import InteropCase, settings, trunk
 from tests.interop.harness import need, sipp
+from tests.interop.hearing import Ear
 from tests.interop.test_baresip import Baresip
 
 RATE = 8000
@@ -89,3 +90,33 @@ class BackTests(InteropCase):
             self.assertEqual(carrier.wait(), 0, carrier.explain())
             shown = daemon.admin("GET", f"/calls/{call_id}")["outcome"]
             self.assertEqual((shown["cause"], shown["ended_by"]), ("callee left", "network"))
+
+    def answers_with(self, direction: str, calls: str) -> tuple[str, float, Ear]:
+        """Have a call answered by who says this of its media and sends none; return its id, seconds and what came."""
+        need("sipp")
+        ear = Ear()
+        self.addCleanup(ear.close)
+        answer = sc.receive("INVITE") + sc.send(
+            "200 OK", more=sc.CONTACT, body=sc.sdp(more=f"a={direction}\n"), retrans=500
+        )
+        scenario = sc.scenario(answer, sc.receive("ACK"), sc.GOODBYE)
+        with sipp(self.folder / "sipp", scenario, "-key", "rtp", str(ear.port)) as carrier:
+            daemon = self.run_daemon(settings(trunk(carrier.port), calls=calls))
+            began = time.monotonic()
+            call_id = self.ask(daemon)
+            self.assertEqual(self.outcome(self.web.next_callback()), ("1", ""))
+            took = time.monotonic() - began
+            self.assertEqual(carrier.wait(), 0, carrier.explain())
+            return str(daemon.admin("GET", f"/calls/{call_id}")["outcome"]["cause"]), took, ear
+
+    def test_hold(self) -> None:
+        """A callee that holds the call is silent as it may be, hears nothing, and is left after `hold_timeout`."""
+        cause, took, ear = self.answers_with("sendonly", "media_timeout = 0.5\nhold_timeout = 1.5")
+        self.assertEqual((cause, len(ear.packets)), ("callee left", 0))
+        self.assertTrue(1.5 <= took < 5.0, took)
+
+    def test_listens(self) -> None:
+        """A callee that said it only listens is not taken for gone: it hears all."""
+        cause, _, ear = self.answers_with("recvonly", "media_timeout = 0.5")
+        self.assertEqual(cause, "played")
+        self.assertGreater(len(ear.packets), 100)
