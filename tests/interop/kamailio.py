@@ -111,6 +111,7 @@ request_route {{
     consume_credentials();
     loose_route();
     record_route();
+    {fork}
     $du = "sip:127.0.0.1:{callee};transport=udp";
     t_relay();
 }}
@@ -167,9 +168,10 @@ class Kamailio:
         tls: Tls | None = None,
         first: str = "",
         registers: bool = True,
+        second: int = 0,
     ) -> None:
         """`first`: what it does with an INVITE before it looks at it, in its own language. `registers`: whether it
-        wants a registration."""
+        wants a registration. `second`: the port of another callee, that rings at the same time."""
         if not MODULES:
             raise SkipTest("skipped: Kamailio's modules are not installed")
         folder.mkdir()
@@ -192,6 +194,7 @@ class Kamailio:
                 password=PASSWORD,
                 callee=callee,
                 first=first,
+                fork=f'append_branch("sip:second@127.0.0.1:{second}");' if second else "",
                 registers=int(registers),
                 tls="" if tls is None else self._secured(folder, tls),
                 peer=", by $tls_peer_subject_cn" if tls is not None and tls.ask else "",

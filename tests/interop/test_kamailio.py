@@ -8,8 +8,8 @@ from contextlib import ExitStack
 
 from tests.interop import scenarios as sc
 from tests.interop.case import settings, trunk
-from tests.interop.harness import free_udp_port, wait_for
-from tests.interop.kamailio import ROUTES, USER, KamailioCase
+from tests.interop.harness import Daemon, Sipp, free_udp_port, sipp, wait_for
+from tests.interop.kamailio import ANSWERS, ROUTES, USER, KamailioCase
 from tests.interop.test_baresip import Baresip
 
 CANCELLED = sc.scenario(
@@ -20,7 +20,34 @@ CANCELLED = sc.scenario(
     sc.send("487 Request Terminated", sc.ECHO_INVITE, retrans=500),
     sc.receive("ACK"),
 )
+KEPT = """Via: [$proxy]
+Via: [$via]
+Record-Route: [$route]
+From: [$from]
+To: [$to];tag=[pid]SIPp[call_number]
+Call-ID: [call_id]
+CSeq: [$cseq]
+"""
+"Of a response to the INVITE of `KEEP` when the last request was another."
+KEEP = "".join(
+    f'<ereg regexp=".*" search_in="hdr" header="{header}:" occurrence="{which}" assign_to="{name}"/>\n'
+    for name, header, which in (
+        ("proxy", "Via", 1),
+        ("via", "Via", 2),
+        ("route", "Record-Route", 1),
+        ("from", "From", 1),
+        ("to", "To", 1),
+        ("cseq", "CSeq", 1),
+    )
+)
 REFUSES = sc.refuse("486 Busy Here", ringing=True)
+
+
+def hung_up(callee: Sipp) -> float:
+    """When the BYE came, in seconds of the day."""
+    found = re.search(r"(\d+):(\d+):([\d.]+)\nUDP message received [^\n]*\n\nBYE ", callee.messages())
+    assert found is not None, callee.messages()
+    return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])
 
 
 class KamailioTests(KamailioCase):
@@ -128,6 +155,36 @@ class KamailioTests(KamailioCase):
         daemon = self.run_daemon(settings(trunk(port, more='username = "alice"\nregister = true')))
         self.assertEqual(self.outcome(self.call(daemon)), ("0", "0"))
         self.assertTrue(re.search(r"the registration failed: .*ICMP", daemon.log.read_text()))
+
+    def fork(self, first: str, second: str) -> tuple[Daemon, Sipp]:
+        """Call two telephones at once; returns the second as well."""
+        other = self.world.enter_context(sipp(self.folder / "second", second))
+        daemon = self.start(first, second=other.port)
+        told = self.call(daemon)
+        self.assertEqual(self.outcome(told), ("1", ""), daemon.log.read_text()[-2000:])
+        for callee in (self.callee, other):
+            self.assertEqual(callee.wait(), 0, callee.explain() + callee.messages())
+        return daemon, other
+
+    def test_fork(self) -> None:
+        """Of two telephones that ring, the one that answers hears us; the proxy spares the other."""
+        _, other = self.fork(CANCELLED, ANSWERS)
+        self.assertIn("\nBYE sip:", other.messages())
+
+    def test_both_answer(self) -> None:
+        """Where both do, the one that was later gets ACK and BYE at once."""
+        late = sc.scenario(
+            sc.receive("INVITE", inner=f"<action>{KEEP}</action>"),
+            sc.send("180 Ringing", more=ROUTES + sc.CONTACT),
+            sc.receive("CANCEL", extra='timeout="10000"'),
+            sc.send("200 OK", sc.IN_DIALOG),
+            sc.send("200 OK", KEPT, more=sc.CONTACT, body=sc.sdp(port="40000"), retrans=500),
+            sc.receive("ACK"),
+            sc.GOODBYE,
+            '<Reference variables="proxy,via,route,from,to,cseq"/>\n',
+        )
+        _, other = self.fork(late, ANSWERS)
+        self.assertGreater((hung_up(other) - hung_up(self.callee)) % 86400, 1.0)
 
     def test_killed(self) -> None:
         """kill -9 while the telephone rings, over TCP: a CANCEL comes over a new connection and finds the call, though
