@@ -12,8 +12,9 @@ from email.utils import parsedate_to_datetime
 
 from tests.interop import scenarios as sc
 from tests.interop.case import InteropCase, settings, trunk
-from tests.interop.harness import Daemon, Sipp, need, sipp, wait_for
+from tests.interop.harness import Daemon, Sipp, free_udp_port, need, sipp, wait_for
 from tests.interop.openssl import make_certificate, passport_is_signed
+from tests.interop.test_tshark import WARNING, Capture, capturing
 
 BUSY = sc.refuse("486 Busy Here")
 URL = "https://certificates.example.com/stir.pem"
@@ -211,3 +212,61 @@ class SignedTests(IdentityCase):
         error = self.assertRaises(AssertionError, daemon.start)
         self.assertIn("stir.private_key: /nonexistent/key.pem can't be read: No such file", str(error))
         self.assertNotIn("Traceback", daemon.log.read_text())
+
+
+class WireTests(IdentityCase):
+    """Headers that say who calls, as Wireshark reads them off the wire."""
+
+    def read(self, more: str, *fields: str, caller_id: str) -> str:
+        """Make one call; returns what these fields of its INVITE are, a tab between."""
+        key, certificate = make_certificate(self.folder)
+        stir = f'[stir]\nprivate_key = "{key}"\ncertificate = "{certificate}"\ncertificate_url = "{URL}"\n'
+        carrier, sip_port = self.carrier(), free_udp_port()
+        daemon = self.run_daemon(settings(trunk(carrier.port, more=more), sip_port=sip_port, rest=stir))
+        path = self.folder / "call.pcapng"
+        with capturing(path, f"udp port {sip_port}"):
+            self.busy(daemon, carrier, caller_id=caller_id)
+        capture = Capture(path, sip_port)
+        severe = f"_ws.malformed || (_ws.expert.severity >= {WARNING} && udp.srcport == {sip_port})"
+        self.assertEqual(capture.matching(severe, "_ws.expert.message", "_ws.col.Info"), [])
+        (invite,) = capture.matching('sip.Method == "INVITE"', *fields)
+        return invite
+
+    def test_named(self) -> None:
+        """Each header is of its kind, with the user, host and parameters that its template says."""
+        more = """
+from_user = "+{e164}"
+from_domain = "carrier.example"
+display_name = "The Shop; Inc."
+asserted_identity = "+{e164}"
+remote_party_id = "{national}"
+diversion = "+12125550111"
+user_phone = true
+"""
+        who = ("sip.from.user", "sip.from.host", "sip.from.display.info", "sip.pai.user", "sip.pai.host")
+        other = ("sip.Diversion", "sip.Privacy", "sip.r-uri.user", "sip.Identity", "sip.Date")
+        said = self.read(more, *who, *other, caller_id="2125550199").split("\t")
+        self.assertEqual(
+            said[:8],
+            [
+                "+12125550199",
+                "carrier.example",
+                '"The Shop; Inc."',
+                "+12125550199",
+                "carrier.example",
+                "<sip:+12125550111@carrier.example;user=phone>;reason=unconditional;counter=1",
+                "",
+                "+12125550100",
+            ],
+        )
+        self.assertTrue(said[8].endswith(f";info=<{URL}>;alg=ES256;ppt=shaken"), said[8])
+        self.assertTrue(said[9].endswith(" GMT"), said[9])
+
+    def test_anonymous(self) -> None:
+        """An anonymous call is one, and the carrier alone is told whose."""
+        more = 'caller_id = "+12125550111"\nasserted_identity = "tel:+{e164}"\nprivacy = "header;id"\n'
+        fields = ("sip.from.user", "sip.from.host", "sip.contact.user", "sip.P-Asserted-Identity", "sip.Privacy")
+        self.assertEqual(
+            self.read(more, *fields, caller_id="anonymous").split("\t"),
+            ["anonymous", "anonymous.invalid", "anonymous", "<tel:+12125550111>", "header;id"],
+        )
