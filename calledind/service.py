@@ -52,6 +52,7 @@ from calledind.net.media import Media, NoMedia
 from calledind.net.registrations import Registrations, credentials
 from calledind.net.resolve import ThreadedResolver
 from calledind.net.signalling import Signalling
+from calledind.net.strain import Strain
 from calledind.net.trace import SipTrace
 from calledind.outcome import Settlement
 from calledind.settings import Settings, SettingsError, Stir, parse_address
@@ -115,6 +116,7 @@ class Daemon(Service):
         self._ports: list[Any] = []
         self._context: tls.ServerContext | None = None
         self._watchdog: LoopingCall | None = None
+        self._strain = Strain(reactor)
         self._stopping = ""
         "Why no work is taken; empty while it is."
         self._started = False
@@ -192,6 +194,7 @@ class Daemon(Service):
         tune_collector()
         systemd.notify("READY=1")
         self._feed_watchdog()
+        self._strain.start()
         self._say_hello()
 
     def _make(self) -> None:
@@ -303,6 +306,8 @@ class Daemon(Service):
             return Unavailable("calledin is starting", 1)
         if len(self._dialer) >= self._settings.calls.max_queued:
             return Unavailable("too many calls are waiting to be dialled", 10)
+        if self._strain.too_much():
+            return Unavailable("calledin has more to do than there is time for", 2)
         if not self._store.healthy():
             return Unavailable("the store can't keep calls now", 5)
         return None
@@ -587,6 +592,7 @@ class Daemon(Service):
             await self._close_library()
             self._resolver.stop()
             await self._store.close()
+        self._strain.stop()
         if self._watchdog is not None and self._watchdog.running:
             self._watchdog.stop()
 
