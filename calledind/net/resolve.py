@@ -89,7 +89,8 @@ class ThreadedResolver:
             return fail(ResolveError("shutting down"))
         until, known = self._cache.get(host, (0.0, ()))
         if until > self._reactor.seconds():
-            return fail(known) if isinstance(known, ResolveError) else succeed(known)
+            # An exception of its own for each: whoever gets one may raise it, and it grows by where it was raised.
+            return fail(ResolveError(*known.args)) if isinstance(known, ResolveError) else succeed(known)
         answer: Deferred[Sequence[str]] = Deferred()
         answer.addTimeout(self._deadline, self._reactor, onTimeoutCancel=_too_late)
         if host in self._waiting:
@@ -149,7 +150,6 @@ class ThreadedResolver:
 def _tell(answers: Sequence[Deferred[Sequence[str]]], result: Sequence[str] | ResolveError) -> None:
     for answer in answers:
         if not answer.called:
-            # An exception of its own for each: whoever gets one may raise it.
             if isinstance(result, ResolveError):
                 answer.errback(ResolveError(*result.args))
             else:

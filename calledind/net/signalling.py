@@ -350,9 +350,9 @@ class Signalling:
     def _stream_failed(self, target: Target, words: str) -> None:
         route = self._route(target)
         if route is not None and route.trunk.transport == "udp":
-            if len(self._broken) > 1000:
-                self._broken.clear()
-            self._broken[target] = self._reactor.seconds()
+            now = self._reactor.seconds()
+            self._broken = {each: at for each, at in self._broken.items() if now - at < REST}
+            self._broken[target] = now
         self.user_agent.transport_failed(target, f"{host_port(target)}: {words}")
 
     def _falls_back(self, target: Target) -> bool:

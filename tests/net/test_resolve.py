@@ -98,6 +98,8 @@ class ThreadedResolverTests(TestCase):
             await resolver.resolve("a.test")
             await self.assertFailure(resolver.resolve("b.test"), ResolveError)
         self.assertEqual(self.asked, ["a.test", "b.test"])
+        failures = [await self.assertFailure(resolver.resolve("b.test"), ResolveError) for _ in range(2)]
+        self.assertIsNot(*failures)
         self.clock.advance(2)
         await resolver.resolve("a.test")
         await self.assertFailure(resolver.resolve("b.test"), ResolveError)

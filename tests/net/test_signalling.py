@@ -23,6 +23,7 @@ from calledind.model import Address
 from calledind.net import signalling as signalling_module
 from calledind.net import stun
 from calledind.net.datagram import SipDatagram
+from calledind.net.next_hop import REST
 from calledind.net.resolve import ResolveError
 from calledind.net.route import next_hop, tls_options
 from calledind.net.signalling import Signalling
@@ -308,6 +309,16 @@ class FallbackTests(SignallingCase):
         )
         event = await self.call_at(signalling, contact)
         self.assertEqual(event, Refused(486, "Busy Here"))
+
+    async def test_what_is_remembered(self) -> None:
+        """Of connections that could not be had, only those of the last while are kept in mind."""
+        with socket.socket() as unused:
+            unused.bind((LOOPBACK, 0))
+            port = unused.getsockname()[1]
+        signalling = self.start(Trunk("t", LOOPBACK, port))
+        signalling._broken[Target("192.0.2.1", 1, "tcp", "t")] = reactor.seconds() - REST - 1
+        await self.call_at(signalling, Target(LOOPBACK, port, "tcp", "t"))
+        self.assertEqual(list(signalling._broken), [Target(LOOPBACK, port, "tcp", "t")])
 
 
 class TlsCase(SignallingCase):
