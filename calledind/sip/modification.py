@@ -95,6 +95,7 @@ class Modification:
             if not self.is_open:
                 return  # the same 2xx again
         self.is_open = False
+        self._request = None  # it knows this one: apart, neither waits for the collector
         self._timers.stop_all()
         if isinstance(news, Response) and news.status == 491 and self._glares < MOST_GLARES and self._wanted():
             self._wait()

@@ -88,7 +88,7 @@ class InviteUsage:
         self._success: RepeatedSuccess | None = None
         "Our 2xx to an INVITE of the peer's, until its ACK has come."
         self._success_cseq = 0
-        self._success_acked: Callable[[Request], None] = lambda ack: None
+        self._success_acked: Callable[[Request], None] = _tell_nobody
         self._we_offered = False
         "That 2xx had an offer of ours: the answer comes with the ACK."
         self._leave: Callable[[], None] | None = None
@@ -352,10 +352,11 @@ class InviteUsage:
     def _acked(self, ack: Request) -> None:
         if self._success is None or ack.cseq.number != self._success_cseq:
             return  # of a transaction that is over
+        acked = self._success_acked
         self._stop_success()
         if self.state is UNCONFIRMED:
             self.state = CONFIRMED
-        self._success_acked(ack)
+        acked(ack)
         if self._leave is not None:
             self._leave()
 
@@ -366,13 +367,14 @@ class InviteUsage:
 
     def _never_acked(self) -> None:
         # The peer is gone, or thinks otherwise about what is agreed (§13.3.1.4, §14.2).
-        self._success = None
+        self._stop_success()
         self.bye()
 
     def _stop_success(self) -> None:
         if self._success is not None:
             self._success.stop()
             self._success = None
+            self._success_acked = _tell_nobody
 
     def _stop_waiting(self) -> None:
         self._stop_success()

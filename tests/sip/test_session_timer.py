@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from itertools import pairwise
 
 from calledind.sip.auth import Credentials
@@ -117,6 +119,24 @@ class WeRefreshTests(RefresherCase):
         self.refuse("UPDATE", (200, ()))
         self.world.network.pass_time(400)
         self.assertEqual((len(self.ours("UPDATE")), self.world.last_words), (1, []))
+
+    def test_leaves_nothing_to_the_collector(self) -> None:
+        """A dialog that was refreshed and renegotiated goes by itself when it is over."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for method in ("INVITE", "UPDATE"):
+            self.session = self.call()
+            gone = weakref.ref(self.session._usage)
+            request = self.world.in_dialog(method, SDP, ("Session-Expires", "90;refresher=uac"), body=OFFER)
+            self.assertEqual(self.world.statuses(request)[0], 200)
+            if method == "INVITE":
+                self.world.network.attach(THEM)(bytes(self.world.in_dialog("ACK", cseq=request.cseq.number)), US)
+            self.world.network.pass_time(60)
+            self.session.end()
+            del self.session
+            self.quiet(self.world)
+            self.world.life.callLater(0, int)
+            self.assertIsNone(gone(), method)
 
     def test_nobody_there(self) -> None:
         """A refresh that is never answered is the end of the call: that is what it is for."""
