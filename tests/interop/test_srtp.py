@@ -83,6 +83,7 @@ class SrtpTests(InteropCase):
             assert heard is not None
             self.assertGreater(int(heard[1]), 100)
             self.assertEqual(heard[2], "0")
+            self.assertEqual(daemon.admin("GET", f"/calls/{call_id}")["media"]["srtp"], pair.used or "")
             phone.close()
             self.assertGreaterEqual(correlation(from_wav(phone.heard()), by_ffmpeg(SHORT)), 0.99)
 
