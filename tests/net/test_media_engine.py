@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import random
+import socket
+from pathlib import Path
+from typing import ClassVar
 
+from calledind.net.media_ports import make_room
 from calledind.rtp import rtcp
 from calledind.rtp.dtmf import press
 from calledind.rtp.packet import Packet
@@ -107,6 +111,29 @@ class EngineTests(EngineCase):
         self.closed(5)
         self.closed(3)
         self.assertEqual([self.opened(31), self.opened(32)], [ports[4], ports[2]])
+
+    def test_room_for_many_calls(self) -> None:
+        """A mebibyte may wait in a socket, either way, as far as the system lets us."""
+        self.opened()
+        for option, limit in ((socket.SO_SNDBUF, "wmem_max"), (socket.SO_RCVBUF, "rmem_max")):
+            allowed = int(Path("/proc/sys/net/core", limit).read_text())
+            room = self.engine.opened[0].rtp.getsockopt(socket.SOL_SOCKET, option)
+            self.assertGreaterEqual(room, min(2 << 20, 2 * allowed))
+
+    def test_room_without_privileges(self) -> None:
+        """Who may not go beyond the system's limits asks for what is within them."""
+
+        class Bound(socket.socket):
+            asked: ClassVar[list[int]] = []
+
+            def setsockopt(self, level: int, option: int, value: int) -> None:  # type: ignore[override]
+                if option in (32, 33):
+                    raise PermissionError
+                self.asked.append(option)
+
+        with Bound(socket.AF_INET, socket.SOCK_DGRAM) as bound:
+            make_room(bound)
+        self.assertEqual(Bound.asked, [socket.SO_SNDBUF, socket.SO_RCVBUF])
 
     def test_no_port(self) -> None:
         """Where no port can be opened the session is refused in words."""
