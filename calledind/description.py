@@ -109,10 +109,12 @@ class Media:
         formats = _by_format(self.attributes, "fmtp")
         found = []
         for payload_type in dict.fromkeys(self.formats):
-            encoding = maps.get(payload_type) or _STATIC.get(payload_type)
-            codec = _codec(payload_type, encoding, formats.get(payload_type)) if encoding else None
-            if codec is not None:
-                found.append(codec)
+            # What can't be read of a number that needs no explanation is as if it weren't there.
+            for encoding in (maps.get(payload_type), _STATIC.get(payload_type)):
+                codec = _codec(payload_type, encoding, formats.get(payload_type)) if encoding else None
+                if codec is not None:
+                    found.append(codec)
+                    break
         return tuple(found)
 
     @property
@@ -261,7 +263,7 @@ def _media(lines: list[tuple[str, str]]) -> Media:
         port,
         _protocol(fields[2]),
         tuple(fields[3:]),
-        _first_address(lines),
+        _first_address(lines) if port else None,  # nothing goes there, whatever it is
         _attributes(lines),
         ports,
         tuple(line for line in lines if line[0] in "ibk"),

@@ -249,6 +249,15 @@ class AgreeTests(SynchronousTestCase):
                 agreed = self.agreed(*lines, offer=offer, session=session)
                 self.assertEqual((agreed.sends, agreed.receives), (sends, receives), (ours, theirs))
 
+    def test_odd_but_clear(self) -> None:
+        """What is wrong beside the point costs no call: a static number without its rate, a refused line's address."""
+        clear = ("m=audio 6000 RTP/AVP 0",)
+        for media in (
+            (*clear, "a=rtpmap:0 PCMU"),
+            (*clear, "m=video 0 RTP/AVP 31", "c=ATM NSAP 47.0091"),
+        ):
+            self.assertEqual(self.agreed(*media), self.agreed(*clear))
+
     def test_the_old_way_to_hold(self) -> None:
         """c=0.0.0.0 and c=:: mean that nothing is to be sent."""
         for address in ("IP4 0.0.0.0", "IP6 ::"):
