@@ -79,6 +79,8 @@ class SipStream(Protocol):
         self._last_message = self._last_octet = streams.seconds()
         self._pinged: float | None = None
         self._answers_pings = False
+        self._half_pinged = False
+        "An empty line has come that answers no ping of ours, and nothing since."
         self._why = ""
         self._closer: Any = None
 
@@ -183,14 +185,17 @@ class SipStream(Protocol):
             self._streams.opened(self)
 
     def _take(self, item: Request | Response | Keepalive) -> None:
+        half, self._half_pinged = self._half_pinged, False
         if not isinstance(item, Keepalive):
             self._last_message = self._last_octet
             self._streams.received(item, self.target)
-        elif item.ping:
+        elif item.ping or half:
             if self.state is State.OPEN and not self._full:
                 self.transport.write(b"\r\n")  # type: ignore[union-attr]
+        elif self._pinged is not None:
+            self._answers_pings = True
         else:
-            self._answers_pings = self._answers_pings or self._pinged is not None
+            self._half_pinged = True
 
 
 class Streams:

@@ -13,7 +13,7 @@ class Keepalive:
     """Empty lines between messages: four octets ask for a sign of life, two give it."""
 
     ping: bool
-    "CRLF CRLF, to be answered with one CRLF; False for that answer."
+    "CRLF CRLF, to be answered with one CRLF; False for that answer, or half of a ping that came in two pieces."
 
 
 class StreamFramer:
@@ -69,8 +69,8 @@ class StreamFramer:
 
     def _keepalive(self) -> Keepalive | None:
         if self._searched == 0 and self._buffer.startswith(b"\r\n"):
-            # A lone CRLF may be the first half of a ping whose second half is on its way: a wrong guess only
-            # leaves a ping unanswered, and they are sent in one piece.
+            # A lone CRLF may be the first half of a ping whose second half is on its way: who knows whether a pong
+            # is due can tell.
             ping = self._buffer.startswith(b"\r\n\r\n")
             del self._buffer[: 4 if ping else 2]
             return Keepalive(ping)

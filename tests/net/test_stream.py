@@ -265,6 +265,22 @@ class KeepAliveTests(StreamCase):
         stream.dataReceived(b"\r\n\r\n")
         self.assertEqual(wire.value(), b"\r\n")
 
+    def test_pings_in_pieces(self) -> None:
+        """However a ping was cut, it is answered once, and half of one isn't."""
+        message = b"SIP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n"
+        for pieces, answer in (
+            ([b"\r\n", b"\r\n"], b"\r\n"),
+            ([b"\r", b"\n\r", b"\n"], b"\r\n"),
+            ([b"\r\n\r", b"\n"], b"\r\n"),
+            ([b"\r\n", b"\r\n", b"\r\n"], b"\r\n"),
+            ([b"\r\n", message, b"\r\n"], b""),
+        ):
+            stream, wire = self.opened()
+            for piece in pieces:
+                stream.dataReceived(piece)
+            self.assertEqual(wire.value(), answer, pieces)
+            self.lose(stream)
+
     def test_pings(self) -> None:
         """A quiet connection of ours is pinged; a peer that never answers pings is none the worse for it."""
         _, wire = self.opened()
