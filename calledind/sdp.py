@@ -119,11 +119,12 @@ def agree(offer: SessionDescription, answer: SessionDescription) -> Agreed:
         if theirs.kind != "audio" or theirs.port == 0:
             raise SDPError("the peer refuses audio")
         security = _answered_security(ours, theirs)
-        codec, ours_of_it = _first_codec(theirs, [each.name for each in ours.codecs])
-        wanted = _events(ours.codecs, codec.rate)
-        events = _events(theirs.codecs, codec.rate) if wanted is not None else None
+        offered, answered = ours.codecs, theirs.codecs
+        codec, ours_of_it = _first_codec(theirs, [each.name for each in offered])
+        wanted = _events(offered, codec.rate)
+        events = _events(answered, codec.rate) if wanted is not None else None
         own = wanted if events is not None else None
-        if any(each.payload_type == own and each.name != _EVENT for each in theirs.codecs):
+        if any(each.payload_type == own and each.name != _EVENT for each in answered):
             own = None  # the peer means something else by our number, and many send what they mean
         return _agreed(answer, theirs, codec, ours_of_it, events, own, offer.direction(ours), security)
     raise SDPError("the offer has no audio")

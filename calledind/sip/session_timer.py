@@ -53,8 +53,11 @@ class SessionExpires:
 
 def session_expires(message: Request | Response) -> SessionExpires | None:
     """Return what a message says of the session's length; None where it says nothing, or nothing sensible."""
+    text = message.get("Session-Expires")
+    if text is None:
+        return None
     try:
-        return SessionExpires.parse(message.get("Session-Expires") or "")
+        return SessionExpires.parse(text)
     except ParseError:
         return None
 
