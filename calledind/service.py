@@ -66,6 +66,8 @@ from calledind.store.interface import StoreUnavailable
 EXIT_FAILED = 1
 LIVE = ("regions", "calls", "stir", "trunks", "http.certificate", "http.private_key")
 "Settings, and tables of them, that SIGHUP brings into force."
+BACKLOG = 1024
+"Connections that wait to be accepted; one more waits for a second, until its client tries again."
 GOODBYES = 4.0
 "Seconds that BYEs and CANCELs have to be confirmed when calls are hung up, and the last outcomes to be kept."
 
@@ -398,11 +400,11 @@ class Daemon(Service):
         settings = self._settings.http
         site = self._site()
         for text in settings.listen:
-            self._open(text, lambda port, host: self._reactor.listenTCP(port, site, interface=host))
+            self._open(text, lambda port, host: self._reactor.listenTCP(port, site, BACKLOG, host))
         if settings.tls_listen:
             context = self._context = tls.ServerContext(tls.make_context(*self._certificate(self._settings)))
             for text in settings.tls_listen:
-                self._open(text, lambda port, host: self._reactor.listenSSL(port, site, context, interface=host))
+                self._open(text, lambda port, host: self._reactor.listenSSL(port, site, context, BACKLOG, host))
         operators = admin.Admin(
             reactor=self._reactor,
             store=self._store,
