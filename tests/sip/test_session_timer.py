@@ -192,7 +192,7 @@ class WeRefreshTests(RefresherCase):
         """Where UPDATE isn't served after all, a re-INVITE with what we said last is."""
         self.refuse("UPDATE", (405, ()))
         self.world.network.pass_time(62)
-        self.assertEqual(len(self.ours("UPDATE")), 1)
+        self.assertEqual((len(self.ours("UPDATE")), len(self.ours("INVITE"))), (1, 2))
         self.assertEqual(self.ours("INVITE")[-1].body, OFFER)
         self.assertEqual(self.ours("ACK")[-1].cseq.number, self.ours("INVITE")[-1].cseq.number)
 

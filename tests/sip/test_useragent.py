@@ -54,6 +54,19 @@ class FlowTests(Case):
         self.assertEqual(world.heard, [Acked(b"", tag), ByeReceived(None, tag), Gone("BYE")])
         self.quiet(world)
 
+    def test_way_of_the_ack(self) -> None:
+        """ACK and BYE go to the last Record-Route of the 2xx, wherever the INVITE went."""
+
+        def play(call: IncomingCall) -> None:
+            way = "<sip:127.0.0.4:5062;lr>, <sip:127.0.0.3:5063;lr>"
+            call.respond(200, sdp=ANSWER, headers=[("Record-Route", way)])
+
+        world = World(play)
+        session = world.answered()
+        session.end()
+        targets = {datagram.label: datagram.target for datagram in world.network.sent if datagram.source == US}
+        self.assertEqual(targets, {"INVITE": THEM, "ACK": ("127.0.0.3", 5063), "BYE": ("127.0.0.3", 5063)})
+
     def test_ended_by_the_peer(self) -> None:
         """The peer's BYE is answered and reported with the cause of its Reason header."""
         world = World(answers)
