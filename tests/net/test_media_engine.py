@@ -413,6 +413,8 @@ class EngineTests(EngineCase):
         first, names = reports[0]
         assert isinstance(first, rtcp.SenderReport)
         assert isinstance(names, rtcp.SourceDescription)
+        self.assertEqual(names, rtcp.SourceDescription.named(first.ssrc, self.engine.sessions[1].name))
+        self.assertTrue(self.engine.sessions[1].name)
         sent = peer.packets()
         self.assertEqual((first.ssrc, first.octets), (sent[0].ssrc, first.packets * 160))
         elapsed = first.ntp / (1 << 32) - rtcp.NTP_EPOCH - EPOCH - 100.0
