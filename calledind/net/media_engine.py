@@ -260,7 +260,9 @@ class Engine:
         stream = Stream(
             payload_type=payload_type & 0x7F,
             ssrc=session.ssrc,
-            sequence=before.sequence if before else secrets.randbits(16),
+            # Far from the wrap: who misses an encrypted stream's packets before it takes the roll-over counter for 0
+            # (RFC 3711 §3.3.1).
+            sequence=before.sequence if before else secrets.randbits(15),
             timestamp=before.timestamp if before else secrets.randbits(32),
             tick=clock_rate * ptime // 1000,
             clock_rate=clock_rate,

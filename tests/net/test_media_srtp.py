@@ -48,6 +48,19 @@ class SrtpTests(EngineCase):
         block = rtcp.ReportBlock(ssrc, 0.25, 5, 0, 0, 0, 0)
         return rtcp.pack([rtcp.ReceiverReport(77, (block,))])
 
+    def test_numbers_begin_far_from_their_wrap(self) -> None:
+        """A receiver that misses the beginning must not take the counter of an encrypted stream for a round less."""
+        first = []
+        for number in range(1, 31):
+            peer = self.peer()
+            self.opened(number)
+            self.play(number, peer)
+            self.pass_time(1)
+            first.append(peer.packets()[0].sequence)
+            self.closed(number)
+        self.assertLess(max(first), 1 << 15)
+        self.assertGreater(len(set(first)), 20)
+
     def test_each_suite(self) -> None:
         """The phone decrypts the file, with the numbers and times of a plain stream; its voice is counted."""
         octets = bytes(range(250)) * 2
