@@ -169,7 +169,10 @@ class Dialer:
     # the queue
 
     def _queue(self, route: Route) -> FairQueue:
-        return self._queues.setdefault(route, FairQueue())
+        queue = self._queues.get(route)
+        if queue is None:
+            queue = self._queues[route] = FairQueue()
+        return queue
 
     def _queue_again(self, call: Call, how: Callable[[FairQueue, Call], None]) -> None:
         """Let a call that waited wait where its number leads now, at a trunk that did not fail it."""

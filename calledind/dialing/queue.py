@@ -34,7 +34,7 @@ class FairQueue:
         """
         line = self._lines.setdefault(call.key_id, deque())
         if line and line[0].accepted_at < call.accepted_at:
-            line.insert(_place(line, call), call)
+            line.insert(place_of(call, line), call)
         else:
             line.appendleft(call)
         self._lines.move_to_end(call.key_id, last=False)
@@ -63,9 +63,15 @@ class FairQueue:
                 del self._lines[key_id]
 
 
-def _place(line: deque[Call], call: Call) -> int:
-    """Return the index of `call` by age. What comes back late comes back about in order: its place is near the end."""
-    index = len(line)
-    while index and line[index - 1].accepted_at > call.accepted_at:
-        index -= 1
-    return index
+def place_of(call: Call, line: deque[Call]) -> int:
+    """Return the index of `call` by age, looked for from both ends.
+
+    What comes back is older than most that wait here, or, where a trunk failed all these before, younger.
+    """
+    for front in range(len(line)):
+        if line[front].accepted_at > call.accepted_at:
+            return front
+        back = len(line) - front
+        if line[back - 1].accepted_at <= call.accepted_at:
+            return back
+    return len(line)

@@ -1,9 +1,13 @@
 # mypy: allow-untyped-calls
 from __future__ import annotations
 
+from collections import deque
+from typing import Any
+
 from twisted.trial.unittest import SynchronousTestCase
 
-from calledind.dialing.queue import FairQueue
+from calledind.dialing.queue import FairQueue, place_of
+from calledind.model import Call
 from tests.dialing.world import START, make_call
 
 
@@ -12,6 +16,16 @@ def names(queue: FairQueue) -> list[str]:
     while (call := queue.take()) is not None:
         taken.append(call.id.lstrip("0"))
     return taken
+
+
+class Looked(deque[Call]):
+    """Counts how often somebody looks at one of its calls."""
+
+    looks = 0
+
+    def __getitem__(self, index: Any) -> Any:
+        self.looks += 1
+        return super().__getitem__(index)
 
 
 class FairQueueTests(SynchronousTestCase):
@@ -59,6 +73,13 @@ class FairQueueTests(SynchronousTestCase):
         old = [call.id.lstrip("0") for call in self.queue.take_older_than(START - 4.5)]
         self.assertEqual(old, ["9", "7", "5"])
         self.assertEqual(names(self.queue), ["4", "2"])
+
+    def test_put_back_into_a_long_line(self) -> None:
+        """The place of what comes back is found near either end, however many calls wait between."""
+        line = Looked(make_call(str(age), accepted_at=START - age) for age in range(10_000, 0, -1))
+        for age, index in ((10_000.5, 0), (9_990.5, 10), (10.5, 9990), (0.5, 10_000), (9_990.0, 11), (10.0, 9991)):
+            self.assertEqual(place_of(make_call("back", accepted_at=START - age), line), index)
+        self.assertLess(line.looks, 120)
 
     def test_expiry(self) -> None:
         """What is older than the limit is taken out of every key's line, and the rest keeps its order."""
