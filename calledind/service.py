@@ -556,7 +556,8 @@ class Daemon(Service):
         self._trunks = trunks
         self._registrations.use_trunks(trunks)
         self._route()
-        self._settlement.trunk_reasons = reasons(trunks)
+        # Calls of a trunk that is gone are still to end.
+        self._settlement.trunk_reasons = {**self._settlement.trunk_reasons, **reasons(trunks)}
         self._settlement.charge_accepted = settings.calls.charge == "accepted"
         self._library.use_codecs(codecs(trunks))
         self._admission.use_regions(settings.regions)

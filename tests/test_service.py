@@ -73,6 +73,7 @@ class DaemonCase(SynchronousTestCase):
         self.library = Recorder()
         self.dialer = Recorder(drain=self._drain)
         self.settlement = Recorder(when_idle=lambda: succeed(None))
+        setattr(self.settlement, "trunk_reasons", {})  # noqa: B010
         self.signalling, self.admission = Recorder(), Recorder()
         setattr(self.signalling, "user_agent", self.user_agent)  # noqa: B010 - recorders have all attributes
         self.drained: Deferred[None] = Deferred()
@@ -174,6 +175,11 @@ class ReloadTests(DaemonCase):
         settlement: Any = self.settlement
         self.assertEqual(settlement.trunk_reasons, {"a": {"403": 8}, "b": {"404": 5}})
         self.assertEqual(settlement.charge_accepted, True)
+        self.settings = attrs.evolve(self.settings, trunks=(attrs.evolve(other, reasons={}),))
+        self.daemon._read_again()
+        # What a trunk meant by a status still counts for its last calls.
+        self.assertEqual(settlement.trunk_reasons, {"a": {"403": 8}, "b": {}})
+        del self.lines[1:]
         for name in ("regions.countries", "calls.ring_timeout", "trunks"):
             self.assertIn(name, self.lines[0])
         self.assertEqual(len(self.lines), 1)
