@@ -650,7 +650,7 @@ class Engine:
         phases = self._phases.get(ptime)
         if phases is None:
             phases = self._phases[ptime] = [Phase(self.family) for _ in range(ptime * SLICES_PER_SECOND // 1000)]
-        phase = next_phase(phases, port.lanes)
+        phase = next_phase(phases, port.number // 2, port.lanes)
         lane = port.lanes.get(phase)
         if lane is None:
             lane = port.lanes[phase] = Lane(phase, port.rtp.fileno())

@@ -15,7 +15,7 @@ To set up a stream is to fill the next place, to end it is to move the last one 
 streams, but for the arrays being doubled when they are full. Nothing else moves with each packet: how far a stream
 has come follows from how often its phase was sent since, and the phase knows in which turn which runs will end.
 
-A few streams are gathered in few phases, as each phase that has any costs a waking up; many are spread evenly.
+A socket with few streams has one lane, and the sockets are spread over the phases; one with many has more lanes.
 
 A stream that is encrypted has its payload replaced, right before it is sent, by a sealed copy in memory of the
 phase; afterwards the arrays are as if nothing had happened. Phases without such streams do nothing of this.
@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,10 +38,10 @@ from calledind.rtp.packet import HEADER_OCTETS, VERSION
 PHASES = 10
 "Slices of 20 ms."
 SLICES_PER_SECOND = 500
-TOGETHER = 128
-"Streams that a phase takes before the next is begun: half a millisecond's sending."
+TOGETHER = 64
+"Streams of a lane before the next is begun: a quarter of a millisecond's sending."
 _APART = 7
-"Slices between two phases that are filled one after the other; has no divisor in common with the number of any."
+"Slices from a phase to the next that is begun; has no divisor in common with the number of any."
 
 HEADER = np.dtype([("flags", "u1"), ("second", "u1"), ("sequence", ">u2"), ("timestamp", ">u4"), ("ssrc", ">u4")])
 "The fixed part of an RTP header, in network order."
@@ -364,12 +364,20 @@ class Phase:
             lane.point(used, self._names + places * _NAME_OCTETS, self._vectors + places * _VECTORS_OCTETS)
 
 
-def next_phase(phases: Sequence[Phase], known: Collection[Phase]) -> Phase:
-    """Choose where one more stream is sent. `known`: those phases where its socket has a lane already."""
+def next_phase(phases: Sequence[Phase], home: int, lanes: Mapping[Phase, Lane]) -> Phase:
+    """Choose where one more stream of a socket is sent.
+
+    `home`: where it begins, a number of its own, so that sockets with few streams are spread evenly. `lanes`: those
+    that it has. They are filled before the next is begun, which costs a system call more, where the fewest streams are.
+    """
+
+    def cost(phase: Phase) -> tuple[int, bool, int]:
+        lane = lanes.get(phase)
+        return len(lane.streams) // TOGETHER if lane else 0, lane is None, phase.streams // TOGETHER
+
     count = len(phases)
-    order = (phases[number * _APART % count] for number in range(count))
-    # The first is taken of those that are alike.
-    return min(order, key=lambda phase: (phase.streams // TOGETHER, phase not in known))
+    # The first is taken of those that cost the same.
+    return min((phases[(home + number) * _APART % count] for number in range(count)), key=cost)
 
 
 def _send_the_rest(lane: Lane, sent: int) -> None:
