@@ -141,17 +141,11 @@ class Settlement:
 
     def _tell(self, call: Call, outcome: Outcome) -> None:
         ending = outcome.ending
+        words = "answered" if outcome.reason is None else f"not answered, reason {int(outcome.reason)}"
         # Where nobody said a status, the detail is all that tells why: a certificate, a name that is not found.
         why = f"; {for_the_log(ending.detail)}" if ending.detail and ending.sip_status is None else ""
-        self.log.info(
-            "call {call}: {outcome} ({cause}, SIP {status}, trunk {trunk}{why})",
-            call=call.id,
-            outcome="answered" if outcome.reason is None else f"not answered, reason {int(outcome.reason)}",
-            cause=ending.cause.value,
-            status=ending.sip_status or "-",
-            trunk=ending.trunk or "-",
-            why=why,
-        )
+        words += f" ({ending.cause.value}, SIP {ending.sip_status or '-'}, trunk {ending.trunk or '-'}{why})"
+        self.log.info("call {call}: {outcome}", call=call.id, outcome=words)
         if call.callback_url is not None:
             self._settled(PendingCallback(call, outcome, 0, outcome.ending.ended_at))
 

@@ -631,10 +631,10 @@ class Daemon(Service):
 
 
 def tune_collector() -> None:
-    """Look for cyclic garbage seldom, since each look walks all that waits: after some thousand calls for the whole."""
+    """Look for cyclic garbage seldom, since each look walks what waits: calls leave none, only mishaps do."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 10, 3)
+    gc.set_threshold(100_000, 10, 5)
 
 
 def _nothing() -> None:

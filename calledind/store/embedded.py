@@ -5,7 +5,10 @@ One group of changes is on its way to the disk at a time, in the writer's thread
 is back is the next group, so a lone change is committed at once, and under load one fsync serves hundreds:
 
     time ───▶   a        b c d            e f
-    writer      [──a──]  [──b──][────c d────][──e f──]      each [ ] one transaction, one fsync
+    writer      [──a──]  [──b──][────c d────]··[──e f──]    each [ ] one transaction, one fsync
+
+A group of several changes begins `GATHER_SECONDS` after the one before it at the earliest, if that was of several as
+well: under load, many small commits would cost more than they hasten.
 
 When a group fails, it and all that waits behind it are taken back from memory, the last one first, and their
 askers are told `StoreUnavailable`; from then on every change is refused at once, until a probe of the disk
@@ -48,6 +51,8 @@ MAX_WAITING = 4096
 "Changes waiting for the disk; beyond it, new ones are refused. What ends a running call may be twice as many."
 MAX_GROUP = 256
 "Changes in one commit: more would not be faster, and their askers' next steps are one turn of the reactor."
+GATHER_SECONDS = 0.004
+"From the beginning of a group of several changes to that of the next group."
 LIST_CHUNK = 1000
 "Numbers of the DoNotCall list changed at a time, some milliseconds of work."
 
@@ -98,6 +103,9 @@ class EmbeddedStore:
         self._waiting: list[Waiting] = []
         self._committing: list[Waiting] = []
         self._committing_since = 0.0
+        self._not_before = 0.0
+        "When the next group may begin, by the reactor's clock."
+        self._gathering: IDelayedCall | None = None
         self._trouble: str | None = "the store is not open"
         self._retry: IDelayedCall | None = None
         self._lock: int | None = None
@@ -144,6 +152,9 @@ class EmbeddedStore:
             self._retry.cancel()
             self._retry = None
         self._trouble = "the store is closed"
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathered()
         if self._committing:
             idle: Deferred[None] = Deferred()
             self._idle.append(idle)
@@ -195,18 +206,32 @@ class EmbeddedStore:
         return self._keep(change, partial(self._decide, decision))
 
     def _keep(self, change: Change, again: Callable[[], Deferred[Any]]) -> Deferred[Any]:
-        if change.is_nothing and not self._committing:
+        if change.is_nothing and not self._committing and not self._waiting:
             return succeed(change.answer)
         kept: Deferred[Any] = Deferred()
         self._waiting.append((change, kept, again))
         if not self._committing:
-            self._commit()
+            self._commit_soon()
         return kept
+
+    def _commit_soon(self) -> None:
+        wait = self._not_before - self._reactor.seconds()
+        if wait <= 0:
+            self._commit()
+        elif self._gathering is None:
+            self._gathering = self._reactor.callLater(wait, self._gathered)
+
+    def _gathered(self) -> None:
+        self._gathering = None
+        if self._waiting and not self._committing:
+            self._commit()
 
     def _commit(self) -> None:
         group, self._waiting = self._waiting[:MAX_GROUP], self._waiting[MAX_GROUP:]
         self._committing = group
         self._committing_since = self._reactor.seconds()
+        if len(group) > 1:
+            self._not_before = self._committing_since + GATHER_SECONDS
         changes = [waiting[0] for waiting in group]
         writing = self._writer.run(partial(self._disk.write, changes))
         writing.addCallbacks(self._committed, self._failed).addErrback(self._log_bug)
@@ -217,7 +242,7 @@ class EmbeddedStore:
             change.kept()
         # The disk works on the next group while the askers of this one hear their answers.
         if self._waiting:
-            self._commit()
+            self._commit_soon()
         for change, kept, _ in group:
             kept.callback(change.answer)
         self._tell_idle()
@@ -256,7 +281,7 @@ class EmbeddedStore:
         self._trouble = "the store has lost its way; restart calledin, and report what its log says"
 
     def _tell_idle(self) -> None:
-        if not self._committing:
+        if not self._committing and not self._waiting:
             idle, self._idle = self._idle, []
             for deferred in idle:
                 deferred.callback(None)

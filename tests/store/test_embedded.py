@@ -18,7 +18,7 @@ from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from calledind.model import Key, ReturnCode, State
-from calledind.store.embedded import EmbeddedStore
+from calledind.store.embedded import GATHER_SECONDS, EmbeddedStore
 from calledind.store.interface import Store, StoreUnavailable, Totals
 from tests.store.contract import (
     ANSWERED,
@@ -150,8 +150,40 @@ class GroupCommitTests(ByHand):
         self.bench.writer.step()
         self.assertEqual(self.successResultOf(answers[256]), ReturnCode.ACCEPTED)
         self.assertNoResult(answers[257])
+        self.bench.clock.advance(GATHER_SECONDS)
         self.bench.writer.release()
         self.assertEqual(self.bench.faults.statements, before + 3)
+
+    def test_groups_gather(self) -> None:
+        """Under load a group begins some milliseconds after the last one; a lone change never waits."""
+        self.successResultOf(self.store.add_credits("key_1", 1000, NOW))
+        lone = [self.accept(1), self.accept(2)]
+        self.assertEqual(list(map(self.successResultOf, lone)), [ReturnCode.ACCEPTED] * 2)
+        self.bench.writer.held = True
+        several = [self.accept(number) for number in range(3, 8)]
+        self.bench.writer.release()
+        self.assertEqual(list(map(self.successResultOf, several)), [ReturnCode.ACCEPTED] * 5)
+        before = self.bench.faults.statements
+        late = [self.accept(8), self.accept(9)]
+        self.assertNoResult(late[0])
+        self.bench.clock.advance(GATHER_SECONDS)
+        self.assertEqual(list(map(self.successResultOf, late)), [ReturnCode.ACCEPTED] * 2)
+        self.assertEqual(self.bench.faults.statements, before + 1)
+        self.bench.clock.advance(GATHER_SECONDS)
+        self.assertEqual(self.successResultOf(self.accept(10)), ReturnCode.ACCEPTED)
+
+    def test_close_takes_what_gathers(self) -> None:
+        """What waits for company when the store is closed is kept first."""
+        self.successResultOf(self.store.add_credits("key_1", 1000, NOW))
+        self.bench.writer.held = True
+        several = [self.accept(number) for number in range(5)]
+        self.bench.writer.release()
+        self.assertEqual(list(map(self.successResultOf, several)), [ReturnCode.ACCEPTED] * 5)
+        late = self.accept(5)
+        self.assertNoResult(late)
+        self.successResultOf(self.store.close())
+        self.assertEqual(self.successResultOf(late), ReturnCode.ACCEPTED)
+        self.assertEqual(self.bench.clock.getDelayedCalls(), [])
 
     def test_commits_are_fsynced(self) -> None:
         """SQLite is told to fsync its log at each commit."""

@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from calledind.model import ReturnCode, State
+from calledind.store.embedded import GATHER_SECONDS
 from calledind.store.interface import StoreUnavailable
 from tests.store.contract import ANSWERED, BUSY, DIALOG, NOW, make_attempt, make_call, make_key
 from tests.store.fakes import Bench
@@ -143,10 +144,15 @@ class StoreMachine(RuleBasedStateMachine):
         self.settling: set[str] = set()
         "Calls whose end is among what was asked."
 
+    @property
+    def busy(self) -> bool:
+        "Whether changes are on their way to the disk, or wait for company."
+        return bool(self.bench.writer.jobs or self.bench.store._waiting)
+
     def ask(self, answer: Deferred[Any], expected: Callable[[], Any]) -> None:
         """Note the store's answer, when it comes, beside the way to the model's."""
         told: list[Any] = []
-        quiet = not self.bench.writer.jobs
+        quiet = not self.busy
         self.asked.append((quiet, expected, told))
 
         def failed(failure: Failure) -> None:
@@ -268,7 +274,7 @@ class StoreMachine(RuleBasedStateMachine):
     def finish_callback(self, call_id: str, tries: int, state: State) -> None:
         store = self.bench.store
         ended = self.model.calls.get(call_id, {}).get("state") in (State.DONE, State.DELIVERED, State.EXHAUSTED)
-        if self.bench.writer.jobs and not ended and call_id not in self.settling:
+        if self.busy and not ended and call_id not in self.settling:
             return  # nobody tells of a callback before the call's end is on its way
         if state is State.DONE:
             answer = store.callback_postponed(call_id, tries, NOW + 100 * tries)
@@ -309,6 +315,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def release(self) -> None:
         self.bench.writer.release()
+        self.bench.clock.advance(GATHER_SECONDS)
         self.settle_accounts()
 
     @rule()
