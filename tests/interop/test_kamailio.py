@@ -12,15 +12,6 @@ from tests.interop.harness import Daemon, Sipp, free_udp_port, sipp, wait_for
 from tests.interop.kamailio import ANSWERS, ROUTES, USER, KamailioCase
 from tests.interop.test_baresip import Baresip
 
-CANCELLED = sc.scenario(
-    sc.receive("INVITE"),
-    sc.send("180 Ringing", more=ROUTES + sc.CONTACT),
-    sc.receive("CANCEL", extra='timeout="10000"'),
-    sc.send("200 OK", sc.IN_DIALOG),
-    # The first INVITE was challenged.
-    sc.send("487 Request Terminated", sc.ECHO_INVITE.replace("CSeq: 1", "CSeq: 2"), retrans=500),
-    sc.receive("ACK"),
-)
 KEPT = """Via: [$proxy]
 Via: [$via]
 Record-Route: [$route]
@@ -30,16 +21,30 @@ Call-ID: [call_id]
 CSeq: [$cseq]
 """
 "Of a response to the INVITE of `KEEP` when the last request was another."
-KEEP = "".join(
-    f'<ereg regexp=".*" search_in="hdr" header="{header}:" occurrence="{which}" assign_to="{name}"/>\n'
-    for name, header, which in (
-        ("proxy", "Via", 1),
-        ("via", "Via", 2),
-        ("route", "Record-Route", 1),
-        ("from", "From", 1),
-        ("to", "To", 1),
-        ("cseq", "CSeq", 1),
+KEEP = (
+    "<action>\n"
+    + "".join(
+        f'<ereg regexp=".*" search_in="hdr" header="{header}:" occurrence="{which}" assign_to="{name}"/>\n'
+        for name, header, which in (
+            ("proxy", "Via", 1),
+            ("via", "Via", 2),
+            ("route", "Record-Route", 1),
+            ("from", "From", 1),
+            ("to", "To", 1),
+            ("cseq", "CSeq", 1),
+        )
     )
+    + "</action>"
+)
+USED = '<Reference variables="proxy,via,route,from,to,cseq"/>\n'
+CANCELLED = sc.scenario(
+    sc.receive("INVITE", inner=KEEP),
+    sc.send("180 Ringing", more=ROUTES + sc.CONTACT),
+    sc.receive("CANCEL", extra='timeout="10000"'),
+    sc.send("200 OK", sc.IN_DIALOG),
+    sc.send("487 Request Terminated", KEPT, retrans=500),
+    sc.receive("ACK"),
+    USED,
 )
 REFUSES = sc.refuse("486 Busy Here", ringing=True)
 
@@ -175,14 +180,14 @@ class KamailioTests(KamailioCase):
     def test_both_answer(self) -> None:
         """Where both do, the one that was later gets ACK and BYE at once."""
         late = sc.scenario(
-            sc.receive("INVITE", inner=f"<action>{KEEP}</action>"),
+            sc.receive("INVITE", inner=KEEP),
             sc.send("180 Ringing", more=ROUTES + sc.CONTACT),
             sc.receive("CANCEL", extra='timeout="10000"'),
             sc.send("200 OK", sc.IN_DIALOG),
             sc.send("200 OK", KEPT, more=sc.CONTACT, body=sc.sdp(port="40000"), retrans=500),
             sc.receive("ACK"),
             sc.GOODBYE,
-            '<Reference variables="proxy,via,route,from,to,cseq"/>\n',
+            USED,
         )
         _, other = self.fork(late, ANSWERS)
         self.assertGreater((hung_up(other) - hung_up(self.callee)) % 86400, 1.0)
