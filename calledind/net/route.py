@@ -24,7 +24,9 @@ class Route:
     trunk: Trunk
     chooser: Chooser
     groups: Sequence[Group] = ()
-    "As last found."
+    "As last found, those that we can reach."
+    found: Sequence[Group] | None = None
+    "What `groups` was made of, until it is to be looked at anew."
     last: Place | None = None
     "Where a request went last."
 

@@ -229,6 +229,8 @@ class Signalling:
             if not route.groups:
                 raise
             return route.groups
+        if found == route.found:
+            return route.groups
         groups = [
             [
                 Server(tuple(place for place in server.places if self._reaches(place, route)), server.weight)
@@ -242,6 +244,7 @@ class Signalling:
             self._trust()
         if not route.places():
             raise OSError(f"{host} has no address that a socket of sip.bind leads to")
+        route.found = found
         return groups
 
     def _reaches(self, place: Place, route: Route) -> bool:
@@ -260,6 +263,7 @@ class Signalling:
         self._trust()  # a route that was left may be used no more
         self._sockets.forget_addresses()
         for route in self._routes.values():
+            route.found = None
             Deferred.fromCoroutine(self._refresh(route)).addErrback(self._not_found, route.trunk)
         self._timers.look_up = self._reactor.callLater(LOOK_AGAIN, self._look_up)
 

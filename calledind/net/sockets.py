@@ -33,6 +33,8 @@ class Sockets:
         self._accepting = accepting
         self._sockets: dict[str, SipDatagram] = {}
         self._listeners: list[Any] = []
+        self._ways: dict[tuple[bool, str], SipDatagram | None] = {}
+        "Whether a target is of IPv6, text of a socket -> the socket that `to` finds."
         self._hosts: dict[tuple[str, str], str] = {}
         "Text of a socket, IP address of a target -> the address of ours that messages to it leave from."
 
@@ -53,6 +55,7 @@ class Sockets:
             else:
                 self._listeners.append(listener)
                 self._sockets[text] = opened
+                self._ways.clear()
                 return
 
     def close(self) -> None:
@@ -61,14 +64,20 @@ class Sockets:
         for listener in self._listeners:
             listener.stopListening()
         self._sockets.clear()
+        self._ways.clear()
         self._listeners.clear()
 
     def to(self, host: str, text: str = "") -> SipDatagram | None:
         """Return the socket that datagrams to an IP address leave by, the one of this name where one is given; None
         where none can."""
-        family = ":" in host
+        way = ":" in host, text
+        if way not in self._ways:
+            self._ways[way] = self._find(*way)
+        return self._ways[way]
+
+    def _find(self, is_ipv6: bool, text: str) -> SipDatagram | None:
         every = [each for name, each in self._sockets.items() if text in ("", name)]
-        same = [each for each in every if (":" in each.address[0]) == family]
+        same = [each for each in every if (":" in each.address[0]) == is_ipv6]
         # A socket on [::] carries IPv4 as well.
         both = [each for each in every if each.address[0] == "::"]
         return next(iter(same + both), None)
