@@ -17,6 +17,7 @@ move the window (§3.3). Keys are in no `repr` and in no error.
 from __future__ import annotations
 
 import hmac
+from contextlib import suppress
 from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
@@ -274,12 +275,16 @@ class Receiver:
         body, tag, rest = self._cut(packet[end:], self._tag, 0)
         ssrc = int.from_bytes(packet[8:12], "big")
         window = _window(self._windows, ssrc)
-        index = window.guess(packet[2] << 8 | packet[3])
-        if not 0 <= index < MOST_PACKETS or not window.is_new(index):
-            raise SRTPError("a packet that came before, or that is too old to tell")
+        guess = window.guess(packet[2] << 8 | packet[3])
         header = packet[:end]
-        trailer = rest if self._aead else (index >> 16).to_bytes(4, "big")
-        return header + self._rtp.open(ssrc, index, header, body, trailer, tag), ssrc, index, window
+        # Before the first packet: the sequence number may have wrapped in those that were missed.
+        for index in (guess,) if window.highest >= 0 else (guess, guess + 0x10000):
+            if not 0 <= index < MOST_PACKETS or not window.is_new(index):
+                raise SRTPError("a packet that came before, or that is too old to tell")
+            trailer = rest if self._aead else (index >> 16).to_bytes(4, "big")
+            with suppress(SRTPError):
+                return header + self._rtp.open(ssrc, index, header, body, trailer, tag), ssrc, index, window
+        raise SRTPError("a wrong authentication tag")
 
     def _open_control(self, datagram: bytes) -> tuple[bytes, int, int, _Window]:
         header = datagram[:_CONTROL_HEADER]

@@ -231,6 +231,16 @@ class StreamTests(SynchronousTestCase):
             sender = Sender(keys(suite))
             self.assertNotEqual(protect(sender, packet(7))[12:-16], protect(sender, packet(7))[12:-16])
 
+    def test_who_misses_the_beginning(self) -> None:
+        """A stream whose numbers wrapped before its first packet came is taken all the same, and followed."""
+        for suite in SUITES:
+            sender, receiver = Sender(keys(suite)), Receiver(keys(suite))
+            protected = [protect(sender, packet(sequence & 0xFFFF)) for sequence in range(65_530, 65_545)]
+            self.assertTrue(receiver.is_authentic(protected[8]))
+            for number in (8, 9, 4, 14):
+                self.assertEqual(receiver.unprotect(protected[number]), packet((65_530 + number) & 0xFFFF))
+            self.assertRaises(SRTPError, receiver.unprotect, protected[8])
+
     def test_a_key_that_is_used_up(self) -> None:
         """After the last index that it is good for nothing is sent with it."""
         sender = Sender(keys("AES_CM_128_HMAC_SHA1_80"))
