@@ -46,8 +46,8 @@ SIP/2.0 {start}
 
 
 def request(method: str, *, more: str = "", cseq: str = "1 BYE", body: str = "", extra: str = 'retrans="500"') -> str:
-    """A request of the callee's in the dialog that it answered."""
-    kind = "Content-Type: application/sdp\n" if body else ""
+    """A request of the callee's in the dialog that it answered; a body is SDP unless `more` says what it is."""
+    kind = "Content-Type: application/sdp\n" if body and "Content-Type" not in more else ""
     return f"""<send {extra}><![CDATA[
 
 {method} [$contact] SIP/2.0

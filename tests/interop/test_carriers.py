@@ -81,7 +81,13 @@ CARRIERS = {
             sc.request("ACK", cseq="1 ACK", extra="", body=sc.sdp("8 101")),
             asks("UPDATE", 2, 200, more='P-Asserted-Identity: "Bob" <sip:bob@127.0.0.1>\n'),
             asks("OPTIONS", 3, 200),
-            asks("NOTIFY", 4, 481, more="Event: message-summary\n", body="Messages-Waiting: no\n"),
+            asks(
+                "NOTIFY",
+                4,
+                481,
+                more="Event: message-summary\nContent-Type: application/simple-message-summary\n",
+                body="Messages-Waiting: no\n",
+            ),
             GOODBYE,
         )
     ),
@@ -199,7 +205,7 @@ CARRIERS = {
                 "BYE",
                 cseq="2 BYE",
                 more="Via: SIP/2.0/UDP a.example:5060;branch=z9hG4bK1;received=192.0.2.4, SIP/2.0/TLS c.example\n"
-                "Via: SIP / 2.0 / UDP b.example ;branch=z9hG4bK3\n",
+                "Via: SIP / 2.0 / UDP b.example ;branch=z9hG4bK3\nContent-Type: text/plain\n",
                 body="hello\n",
             ),
             f'<recv response="200">{actions(check("a.example.*c.example.*b.example"))}</recv>\n',

@@ -161,7 +161,7 @@ SPELLINGS = {
         scene(
             invited(),
             answer(),
-            asks("INFO", 0, 200, body="Signal=5\n"),
+            asks("INFO", 0, 200, more="Content-Type: application/dtmf-relay\n", body="Signal=5\n"),
             asks("INFO", 2147483646, 200),
             sc.request("BYE", cseq="2147483647 BYE"),
             sc.expect(200),
