@@ -348,6 +348,8 @@ def sipp(
     path.write_text(scenario)
     port = port or free_udp_port()
     command = [program, "-sf", str(path), "-i", address, "-p", str(port), "-m", str(calls)]
+    # Else they share sixty ports by which they could be told something.
+    command += ["-cp", str(free_udp_port())]
     command += ["-nostdin", *(["-trace_msg", "-trace_err"] if trace else []), *arguments]
     process = subprocess.Popen(
         command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL

@@ -133,6 +133,49 @@ CARRIERS = {
             GOODBYE,
         )
     ),
+    "two telephones that ring reliably, each with numbers of its own": Scene(
+        scene(
+            invited(),
+            ringing("183 Session Progress", more=reliable(10), body=EARLY, tag="a"),
+            taken("PRACK", check("tag=a", "To"), check("10 1 INVITE", "RAck")),
+            ringing("183 Session Progress", more=reliable(70), tag="b"),
+            taken("PRACK", check("tag=b", "To"), check("70 1 INVITE", "RAck")),
+            ringing(more=reliable(11), tag="a"),
+            taken("PRACK", check("tag=a", "To"), check("11 1 INVITE", "RAck")),
+            answer(tag="b"),
+            taken("BYE", check("tag=b", "To")),
+        )
+    ),
+    "held and let go before it answers": Scene(
+        scene(
+            invited(),
+            ringing("183 Session Progress", more=reliable(1), body=EARLY),
+            taken("PRACK"),
+            asks("UPDATE", 1, 200, check("a=recvonly"), body=sc.sdp(more="a=sendonly\n")),
+            asks("UPDATE", 2, 200, check("a=sendrecv"), body=RESUMED),
+            sc.send("200 OK", tagged(), more=sc.CONTACT, retrans=500),
+            sc.receive("ACK"),
+            GOODBYE,
+        )
+    ),
+    "challenges of every kind, one of which is ours": Scene(
+        scene(
+            invited(),
+            sc.send(
+                "401 Unauthorized",
+                tagged(),
+                more='WWW-Authenticate: Basic realm="x"\nWWW-Authenticate: Bearer authz_server="https://a.example"\n'
+                'WWW-Authenticate: Digest realm="y", nonce="n", algorithm=SHA3-512\n'
+                'WWW-Authenticate: Digest realm="y", nonce="z"\n',
+                retrans=500,
+            ),
+            sc.receive("ACK"),
+            invited(check('nonce="z"', "Authorization")),
+            answer(),
+            GOODBYE,
+        ),
+        trunk=LOGIN,
+    ),
     "the answer in an early 180 alone; the 200 has none": Scene(
         scene(
             invited(),
