@@ -17,7 +17,20 @@ from pathlib import Path
 
 AT_ONCE = int(os.environ.get("CALLEDIN_INTEROP_JOBS", "4"))
 FOLDER = Path(__file__).parent
-LONGEST = ("kamailio", "kill", "setup", "indialog", "lossy_relay", "sipp", "fuzz", "baresip", "signals")
+LONGEST = (
+    "kamailio",
+    "kill",
+    "setup",
+    "indialog",
+    "lossy_relay",
+    "sipp",
+    "fuzz",
+    "baresip",
+    "failover",
+    "kamailio_tls",
+    "next_hop",
+    "signals",
+)
 "By what they took."
 
 

@@ -40,7 +40,7 @@ USED = '<Reference variables="proxy,via,route,from,to,cseq"/>\n'
 CANCELLED = sc.scenario(
     sc.receive("INVITE", inner=KEEP),
     sc.send("180 Ringing", more=ROUTES + sc.CONTACT),
-    sc.receive("CANCEL", extra='timeout="10000"'),
+    sc.receive("CANCEL", extra='timeout="30000"'),
     sc.send("200 OK", sc.IN_DIALOG),
     sc.send("487 Request Terminated", KEPT, retrans=500),
     sc.receive("ACK"),
@@ -201,7 +201,7 @@ class KamailioTests(KamailioCase):
         daemon.kill()
         daemon.start()
         self.assertEqual(self.outcome(self.web.next_callback()), ("0", "0"))
-        self.assertEqual(self.callee.wait(), 0, self.callee.explain())
+        self.assertEqual(self.callee.wait(), 0, self.callee.explain() + daemon.log.read_text()[-3000:])
         self.assertEqual(self.of("CANCEL"), ["CANCEL"] * 2)
 
     def test_cancelled(self) -> None:

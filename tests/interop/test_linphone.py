@@ -54,9 +54,10 @@ enabled=1
 
 
 class Linphone:
-    """One linphonec without a sound card, which answers every call; what it hears is kept as WAV."""
+    """One linphonec without a sound card; what it hears is kept as WAV."""
 
-    def __init__(self, folder: Path, *, encryption: str = "none") -> None:
+    def __init__(self, folder: Path, *, encryption: str = "none", answers: bool = True) -> None:
+        """`answers`: whether it does so by itself."""
         program = need("linphonec")
         self.port = free_udp_port()
         self.log = folder / "log"
@@ -68,7 +69,7 @@ class Linphone:
         config.write_text(SETTINGS.format(port=self.port, first_rtp=first, last_rtp=first + 99, encryption=encryption))
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [program, "-a", "-c", str(config)],
+                [program, *(["-a"] if answers else []), "-c", str(config)],
                 cwd=folder,
                 env=dict(os.environ, HOME=str(folder)),
                 stdin=subprocess.PIPE,
@@ -104,13 +105,13 @@ def pieces_heard(path: Path, rate: int) -> int:
 
 
 class LinphoneTests(InteropCase):
-    def phone(self, name: str = "linphone", *, encryption: str = "none") -> Linphone:
-        phone = Linphone(self.folder / name, encryption=encryption)
+    def phone(self, name: str = "linphone", *, encryption: str = "none", answers: bool = True) -> Linphone:
+        phone = Linphone(self.folder / name, encryption=encryption, answers=answers)
         self.world.callback(phone.close)
         return phone
 
-    def start(self) -> tuple[Daemon, Linphone]:
-        phone = self.phone()
+    def start(self, *, answers: bool = True) -> tuple[Daemon, Linphone]:
+        phone = self.phone(answers=answers)
         return self.run_daemon(settings(trunk(phone.port))), phone
 
     def trace(self, daemon: Daemon, call_id: str) -> list[str]:
@@ -147,6 +148,21 @@ class LinphoneTests(InteropCase):
         self.assertEqual(self.outcome(self.web.next_callback()), ("1", ""))
         self.assertLess(time.monotonic() - began, 5.0)
         self.assertTrue(any(text.startswith("BYE sip:0000000000@") for text in self.trace(daemon, call_id)))
+
+    def test_rejects(self) -> None:
+        """A telephone that rings and is then rejected by who hears it: 603, reason 5."""
+        daemon, phone = self.start(answers=False)
+        call_id = self.ask(daemon)
+        phone.wait("Receiving new incoming call")
+        phone.command("terminate")
+        self.assertEqual(self.outcome(self.web.next_callback()), ("0", "5"))
+        self.assertTrue(any(text.startswith("SIP/2.0 603") for text in self.trace(daemon, call_id)))
+
+    def test_rings_for_too_long(self) -> None:
+        """A telephone that rings until the CANCEL: reason 3, and it stops ringing."""
+        daemon, phone = self.start(answers=False)
+        self.assertEqual(self.outcome(self.call(daemon)), ("0", "3"))
+        phone.wait("ended")
 
     def test_holds(self) -> None:
         """While it holds the call the audio waits, and goes on after that."""
