@@ -193,6 +193,38 @@ class _Obstacle:
 class CallAttempt:
     """One call on one trunk; see the module's text."""
 
+    __slots__ = (
+        "_agreed",
+        "_answered_at",
+        "_around",
+        "_audio_left",
+        "_crypto",
+        "_digits",
+        "_early_offers",
+        "_ended",
+        "_ending",
+        "_held",
+        "_hold_left",
+        "_media",
+        "_postponed",
+        "_redirections",
+        "_released",
+        "_sdp_id",
+        "_sdp_version",
+        "_session",
+        "_since",
+        "_state",
+        "_timer",
+        "_tried",
+        "call",
+        "committed",
+        "number",
+        "rang",
+        "responded",
+        "retry_after",
+        "target",
+        "trunk",
+    )
     log = Logger()
 
     def __init__(

@@ -55,6 +55,7 @@ class RouteName(str):
     use it, for as long as they do.
     """
 
+    __slots__ = ("route",)
     route: Route
 
     def __new__(cls, route: Route) -> RouteName:
