@@ -20,78 +20,34 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from calledind.net import mmsg
 from calledind.net.media_pipe import Unpacker, pack
 from calledind.rtp.packetizer import PACKET_OCTETS
 from calledind.sdes import SUITES, Keys
 from tests.benchmarks.report import Row, options, tell
+from tests.benchmarks.sink import Sink
 
 CALLS = 200
 PAIRS = 128
 GAP_GOAL = 25.0
 "Milliseconds."
 FIRST_PORT = 21000
-RECEIVERS = 8
-_SO_RCVBUFFORCE = 33
-"Beyond the system's limit; for root."
-RATE = 1_000_000
-"Of the arrival times: microseconds."
-
-
-class Sink:
-    """Sockets that take what is sent, with the time at which the kernel got it."""
-
-    def __init__(self) -> None:
-        self.sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(RECEIVERS)]
-        for each in self.sockets:
-            try:
-                each.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 16 << 20)
-            except PermissionError:
-                each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 << 20)
-            each.setsockopt(socket.SOL_SOCKET, mmsg.SO_TIMESTAMPNS, 1)
-            each.setblocking(False)
-            each.bind(("127.0.0.1", 0))
-        self.addresses = [each.getsockname() for each in self.sockets]
-        self._receiver = mmsg.Receiver(socket.AF_INET, 1024, 64)
-        self.kept: list[tuple[NDArray[np.int64], ...]] = []
-
-    def drain(self) -> int:
-        """Keep stream and arrival of what has come; return how many packets."""
-        total = 0
-        for each in self.sockets:
-            while taken := self._receiver.receive(each.fileno(), 0, 1024):
-                total += taken
-                head = self._receiver.data[:taken, 2:12].astype(np.int64)
-                ssrc = head[:, 6] << 24 | head[:, 7] << 16 | head[:, 8] << 8 | head[:, 9]
-                self.kept.append((ssrc, self._receiver.arrival(taken, rate=RATE, otherwise=0.0)))
-        return total
-
-    def gaps(self) -> NDArray[np.float64]:
-        """Return all gaps between packets of the same stream, in ms."""
-        ssrc = np.concatenate([kept[0] for kept in self.kept])
-        arrival = np.concatenate([kept[1] for kept in self.kept])
-        order = np.lexsort((arrival, ssrc))
-        same = np.diff(ssrc[order]) == 0
-        gaps: NDArray[np.float64] = np.diff(arrival[order])[same] / 1000.0
-        return gaps
 
 
 def plain_loop(sink: Sink, packets: int) -> float:
     """Return the processor seconds of one packet sent by a plain Python loop."""
     sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    callees = [sink.address(number) for number in range(64)]
     payload = bytes(PACKET_OCTETS)
     header = struct.Struct("!BBHII")
     took = 0.0
     for start in range(0, packets, 2000):
         began = time.process_time()
         for number in range(start, start + 2000):
-            packed = header.pack(0x80, 0, number & 0xFFFF, number * PACKET_OCTETS & 0xFFFFFFFF, 1)
-            sender.sendto(packed + payload, sink.addresses[number % RECEIVERS])
+            packed = header.pack(0x80, 0, number & 0xFFFF, number * PACKET_OCTETS & 0xFFFFFFFF, 0)
+            sender.sendto(packed + payload, callees[number % len(callees)])
         took += time.process_time() - began
         sink.drain()
-    sink.kept.clear()
     sender.close()
     return took / packets
 
@@ -150,7 +106,7 @@ def pace(calls: int, seconds: int, pairs: int, suite: str = "") -> list[Row]:
         process.wait_for("opened", calls)
         before = process.processor_seconds()
         for number in numbers:
-            remote = sink.addresses[number % RECEIVERS]
+            remote = sink.address(number)
             arguments = {
                 "format": [audio.name, "PCMU", 0, 20, []],
                 "remote": remote,
@@ -174,7 +130,8 @@ def pace(calls: int, seconds: int, pairs: int, suite: str = "") -> list[Row]:
     got += sink.drain()
     sent = sum(event[2]["packets_sent"] for event in closed)  # type: ignore[index]
     late = sum(event[2]["packets_late"] for event in closed)  # type: ignore[index]
-    gaps = sink.gaps()
+    gaps = sink.heard().gaps()
+    sink.close()
     what = f"{calls} calls at once" + (f", {suite}" if suite else "")
     return [
         Row(
