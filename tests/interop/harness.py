@@ -348,16 +348,20 @@ def sipp(
     path.write_text(scenario)
     port = port or free_udp_port()
     command = [program, "-sf", str(path), "-i", address, "-p", str(port), "-m", str(calls)]
-    # Else they share sixty ports by which they could be told something.
-    command += ["-cp", str(free_udp_port())]
+    # Its ports for RTP that nobody sends and for commands that nobody gives: else all of them look for theirs at once
+    # among the same hundred.
+    media = free_ports(6)
+    command += ["-mp", str(media), "-cp", str(media + 4)]
     command += ["-nostdin", *(["-trace_msg", "-trace_err"] if trace else []), *arguments]
     process = subprocess.Popen(
         command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL
     )
     try:
         kind = "tcp" if "t1" in arguments else "udp"
-        wait_for("SIPp listens", lambda: _is_taken(address, port, kind))
-        yield Sipp(process, port, folder)
+        wait_for("SIPp listens", lambda: _is_taken(address, port, kind) or process.poll() is not None)
+        started = Sipp(process, port, folder)
+        assert process.poll() in (None, 0), f"SIPp ended with {process.poll()}: {started.explain()}"
+        yield started
     finally:
         if process.poll() is None:
             process.kill()
