@@ -241,6 +241,8 @@ class InviteSession:
         early = self._early.get(response.to.tag or "")
         self._state = TALKING
         self._timers.stop_all()
+        # The layer keeps it for as long as the 2xx may be repeated; the call need not, with the INVITE's octets.
+        self._transaction = None
         self._changed(self, False)
         self._usage = InviteUsage(
             self._endpoint,
