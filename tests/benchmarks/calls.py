@@ -123,7 +123,9 @@ def by_daemon(folder: Path, rate: float, seconds: float, *, silent: bool) -> Run
     ):
         first = free_ports(2 * RTP_PORTS)
         last = first + 2 * RTP_PORTS - 1
-        ours = Daemon(folder / "daemon", SETTINGS.format(first=first, last=last, port=uas.port, rate=WAITING))
+        ours = Daemon(
+            folder / "daemon", SETTINGS.format(first=first, last=last, port=uas.port, rate=WAITING, channels=100_000)
+        )
         with on_core(SERVER_CORE):
             ours.start()
         try:

@@ -47,7 +47,7 @@ drain_timeout = 5.0
 name = "sipp"
 host = "127.0.0.1"
 port = {port}
-channels = 20000
+channels = {channels}
 calls_per_second = {rate}
 """
 
@@ -123,11 +123,13 @@ class Stage:
 
 
 @contextmanager
-def stage(folder: Path, web: Web, rate: float) -> Iterator[Stage]:
-    """`rate`: calls a second that are begun."""
+def stage(folder: Path, web: Web, rate: float, channels: int = 20_000) -> Iterator[Stage]:
+    """`rate`: calls a second that are begun. `channels`: calls at once."""
     first = free_ports(2 * RTP_PORTS)
     port = free_udp_port()
-    ours = Daemon(folder, SETTINGS.format(first=first, last=first + 2 * RTP_PORTS - 1, port=port, rate=rate))
+    ours = Daemon(
+        folder, SETTINGS.format(first=first, last=first + 2 * RTP_PORTS - 1, port=port, rate=rate, channels=channels)
+    )
     sink = Sink()
     callees = [sink.address(number) for number in range(20_000)]
     (folder / "callees.csv").write_text("SEQUENTIAL\n" + "".join(f"{host};{port}\n" for host, port in callees))
