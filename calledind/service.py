@@ -37,10 +37,10 @@ from calledind.audio.errors import LibraryUnavailable
 from calledind.audio.fetch import Fetcher
 from calledind.audio.library import Library
 from calledind.callback import CallbackSender
-from calledind.dialing.call import Surroundings
 from calledind.dialing.dialer import Dialer
 from calledind.dialing.media_log import MediaLog
 from calledind.dialing.stir import Signer, StirError
+from calledind.dialing.surroundings import Surroundings
 from calledind.dialing.trunks import Trunk
 from calledind.keyring import Keyring
 from calledind.model import Call, CallRecord, Cause, EndedBy, Ending, State

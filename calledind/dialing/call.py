@@ -21,28 +21,25 @@ then `released` once nothing of it is left. An error of our own ends the call in
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from calledind import sdes, sdp
-from calledind.codecs import ALWAYS
+from calledind.dialing.hold import Countdown
 from calledind.dialing.identity import callee_uri, identify
 from calledind.dialing.media_log import CallMedia
+from calledind.dialing.negotiation import Negotiation
 from calledind.dialing.redirection import Redirections
+from calledind.dialing.surroundings import Surroundings
 from calledind.model import Address, Attempt, Call, Cause, EndedBy, Ending
 from calledind.net.media import (
     Digit,
     Finished,
-    Format,
     Lost,
     MediaEvent,
     MediaSession,
@@ -51,11 +48,11 @@ from calledind.net.media import (
     Silent,
 )
 from calledind.net.registrations import credentials
-from calledind.settings import Calls
+from calledind.sdp import Agreed, SDPError
 from calledind.settings import Trunk as TrunkSettings
 from calledind.sip.early import RELIABLE
 from calledind.sip.endpoint import OPTIONS
-from calledind.sip.timers import DelayedCall, Timers
+from calledind.sip.timers import DelayedCall
 from calledind.sip.useragent import (
     Answered,
     Ended,
@@ -67,9 +64,8 @@ from calledind.sip.useragent import (
     Refused,
     Unreachable,
 )
-from calledind.store.interface import Store, StoreUnavailable
+from calledind.store.interface import StoreUnavailable
 
-ANY_HOST = "0.0.0.0"  # noqa: S104 - agreeing looks at the offer's formats and port alone
 PATIENCE = 2.0
 "Seconds that the callee waits for the store to keep the answer."
 FAREWELL = 70.0
@@ -78,8 +74,6 @@ SLACK = 30.0
 "Seconds after which audio that should have ended is taken for lost; while the callee holds the call it can't end."
 MOST_DIGITS = 64
 "Of the keys pressed in a call, that are kept."
-TELEPHONE_EVENT = 101
-"Payload type of our offer (RFC 4733 has no fixed one)."
 REASONS: Mapping[Cause, str] = {
     Cause.PLAYED: 'Q.850;cause=16;text="Normal call clearing"',
     Cause.HUNG_UP: 'Q.850;cause=16;text="Normal call clearing"',
@@ -93,57 +87,6 @@ NOT_ACCEPTABLE = frozenset({415, 488, 606})
 "Statuses of who can't do anything with our SDP."
 CALLEES_OWN = frozenset({480, 486})
 "Statuses below 600 that a person or a telephone gives."
-
-
-class UserAgent(Protocol):
-    def prepare(self, invitation: Invitation) -> InviteSession: ...
-
-
-class Media(Protocol):
-    def open(self, report: Callable[[MediaEvent], None]) -> Deferred[MediaSession]: ...
-
-
-class Targets(Protocol):
-    """The addresses of each trunk (RFC 3263)."""
-
-    def locate(self, trunk: TrunkSettings, tried: Collection[Address] = ()) -> Deferred[Address]:
-        """Find where a call goes, to none of those that were tried. Fails with OSError."""
-
-    def has_more(self, trunk: TrunkSettings, tried: Collection[Address]) -> bool:
-        """Whether there is one that was not tried and is well."""
-
-    def failed(self, target: Address, retry_after: int | None = None) -> None:
-        """Leave it alone for a while, or for so many seconds."""
-
-    def works(self, target: Address) -> None:
-        """It has answered."""
-
-    def route(self, trunk: TrunkSettings) -> tuple[str, ...]:
-        """Return the Route headers that its calls begin with."""
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What every call of a daemon needs."""
-
-    store: Store
-    user_agent: UserAgent
-    media: Media
-    timers: Timers
-    settings: Calls
-    audio_path: Callable[[str, str], Path]
-    "Name of the audio and codec -> file of encoded octets."
-    audio_codecs: Callable[[str], Collection[str]]
-    "Name of the audio -> the codecs it is encoded in."
-    targets: Targets
-    local_host: Callable[[Address], str]
-    "The IP address that we name to this target."
-    now: Callable[[], float]
-    "Seconds since the epoch."
-    sign: Callable[[Call, str], Iterable[tuple[str, str]]] = lambda call, number: ()
-    "A call and the number that it comes from -> the headers that vouch for it, if any."
-    media_closed: Callable[[str, CallMedia], None] = lambda call_id, media: None
-    "Told how a call's media went, by the call's id."
 
 
 class _State(Enum):
@@ -180,6 +123,78 @@ class _Input(Enum):
     FORGOTTEN = "the peer never confirmed"
 
 
+_STEPS: dict[_State, dict[_Input, tuple[str, _State]]] = {
+    _State.PREPARING: {
+        _Input.READY: ("_send", _State.CALLING),
+        _Input.NOT_READY: ("_give_back", _State.OVER),
+        _Input.HANG_UP: ("_nothing", _State.LEAVING),
+        _Input.MEDIA_LOST: ("_forget_media", _State.PREPARING),
+        _Input.BROKEN: ("_fail", _State.OVER),
+    },
+    _State.LEAVING: {
+        _Input.READY: ("_leave", _State.OVER),
+        _Input.NOT_READY: ("_leave", _State.OVER),
+        _Input.BROKEN: ("_fail", _State.OVER),
+    },
+    _State.CALLING: {
+        _Input.PROGRESS: ("_note_progress", _State.CALLING),
+        _Input.ANSWERED: ("_keep_answer", _State.ANSWERING),
+        _Input.UNUSABLE: ("_refuse_answer", _State.CLOSING),
+        _Input.REFUSED: ("_refused", _State.OVER),
+        _Input.REDIRECTED: ("_follow", _State.REDIRECTING),
+        _Input.UNREACHABLE: ("_unreachable", _State.OVER),
+        _Input.PEER_GONE: ("_peer_left", _State.OVER),
+        _Input.RING_TIMEOUT: ("_cancel_rung_out", _State.CANCELLING),
+        _Input.HANG_UP: ("_cancel_hung_up", _State.CANCELLING),
+        _Input.MEDIA_LOST: ("_cancel_without_media", _State.CANCELLING),
+        _Input.BROKEN: ("_fail_called", _State.CLOSING),
+    },
+    _State.REDIRECTING: {
+        _Input.READY: ("_send_on", _State.CALLING),
+        _Input.NOT_READY: ("_stay", _State.OVER),
+        _Input.HANG_UP: ("_nothing", _State.LEAVING),
+        _Input.RING_TIMEOUT: ("_leave_rung_out", _State.LEAVING),
+        _Input.MEDIA_LOST: ("_forget_media", _State.REDIRECTING),
+        _Input.BROKEN: ("_fail", _State.OVER),
+    },
+    _State.CANCELLING: {
+        _Input.PROGRESS: ("_note_progress", _State.CANCELLING),
+        _Input.REFUSED: ("_cancelled", _State.OVER),
+        _Input.UNREACHABLE: ("_cancelled", _State.OVER),
+        _Input.PEER_GONE: ("_cancelled", _State.OVER),
+        _Input.BROKEN: ("_fail_called", _State.CLOSING),
+    },
+    _State.ANSWERING: {
+        _Input.ANSWER_KEPT: ("_stream", _State.STREAMING),
+        _Input.PEER_GONE: ("_peer_left", _State.OVER),
+        _Input.HANG_UP: ("_hang_up_answered", _State.CLOSING),
+        _Input.MEDIA_LOST: ("_lost_media", _State.CLOSING),
+        _Input.BROKEN: ("_fail_called", _State.CLOSING),
+    },
+    _State.STREAMING: {
+        _Input.PLAYED: ("_played", _State.CLOSING),
+        _Input.PEER_GONE: ("_peer_left", _State.OVER),
+        _Input.SILENT: ("_fell_silent", _State.CLOSING),
+        _Input.MEDIA_LOST: ("_lost_media", _State.CLOSING),
+        _Input.HELD: ("_held_too_long", _State.CLOSING),
+        _Input.HANG_UP: ("_hang_up_answered", _State.CLOSING),
+        _Input.BROKEN: ("_fail_called", _State.CLOSING),
+    },
+    _State.CLOSING: {
+        _Input.PEER_GONE: ("_let_go", _State.OVER),
+        _Input.REFUSED: ("_let_go", _State.OVER),
+        _Input.UNREACHABLE: ("_let_go", _State.OVER),
+        _Input.FORGOTTEN: ("_let_go", _State.OVER),
+        _Input.BROKEN: ("_fail_closing", _State.CLOSING),
+    },
+    _State.OVER: {
+        _Input.BROKEN: ("_fail", _State.OVER),
+    },
+}
+"""State -> every input that means something in it -> the step of `CallAttempt` that is taken, and the next state. What
+is not here is late or repeated and changes nothing."""
+
+
 @dataclass(frozen=True)
 class _Obstacle:
     """Why the INVITE did not leave."""
@@ -194,25 +209,18 @@ class CallAttempt:
     """One call on one trunk; see the module's text."""
 
     __slots__ = (
-        "_agreed",
         "_answered_at",
         "_around",
-        "_audio_left",
-        "_crypto",
+        "_countdown",
         "_digits",
-        "_early_offers",
         "_ended",
         "_ending",
-        "_held",
-        "_hold_left",
         "_media",
+        "_negotiation",
         "_postponed",
         "_redirections",
         "_released",
-        "_sdp_id",
-        "_sdp_version",
         "_session",
-        "_since",
         "_state",
         "_timer",
         "_tried",
@@ -257,27 +265,18 @@ class CallAttempt:
         self._state = _State.PREPARING
         self._session: InviteSession | None = None
         self._media: MediaSession | None = None
-        self._agreed: sdp.Agreed | None = None
+        self._negotiation = Negotiation(
+            trunk, call.audio, audio_codecs=surroundings.audio_codecs, audio_path=surroundings.audio_path
+        )
         self._timer: DelayedCall | None = None
+        self._countdown: Countdown | None = None
         self._answered_at: float | None = None
-        self._held = False
-        self._since = 0.0
-        "When the callee last held the call or took the hold back, on the timers' clock."
-        self._audio_left = 0.0
-        "Seconds that the audio may still take."
-        self._hold_left = surroundings.settings.hold_timeout
-        "Seconds that the callee may still hold the call."
         self._digits = ""
         self.retry_after: int | None = None
         "Seconds, of the final response."
         self._ending: Ending | None = None
         "What a cancelled call will be said to have ended by."
         self._redirections: Redirections | None = None
-        self._early_offers: dict[bytes, sdp.Agreed] = {}
-        "The callee's own, made before it answered -> what came of it."
-        self._sdp_id = random.getrandbits(31)
-        self._sdp_version = 1
-        self._crypto = sdes.generate(trunk.srtp_suites) if trunk.srtp != "off" else ()
 
     def start(self) -> None:
         """Begin; `released` follows whatever happens."""
@@ -347,101 +346,15 @@ class CallAttempt:
             display_name=identity.display_name,
             to_uri=callee,
             headers=(*identity.headers, *signature),
-            offer=bytes(self._offer(host, media.local[1], self._codecs())),
+            offer=self._negotiation.offer((host, media.local[1])),
             # So that a carrier's log and ours can be laid side by side.
             call_id=f"{call.id}-{self.number}",
             route=self._around.targets.route(trunk),
             credentials=credentials(trunk),
             supported=OPTIONS if trunk.prack else tuple(each for each in OPTIONS if each != RELIABLE),
             session_expires=trunk.session_expires,
-            renegotiate=lambda offer: self._renegotiate(offer, host, media),
+            renegotiate=self._renegotiate,
         )
-
-    def _offer(self, host: str, port: int, codecs: Sequence[str]) -> sdp.SessionDescription:
-        return sdp.offer(
-            address=host,
-            port=port,
-            codecs=codecs,
-            session_id=self._sdp_id,
-            version=self._sdp_version,
-            telephone_event=TELEPHONE_EVENT,
-            crypto=self._crypto,
-            secure=self.trunk.srtp == "required",
-        )
-
-    def _renegotiate(self, offer: bytes, host: str, media: MediaSession) -> bytes | None:
-        """Answer the peer's later offer: hold, resume, a new address, another codec where ours isn't in it."""
-        if not offer and self._agreed is None:
-            return None
-        self._sdp_version += 1
-        if not offer:
-            return bytes(self._offer(host, media.local[1], self._preferred()))
-        try:
-            theirs = sdp.SessionDescription.parse(offer)
-            answer, agreed = self._answer(theirs, host, media.local[1])
-        except sdp.SDPError as error:
-            self._sdp_version -= 1  # it grows by one from each description that we send to the next (RFC 3264 §8)
-            self.log.info("call {call}: the peer's new offer is refused: {error}", call=self.call.id, error=error)
-            return None
-        if self._agreed is None:
-            self._early_offers[offer] = agreed
-        else:
-            self._redirect(media, agreed)
-        return bytes(answer)
-
-    def _answer(self, offer: sdp.SessionDescription, host: str, port: int) -> tuple[sdp.SessionDescription, sdp.Agreed]:
-        """Keep the codec where that is possible (RFC 3264 §8.3.2). Raises SDPError."""
-
-        def answer(codecs: Sequence[str]) -> tuple[sdp.SessionDescription, sdp.Agreed]:
-            return sdp.answer(
-                offer,
-                address=host,
-                port=port,
-                codecs=codecs,
-                session_id=self._sdp_id,
-                version=self._sdp_version,
-                telephone_event=TELEPHONE_EVENT,
-                crypto=self._crypto,
-                secure=self.trunk.srtp == "required",
-            )
-
-        if self._agreed is not None:
-            with suppress(sdp.SDPError):
-                return answer((self._agreed.codec,))
-        return answer(self._codecs())
-
-    def _preferred(self) -> tuple[str, ...]:
-        """Return the codecs that we offer in the middle of a call, the one in use first."""
-        return tuple(dict.fromkeys((self._agreed.codec, *self._codecs()))) if self._agreed else self._codecs()
-
-    def _redirect(self, media: MediaSession, agreed: sdp.Agreed) -> None:
-        before, self._agreed = self._agreed, agreed
-        if self._state is not _State.STREAMING:
-            return  # `_stream` will read what was agreed last
-        changed = before is None or self._format(before) != self._format(agreed)
-        media.redirect(
-            agreed.remote,
-            agreed.remote_rtcp,
-            agreed.sends,
-            self._format(agreed) if changed else None,
-            agreed.security,
-            agreed.receives,
-        )
-        if self._held == agreed.sends:
-            self._count_down(held=not agreed.sends)
-
-    def _count_down(self, *, held: bool) -> None:
-        """Wait for the audio to end, or for a hold: that stops the one clock and starts the other."""
-        now = self._around.timers.seconds()
-        if self._held:
-            self._hold_left = max(self._hold_left - (now - self._since), 0.0)
-        else:
-            self._audio_left = max(self._audio_left - (now - self._since), 0.0)
-        self._held, self._since = held, now
-        if held:
-            self._wait(self._hold_left, _Input.HELD)
-        else:
-            self._wait(self._audio_left, _Input.MEDIA_LOST, "the audio did not end in time")
 
     # what the network and the clock say
 
@@ -466,28 +379,11 @@ class CallAttempt:
 
     def _read_answer(self, event: Answered) -> None:
         try:
-            early = self._early_offers.get(event.offer)
-            self._agreed = self._agree(event.sdp, self._codecs()) if early is None else early
-        except sdp.SDPError as error:
+            self._negotiation.read_answer(event.sdp, event.offer)
+        except SDPError as error:
             self._on(_Input.UNUSABLE, str(error))
         else:
             self._on(_Input.ANSWERED, event)
-
-    def _agree(self, answer: bytes, codecs: Sequence[str]) -> sdp.Agreed:
-        """Raises SDPError."""
-        assert self._media is not None
-        return sdp.agree(self._offer(ANY_HOST, self._media.local[1], codecs), sdp.SessionDescription.parse(answer))
-
-    def _take_late_answer(self, event: LateAnswer) -> None:
-        """The peer answered the offer that we made at its asking, in its ACK."""
-        if self._media is None or self._agreed is None:
-            return
-        try:
-            agreed = self._agree(event.sdp, self._preferred())
-        except sdp.SDPError as error:
-            self.log.info("call {call}: the peer's late answer is left out: {error}", call=self.call.id, error=error)
-            return
-        self._redirect(self._media, agreed)
 
     def _media_reported(self, event: MediaEvent) -> None:
         match event:
@@ -499,6 +395,58 @@ class CallAttempt:
                 self._on(_Input.MEDIA_LOST, detail)
             case Digit(digit):
                 self._digits = (self._digits + digit)[:MOST_DIGITS]
+
+    # what the callee offers, and what follows from it
+
+    def _renegotiate(self, offer: bytes) -> bytes | None:
+        """Answer the peer's later offer: hold, resume, a new address, another codec where ours isn't in it."""
+        before = self._negotiation.agreed
+        try:
+            answer = self._negotiation.answer(offer)
+        except SDPError as error:
+            self.log.info("call {call}: the peer's new offer is refused: {error}", call=self.call.id, error=error)
+            return None
+        self._redirect(before)
+        return answer
+
+    def _take_late_answer(self, event: LateAnswer) -> None:
+        """The peer answered the offer that we made at its asking, in its ACK."""
+        before = self._negotiation.agreed
+        if self._media is None or before is None:
+            return
+        try:
+            self._negotiation.read_late_answer(event.sdp)
+        except SDPError as error:
+            self.log.info("call {call}: the peer's late answer is left out: {error}", call=self.call.id, error=error)
+            return
+        self._redirect(before)
+
+    def _redirect(self, before: Agreed | None) -> None:
+        """Have the media follow what is agreed on now; before it plays `_stream` will read what was agreed last."""
+        agreed, format_of = self._negotiation.agreed, self._negotiation.format
+        if self._state is not _State.STREAMING or agreed is None or agreed is before:
+            return
+        assert self._media is not None
+        assert self._countdown is not None
+        changed = before is None or format_of(before) != format_of(agreed)
+        self._media.redirect(
+            agreed.remote,
+            agreed.remote_rtcp,
+            agreed.sends,
+            format_of(agreed) if changed else None,
+            agreed.security,
+            agreed.receives,
+        )
+        if self._countdown.held == agreed.sends:
+            self._count_down(self._countdown, held=not agreed.sends)
+
+    def _count_down(self, countdown: Countdown, *, held: bool) -> None:
+        """Wait for the audio to end, or for the hold."""
+        left = countdown.turn(held=held, now=self._around.timers.seconds())
+        if held:
+            self._wait(left, _Input.HELD)
+        else:
+            self._wait(left, _Input.MEDIA_LOST, "the audio did not end in time")
 
     # what the table does
 
@@ -575,14 +523,15 @@ class CallAttempt:
     def _stream(self) -> None:
         assert self._session is not None
         assert self._media is not None
-        assert self._agreed is not None
-        agreed, settings = self._agreed, self._around.settings
+        agreed, settings = self._negotiation.agreed, self._around.settings
+        assert agreed is not None
         self._session.acknowledge()
-        self._audio_left = settings.lead_in + self.call.duration + settings.lead_out + SLACK
-        self._since = self._around.timers.seconds()
-        self._count_down(held=not agreed.sends)
+        audio = settings.lead_in + self.call.duration + settings.lead_out + SLACK
+        now = self._around.timers.seconds()
+        self._countdown = Countdown(audio=audio, hold=settings.hold_timeout, now=now)
+        self._count_down(self._countdown, held=not agreed.sends)
         self._media.play(
-            self._format(agreed),
+            self._negotiation.format(agreed),
             remote=agreed.remote,
             remote_rtcp=agreed.remote_rtcp,
             lead_in=settings.lead_in,
@@ -595,20 +544,11 @@ class CallAttempt:
             receives=agreed.receives,
         )
 
-    def _hosts_behind_nat(self, agreed: sdp.Agreed) -> tuple[str, ...]:
+    def _hosts_behind_nat(self, agreed: Agreed) -> tuple[str, ...]:
         """Return whom media may come from that does not come from where the SDP says: nobody, for most trunks."""
         if not self.trunk.nat or self.target is None:
             return ()
         return self.target[0], agreed.remote[0]
-
-    def _codecs(self) -> tuple[str, ...]:
-        """Return what the trunk wants and the audio has; that of a restart may lack what a trunk wants since then."""
-        there = self._around.audio_codecs(self.call.audio)
-        return tuple(codec for codec in self.trunk.codecs if codec in there) or ALWAYS
-
-    def _format(self, agreed: sdp.Agreed) -> Format:
-        path = self._around.audio_path(self.call.audio, agreed.codec)
-        return Format(path, agreed.codec, agreed.payload_type, agreed.ptime, agreed.events)
 
     def _refuse_answer(self, detail: str) -> None:
         """ACK, then BYE at once: the callee's 2xx offered nothing that we can play to."""
@@ -618,7 +558,7 @@ class CallAttempt:
 
     def _refused(self, event: Refused) -> None:
         by = EndedBy.CALLEE if event.status in CALLEES_OWN or event.status >= 600 else EndedBy.NETWORK
-        refused = f"(it was offered {', '.join(self._codecs())})" if event.status in NOT_ACCEPTABLE else ""
+        refused = f"(it was offered {', '.join(self._negotiation.codecs())})" if event.status in NOT_ACCEPTABLE else ""
         detail = " ".join(filter(None, (event.phrase, event.warning, refused)))
         self.retry_after = event.retry_after
         self._finish(self._end(Cause.FINAL_RESPONSE, by, status=event.status, q850=event.q850, detail=detail))
@@ -775,9 +715,10 @@ class CallAttempt:
             )
 
     def _media_closed(self, statistics: MediaStatistics) -> None:
-        if statistics.packets_sent and self._agreed is not None:
-            suite = self._agreed.security.ours.suite if self._agreed.security is not None else ""
-            self._around.media_closed(self.call.id, CallMedia(statistics, self._agreed.codec, suite, self._digits))
+        agreed = self._negotiation.agreed
+        if statistics.packets_sent and agreed is not None:
+            suite = agreed.security.ours.suite if agreed.security is not None else ""
+            self._around.media_closed(self.call.id, CallMedia(statistics, agreed.codec, suite, self._digits))
 
     def _broken(self, failure: Failure) -> None:
         self.log.failure("call {call} met an error of our own", failure, call=self.call.id)
@@ -788,59 +729,8 @@ def _told_already(*_: object) -> None:
     """Stands where a callable was that is called once."""
 
 
-def _table() -> dict[tuple[_State, _Input], tuple[Callable[..., None], _State]]:
-    """Every input that means something in a state; what is not here is late or repeated and changes nothing."""
-    s, i, c = _State, _Input, CallAttempt
-    return {
-        (s.PREPARING, i.READY): (c._send, s.CALLING),
-        (s.PREPARING, i.NOT_READY): (c._give_back, s.OVER),
-        (s.PREPARING, i.HANG_UP): (c._nothing, s.LEAVING),
-        (s.PREPARING, i.MEDIA_LOST): (c._forget_media, s.PREPARING),
-        (s.LEAVING, i.READY): (c._leave, s.OVER),
-        (s.LEAVING, i.NOT_READY): (c._leave, s.OVER),
-        (s.CALLING, i.PROGRESS): (c._note_progress, s.CALLING),
-        (s.CALLING, i.ANSWERED): (c._keep_answer, s.ANSWERING),
-        (s.CALLING, i.UNUSABLE): (c._refuse_answer, s.CLOSING),
-        (s.CALLING, i.REFUSED): (c._refused, s.OVER),
-        (s.CALLING, i.REDIRECTED): (c._follow, s.REDIRECTING),
-        (s.REDIRECTING, i.READY): (c._send_on, s.CALLING),
-        (s.REDIRECTING, i.NOT_READY): (c._stay, s.OVER),
-        (s.REDIRECTING, i.HANG_UP): (c._nothing, s.LEAVING),
-        (s.REDIRECTING, i.RING_TIMEOUT): (c._leave_rung_out, s.LEAVING),
-        (s.REDIRECTING, i.MEDIA_LOST): (c._forget_media, s.REDIRECTING),
-        (s.REDIRECTING, i.BROKEN): (c._fail, s.OVER),
-        (s.CALLING, i.UNREACHABLE): (c._unreachable, s.OVER),
-        (s.CALLING, i.PEER_GONE): (c._peer_left, s.OVER),
-        (s.CALLING, i.RING_TIMEOUT): (c._cancel_rung_out, s.CANCELLING),
-        (s.CALLING, i.HANG_UP): (c._cancel_hung_up, s.CANCELLING),
-        (s.CALLING, i.MEDIA_LOST): (c._cancel_without_media, s.CANCELLING),
-        (s.CANCELLING, i.PROGRESS): (c._note_progress, s.CANCELLING),
-        (s.CANCELLING, i.REFUSED): (c._cancelled, s.OVER),
-        (s.CANCELLING, i.UNREACHABLE): (c._cancelled, s.OVER),
-        (s.CANCELLING, i.PEER_GONE): (c._cancelled, s.OVER),
-        (s.ANSWERING, i.ANSWER_KEPT): (c._stream, s.STREAMING),
-        (s.ANSWERING, i.PEER_GONE): (c._peer_left, s.OVER),
-        (s.ANSWERING, i.HANG_UP): (c._hang_up_answered, s.CLOSING),
-        (s.ANSWERING, i.MEDIA_LOST): (c._lost_media, s.CLOSING),
-        (s.STREAMING, i.PLAYED): (c._played, s.CLOSING),
-        (s.STREAMING, i.PEER_GONE): (c._peer_left, s.OVER),
-        (s.STREAMING, i.SILENT): (c._fell_silent, s.CLOSING),
-        (s.STREAMING, i.MEDIA_LOST): (c._lost_media, s.CLOSING),
-        (s.STREAMING, i.HELD): (c._held_too_long, s.CLOSING),
-        (s.STREAMING, i.HANG_UP): (c._hang_up_answered, s.CLOSING),
-        (s.CLOSING, i.PEER_GONE): (c._let_go, s.OVER),
-        (s.CLOSING, i.REFUSED): (c._let_go, s.OVER),
-        (s.CLOSING, i.UNREACHABLE): (c._let_go, s.OVER),
-        (s.CLOSING, i.FORGOTTEN): (c._let_go, s.OVER),
-        (s.PREPARING, i.BROKEN): (c._fail, s.OVER),
-        (s.LEAVING, i.BROKEN): (c._fail, s.OVER),
-        (s.CALLING, i.BROKEN): (c._fail_called, s.CLOSING),
-        (s.CANCELLING, i.BROKEN): (c._fail_called, s.CLOSING),
-        (s.ANSWERING, i.BROKEN): (c._fail_called, s.CLOSING),
-        (s.STREAMING, i.BROKEN): (c._fail_called, s.CLOSING),
-        (s.CLOSING, i.BROKEN): (c._fail_closing, s.CLOSING),
-        (s.OVER, i.BROKEN): (c._fail, s.OVER),
-    }
-
-
-TABLE = _table()
+TABLE: dict[tuple[_State, _Input], tuple[Callable[..., None], _State]] = {
+    (state, event): (getattr(CallAttempt, step), following)
+    for state, steps in _STEPS.items()
+    for event, (step, following) in steps.items()
+}

@@ -17,9 +17,10 @@ from dataclasses import dataclass, replace
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from calledind.dialing.call import CallAttempt, Surroundings
+from calledind.dialing.call import CallAttempt
 from calledind.dialing.failover import UNAVAILABLE, Says, is_technical, says
 from calledind.dialing.queue import FairQueue
+from calledind.dialing.surroundings import Surroundings
 from calledind.dialing.trunks import Probe, Trunk, Trunks
 from calledind.model import Address, Call, Cause, EndedBy, Ending
 from calledind.numbering import for_the_log

@@ -9,10 +9,10 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from calledind.codecs import ALWAYS
 from calledind.dialing.call import CallAttempt
 from calledind.dialing.media_log import CallMedia
 from calledind.net.media import Digit, Format, MediaStatistics
+from calledind.sdes import Crypto, Keys
 from calledind.settings import Trunk
 from calledind.sip.useragent import Answered
 from tests.dialing.world import AUDIO, TARGET, FakeMediaSession, World, make_call, make_trunk
@@ -26,6 +26,8 @@ m=audio 6000 RTP/AVP %s
 a=rtpmap:111 opus/48000/2
 a=rtpmap:96 telephone-event/8000
 %s"""
+
+GCM = "AEAD_AES_128_GCM"
 
 
 class CallMediaTests(SynchronousTestCase):
@@ -55,35 +57,34 @@ class CallMediaTests(SynchronousTestCase):
     def media(self) -> FakeMediaSession:
         return self.world.media.sessions[-1]
 
-    def offered(self) -> str:
-        return self.world.session.invitation.offer.decode()
-
     def test_the_format(self) -> None:
-        """The codec that the callee takes, by its number, in packets as long as it likes; keys by both numbers."""
-        for formats, lines, trunk, expected in (
-            ("0", (), {}, Format(Path(f"/audio/{AUDIO}.PCMU"), "PCMU", 0)),
-            (
-                "8 96",
-                ("ptime:30",),
-                {},
-                Format(Path(f"/audio/{AUDIO}.PCMA"), "PCMA", 8, 30, (101, 96)),
-            ),
-            ("9", (), {"codecs": ("G722", "PCMU")}, Format(Path(f"/audio/{AUDIO}.G722"), "G722", 9)),
-            ("111 0", (), {"codecs": ("opus", "PCMU")}, Format(Path(f"/audio/{AUDIO}.opus"), "opus", 111)),
-        ):
-            self.call(formats, *lines, **trunk)
-            ((arguments, _),) = self.media.plays
-            self.assertEqual(arguments, (expected,))
+        """What was agreed on is played, from the file of its codec."""
+        self.call("8 96", "ptime:30")
+        ((arguments, _),) = self.media.plays
+        self.assertEqual(arguments, (Format(Path(f"/audio/{AUDIO}.PCMA"), "PCMA", 8, 30, (101, 96)),))
 
-    def test_what_is_offered(self) -> None:
-        """The trunk's codecs in its order, of those that the audio is encoded in, and never none."""
-        self.call("8", codecs=("opus", "PCMA"))
-        self.assertIn("m=audio 16384 RTP/AVP 96 8 101 102\r\n", self.offered())
-        self.world.surroundings = replace(self.world.surroundings, audio_codecs=lambda name: ALWAYS)
-        self.call("8", codecs=("opus", "PCMA"))
-        self.assertIn("m=audio 16384 RTP/AVP 8 101\r\n", self.offered())
-        self.call("8", codecs=("opus",))
-        self.assertIn("m=audio 16384 RTP/AVP 0 8 101\r\n", self.offered())
+    def test_keys_of_srtp(self) -> None:
+        """Those agreed on go to the media, at first and when the callee changes its own; the figures name the suite."""
+        theirs = [Crypto(1, Keys.generate(GCM)) for _ in range(2)]
+        attempt = self.call("0", f"crypto:{theirs[0]}", srtp="offered", srtp_suites=(GCM,))
+        invitation = self.world.session.invitation
+        assert invitation.renegotiate is not None
+        offer = ANSWER % ("0", f"a=crypto:{theirs[1]}\n")
+        self.assertIsNotNone(invitation.renegotiate(offer.encode()))
+        securities = [self.media.plays[0][1]["security"], self.media.redirects[0][4]]
+        self.assertEqual([each.theirs for each in securities], [each.keys for each in theirs])
+        for each in securities:
+            ours = str(Crypto(1, each.ours))
+            self.assertIn(f"a=crypto:{ours}", invitation.offer.decode())
+            self.assertNotIn(ours.partition("inline:")[2][:12], repr((invitation, attempt)))
+        self.media.statistics = MediaStatistics(packets_sent=7)
+        attempt.hang_up()
+        self.assertEqual([media.srtp for _, media in self.told], [GCM])
+
+    def test_nothing_is_heard_without_a_key(self) -> None:
+        """Where SRTP is required and the answer has no key, nothing is played."""
+        attempt = self.call("0", srtp="required")
+        self.assertEqual((attempt.state, self.media.plays), ("closing", []))
 
     def test_nat_and_tones(self) -> None:
         """Only where the trunk says so; then media may come from the signalling's host and the SDP's."""

@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 
 from calledind import sdp
 from calledind.codecs import CODECS
-from calledind.dialing.call import Surroundings
+from calledind.dialing.surroundings import Surroundings
 from calledind.model import Address, Attempt, Call
 from calledind.net.media import MediaEvent, MediaSession, MediaStatistics, NoMedia
 from calledind.settings import Calls, Trunk

@@ -1,0 +1,70 @@
+"""What calls are made with, as far as they need to know it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+
+from calledind.dialing.media_log import CallMedia
+from calledind.model import Address, Call
+from calledind.net.media import MediaEvent, MediaSession
+from calledind.settings import Calls
+from calledind.settings import Trunk as TrunkSettings
+from calledind.sip.timers import Timers
+from calledind.sip.useragent import Invitation, InviteSession
+from calledind.store.interface import Store
+
+
+class UserAgent(Protocol):
+    def prepare(self, invitation: Invitation) -> InviteSession: ...
+
+
+class Media(Protocol):
+    def open(self, report: Callable[[MediaEvent], None]) -> Deferred[MediaSession]: ...
+
+
+class Targets(Protocol):
+    """The addresses of each trunk (RFC 3263)."""
+
+    def locate(self, trunk: TrunkSettings, tried: Collection[Address] = ()) -> Deferred[Address]:
+        """Find where a call goes, to none of those that were tried. Fails with OSError."""
+
+    def has_more(self, trunk: TrunkSettings, tried: Collection[Address]) -> bool:
+        """Whether there is one that was not tried and is well."""
+
+    def failed(self, target: Address, retry_after: int | None = None) -> None:
+        """Leave it alone for a while, or for so many seconds."""
+
+    def works(self, target: Address) -> None:
+        """It has answered."""
+
+    def route(self, trunk: TrunkSettings) -> tuple[str, ...]:
+        """Return the Route headers that its calls begin with."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What every call of a daemon needs."""
+
+    store: Store
+    user_agent: UserAgent
+    media: Media
+    timers: Timers
+    settings: Calls
+    audio_path: Callable[[str, str], Path]
+    "Name of the audio and codec -> file of encoded octets."
+    audio_codecs: Callable[[str], Collection[str]]
+    "Name of the audio -> the codecs it is encoded in."
+    targets: Targets
+    local_host: Callable[[Address], str]
+    "The IP address that we name to this target."
+    now: Callable[[], float]
+    "Seconds since the epoch."
+    sign: Callable[[Call, str], Iterable[tuple[str, str]]] = lambda call, number: ()
+    "A call and the number that it comes from -> the headers that vouch for it, if any."
+    media_closed: Callable[[str, CallMedia], None] = lambda call_id, media: None
+    "Told how a call's media went, by the call's id."
