@@ -4,11 +4,11 @@ The map. A request comes in at `api/` (the playback face, the administrator's so
 `admission` asks whether this call may be made, `audio/` fetches, checks and encodes the MP3 before the
 code is answered, and `store/` keeps the accepted call on disk. `dialing/` holds the queue, the trunks, the
 life of one call and what it agrees on with its callee; it speaks through `sip/`, `sdp` and `description` (protocol
-machines without sockets), and `net/` carries their bytes and keeps the pace of the packets that `rtp/` makes, in a process of its own. `outcome`
-turns what the network said into the reason, settles the credit and writes the callback row, and `callback`
-delivers it. `model` has the nouns that flow, `codecs` what each codec is on the wire, `settings` what an
-operator may change, `keyring` the api keys, `simulator/` a carrier to try it all against, `cli/` the
-`calledin` command; `service` is the one module that knows all the others and `tap` what twistd loads.
+machines without sockets), and `net/` carries their bytes and keeps the pace of the packets that `rtp/` makes, in a
+process of its own. `outcome` turns what the network said into the reason, settles the credit and writes the
+callback row, and `callback` delivers it. `model` has the nouns that flow, `codecs` what each codec is on the wire,
+`settings` what an operator may change, `keyring` the api keys, `simulator/` a carrier to try it all against,
+`cli/` the `calledin` command; `service` is the one module that knows all the others and `tap` what twistd loads.
 
     request → admission → accepted call → queue → dial → stream → outcome → callback
 
