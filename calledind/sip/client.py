@@ -80,6 +80,7 @@ class ClientTransaction:
         "_timers",
         "_transmit",
         "branch",
+        "method",
         "request",
         "state",
     )
@@ -95,7 +96,9 @@ class ClientTransaction:
         intervals: Intervals,
         reliable: bool = False,
     ) -> None:
-        self.request = request
+        self.request: Request | None = request
+        "None once there is a final response."
+        self.method = request.method
         self.branch = request.via.branch or ""
         self.state = CALLING
         self._data = bytes(request)
@@ -110,7 +113,7 @@ class ClientTransaction:
     @property
     def key(self) -> tuple[str, str]:
         "How responses find it: branch and method (§17.1.3)."
-        return self.branch, self.request.method
+        return self.branch, self.method
 
     def start(self) -> None:
         "Send the request. What goes wrong is reported later, never before this returns."
@@ -189,6 +192,8 @@ class ClientTransaction:
         "Report a final response, and stay for its repeats."
         report = self._report
         self._timers.stop_all()
+        # It won't be sent again: of thousands that linger for half a minute, as little as possible is kept.
+        self.request, self._data = None, b""
         if seconds > 0:
             self._timers.start("linger", seconds, lambda: self._feed(LINGERED))
         else:
@@ -223,6 +228,7 @@ class InviteClientTransaction(ClientTransaction):
 
     def _refuse(self, response: Response) -> None:
         self._timers.stop_all()
+        assert self.request is not None
         self._ack = bytes(acknowledgement(self.request, response))
         self._put(self._ack)
         self._linger(0 if self._reliable else max(LONGEST_LINGER, self._intervals.timeout), response)  # timer D

@@ -36,6 +36,21 @@ RELIABLE: Final = "100rel"
 class EarlyDialog:
     """What the provisional responses of one To tag have made."""
 
+    __slots__ = (
+        "_agreed",
+        "_authenticator",
+        "_contact",
+        "_endpoint",
+        "_left",
+        "_local",
+        "_renegotiate",
+        "_rseq",
+        "description",
+        "dialog",
+        "offer",
+        "sdp",
+    )
+
     def __init__(
         self,
         endpoint: Endpoint,

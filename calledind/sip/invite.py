@@ -65,6 +65,22 @@ class Invitation:
 class Invites:
     """Those of one invitation. `local` is what we call ourselves, `product` goes into User-Agent."""
 
+    __slots__ = (
+        "_branch",
+        "_last",
+        "_least_session",
+        "_local",
+        "_most_tries",
+        "_product",
+        "_session_expires",
+        "_tries",
+        "authenticator",
+        "call_id",
+        "contact",
+        "invitation",
+        "local_tag",
+    )
+
     def __init__(self, invitation: Invitation, local: Address, product: str) -> None:
         self.invitation = invitation
         self.call_id = invitation.call_id or secrets.token_hex(_OPAQUE)

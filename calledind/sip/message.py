@@ -255,6 +255,11 @@ class Message:
         except ParseError:
             return None
 
+    def forget(self) -> None:
+        """Forget what was worked out and may be worked out again: the message is kept for something unlikely."""
+        self._by_name = None
+        self._parsed = {}
+
     # checking and writing
 
     def check(self) -> None:

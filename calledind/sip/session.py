@@ -71,6 +71,23 @@ _Tag = str
 class InviteSession:
     """A call; made by `UserAgent.prepare`."""
 
+    __slots__ = (
+        "__weakref__",
+        "_changed",
+        "_early",
+        "_endpoint",
+        "_invites",
+        "_local",
+        "_no_way",
+        "_reason",
+        "_report",
+        "_state",
+        "_strays",
+        "_timers",
+        "_transaction",
+        "_usage",
+    )
+
     def __init__(
         self, invitation: Invitation, endpoint: Endpoint, changed: Callable[[InviteSession, bool], None]
     ) -> None:
@@ -220,7 +237,9 @@ class InviteSession:
     def _answered(self, response: Response) -> None:
         usage = self._use(response)
         usage.succeeded(response)
-        early = self._early.get(usage.dialog.remote_tag)
+        early = self._early.pop(usage.dialog.remote_tag, None)
+        # Only the answers of other forks, which hardly ever come, need it now.
+        self._invites.last.forget()
         # Where the answer came in a reliable 183 it is left out here (RFC 3262 §5); some do so without 100rel.
         sdp = session_description(response) or (early.sdp if early else b"")
         self._report(Answered(sdp, usage.dialog.snapshot(), early.offer if early else b""))

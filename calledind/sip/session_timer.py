@@ -78,6 +78,16 @@ def has_option(message: Request | Response, header: str, option: str) -> bool:
 class SessionTimer:
     """One dialog's. `refresh` is called in the middle of a session that we refresh, `expired` when none came."""
 
+    __slots__ = (
+        "_clock",
+        "_ends",
+        "_expired",
+        "_refresh",
+        "_timers",
+        "least",
+        "seconds",
+    )
+
     def __init__(self, timers: Timers, *, refresh: Callable[[], None], expired: Callable[[], None]) -> None:
         self.seconds = 0
         "Of the session; 0 while nobody watches it."

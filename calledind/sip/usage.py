@@ -59,6 +59,30 @@ Ending = Callable[[Literal["peer", "us"], int | None, str], None]
 class InviteUsage:
     """One dialog that an INVITE made. `local` is what we call ourselves in it; `ended` is called once."""
 
+    __slots__ = (
+        "__weakref__",
+        "_ack",
+        "_acks",
+        "_authenticator",
+        "_contact",
+        "_description",
+        "_ended",
+        "_endpoint",
+        "_late_answer",
+        "_leave",
+        "_local",
+        "_modification",
+        "_peer_updates",
+        "_renegotiate",
+        "_session",
+        "_success",
+        "_success_acked",
+        "_success_cseq",
+        "_we_offered",
+        "dialog",
+        "state",
+    )
+
     def __init__(
         self,
         endpoint: Endpoint,
