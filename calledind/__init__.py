@@ -8,7 +8,8 @@ machines without sockets), and `net/` carries their bytes and keeps the pace of 
 process of its own. `outcome` turns what the network said into the reason, settles the credit and writes the
 callback row, and `callback` delivers it. `model` has the nouns that flow, `codecs` what each codec is on the wire,
 `settings` what an operator may change, `keyring` the api keys, `simulator/` a carrier to try it all against,
-`cli/` the `calledin` command; `service` is the one module that knows all the others and `tap` what twistd loads.
+`cli/` the `calledin` command; `service/` is the one room that knows all the others, makes, starts and stops them
+(`service/daemon`), and `tap` what twistd loads.
 
     request → admission → accepted call → queue → dial → stream → outcome → callback
 

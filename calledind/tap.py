@@ -11,7 +11,7 @@ from twisted.application.service import IService
 from twisted.internet.interfaces import IReactorTime
 from twisted.python import usage
 
-from calledind.service import Daemon
+from calledind.service.daemon import Daemon
 from calledind.settings import Settings, SettingsError, load, structure
 
 LOOPBACK = ("127.0.0.0/8", "::1/128")
@@ -68,7 +68,7 @@ def makeService(options: Options) -> IService:
         for line in error.errors:
             print(f"calledin: {line}", file=sys.stderr)  # noqa: T201 - before any log is open
         raise SystemExit(2) from None
-    return Daemon(reactor, settings, reload=options.settings)
+    return Daemon(reactor, settings, load=options.settings)
 
 
 def make_monotonic(reactor: Any) -> None:

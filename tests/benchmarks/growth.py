@@ -21,7 +21,7 @@ from pathlib import Path
 
 from calledind.dialing.queue import FairQueue
 from calledind.model import Attempt, Call, Cause, EndedBy, Ending, Outcome, new_call_id
-from calledind.service import tune_collector
+from calledind.service.daemon import tune_collector
 from calledind.store.memory import Account, Change, Loaded, Memory
 from tests.benchmarks.accepts import GENERATOR_CORE, IN_FLIGHT, SPEECH, Turn, daemon, on_core, requests
 from tests.benchmarks.load import Load

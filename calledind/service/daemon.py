@@ -1,0 +1,470 @@
+"""What is made of what, and in which order it starts and stops.
+
+Starting: store, audio, media, carrier or trunks, the listeners (which say 503 for now), and when nothing can go
+wrong any more, what the last process left behind; then systemd is told. Stopping: no new work, running calls finish
+(bounded), outcomes are kept, everything closes.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from calledind.admission import Admission, Unavailable
+from calledind.api import admin, tls
+from calledind.api.answers import Folder
+from calledind.api.health import Alive, Ready
+from calledind.api.playback import Playback
+from calledind.api.site import Site
+from calledind.audio.decode import Decoder
+from calledind.audio.errors import LibraryUnavailable
+from calledind.audio.fetch import Fetcher
+from calledind.audio.library import Library
+from calledind.callback import CallbackSender
+from calledind.dialing.dialer import Dialer
+from calledind.dialing.media_log import MediaLog
+from calledind.dialing.surroundings import Surroundings
+from calledind.dialing.trunks import Trunk
+from calledind.keyring import Keyring
+from calledind.model import Call
+from calledind.net import systemd
+from calledind.net.agent import GuardedAgent
+from calledind.net.clock import Clock
+from calledind.net.guard import Guard
+from calledind.net.media import Media
+from calledind.net.registrations import Registrations
+from calledind.net.resolve import ThreadedResolver
+from calledind.net.signalling import Signalling
+from calledind.net.strain import Strain
+from calledind.net.trace import SipTrace
+from calledind.outcome import Settlement
+from calledind.service.errors import EXPECTED, StartFailed
+from calledind.service.files import certificate_of, read_pepper, read_signer, with_passwords
+from calledind.service.ports import Ports
+from calledind.service.recovery import Recovery
+from calledind.service.reload import InForce, Reload, codecs, reasons
+from calledind.service.status import Status
+from calledind.settings import Settings
+from calledind.settings import Trunk as TrunkSettings
+from calledind.simulator.carrier import Carrier
+from calledind.simulator.scenarios import CREDENTIALS
+from calledind.store.embedded import EmbeddedStore
+
+EXIT_FAILED = 1
+GOODBYES = 4.0
+"Seconds that BYEs and CANCELs have to be confirmed when calls are hung up, and the last outcomes to be kept."
+
+
+class Daemon(Service):
+    """The whole of calledin."""
+
+    log = Logger()
+
+    def __init__(self, reactor: Any, settings: Settings, *, load: Callable[[], Settings]) -> None:
+        """`load` reads the settings again."""
+        self._reactor = reactor
+        self._in_force = InForce(settings)
+        self._load = load
+        self._now = Clock().now
+        self._ports = Ports(reactor)
+        self._watchdog: LoopingCall | None = None
+        self._strain = Strain(reactor)
+        self._stopping = ""
+        "Why no work is taken; empty while it is."
+        self._started = False
+        self._starting: Deferred[None] = succeed(None)
+        self._out_of_time: Deferred[None] = Deferred()
+        "Fires when calls that were hung up had their time to say goodbye."
+        self._opened = False
+        self._hanging_up = False
+        self._carrier: Carrier | None = None
+
+    # starting
+
+    def startService(self) -> None:
+        super().startService()  # type: ignore[no-untyped-call]
+        # A reactor that does not run yet could not be stopped by a start that fails.
+        self._reactor.callWhenRunning(self._begin)
+
+    def _begin(self) -> None:
+        self._handle_signals()
+        self._starting = Deferred.fromCoroutine(self._start()).addErrback(self._not_started)
+
+    def _not_started(self, failure: Failure) -> None:
+        if failure.check(*EXPECTED):  # type: ignore[no-untyped-call]
+            self.log.critical("calledin can't start: {error}", error=failure.getErrorMessage())
+        else:
+            self.log.failure("calledin can't start", failure)
+        self._reactor.addSystemEventTrigger("after", "shutdown", os._exit, EXIT_FAILED)
+        if not self._stopping:
+            self._stopping = "the start has failed"
+            self._reactor.stop()
+
+    async def _start(self) -> None:
+        self._make()
+        await self._store.open()
+        # From here on, what was opened is closed in good order.
+        self._opened = True
+        await self._library.start()
+        await self._media.start()
+        if self._carrier is not None:
+            self._in_force.trunks = (simulator_trunk(*await self._carrier.start()),)
+        else:
+            self._in_force.trunks = with_passwords(self._in_force.settings.trunks)
+        self._signalling.start(self._in_force.trunks)
+        self._dial()
+        self._listen()
+        if self._stopping:
+            return
+        self._registrations.use_trunks(self._in_force.trunks)
+        await self._callbacks.start()
+        await self._recovery().run()
+        self._dialer.start()
+        self._started = True
+        tune_collector()
+        systemd.notify("READY=1")
+        self._feed_watchdog()
+        self._strain.start()
+        self._say_hello()
+
+    def _make(self) -> None:
+        settings, reactor = self._in_force.settings, self._reactor
+        try:
+            settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StartFailed(f"data: the folder {settings.data} can't be made: {error.strerror}") from None
+        self._keyring = Keyring(read_pepper(settings.data))
+        self._in_force.signer = read_signer(settings.stir)
+        self._store = EmbeddedStore(reactor, settings.data / "store")
+        self._resolver = ThreadedResolver(reactor)
+        fetching = GuardedAgent(
+            reactor, Guard(settings.audio.allow_networks, settings.audio.allow_ports), self._resolver
+        )
+        telling = GuardedAgent(
+            reactor, Guard(settings.audio.allow_networks, settings.callbacks.allow_ports), self._resolver
+        )
+        self._library = Library(
+            reactor,
+            settings.data / "audio",
+            settings.audio,
+            Fetcher(reactor, fetching, settings.audio),
+            Decoder(reactor, settings.audio),
+            self._now,
+            codecs=codecs(settings.trunks),
+        )
+        self._callbacks = CallbackSender(
+            reactor, telling, self._store, self._keyring, settings.callbacks, self._now, wall=time.time
+        )
+        self._media = Media(reactor, settings.rtp)
+        self._trace = SipTrace(self._now)
+        self._media_log = MediaLog()
+        self._signalling = Signalling(reactor, settings.sip, self._resolver, trace=self._trace.take)
+        user_agent = self._signalling.user_agent
+        self._registrations = Registrations(user_agent, self._signalling, routed=self._route)
+        self._signalling.moved = self._registrations.check_addresses
+        if settings.simulator:
+            recordings = settings.simulation.recordings or settings.data / "recordings"
+            self._carrier = Carrier(reactor, recordings=recordings)
+
+    def _dial(self) -> None:
+        settings, trunks = self._in_force.settings, self._in_force.trunks
+        self._settlement = Settlement(
+            store=self._store,
+            timers=self._reactor,
+            trunk_reasons=reasons(trunks),
+            charge_accepted=settings.calls.charge == "accepted",
+            settled=self._callbacks.add,
+            released=lambda call: self._library.unpin(call.audio),
+        )
+        self._dialer = Dialer(
+            Surroundings(
+                store=self._store,
+                user_agent=self._signalling.user_agent,
+                media=self._media,
+                timers=self._reactor,
+                settings=settings.calls,
+                audio_path=self._library.path,
+                audio_codecs=self._library.codecs,
+                media_closed=self._media_log.take,
+                targets=self._registrations,
+                local_host=self._signalling.local_host,
+                now=self._now,
+                sign=self._sign,
+            ),
+            trunks,
+            probe=self._probe,
+            ended=self._settlement.end,
+        )
+        self._admission = Admission(
+            store=self._store,
+            keyring=self._keyring,
+            library=self._library,
+            regions=settings.regions,
+            calls=settings.calls,
+            accepted=self._dialer.add,
+            obstacle=self._obstacle,
+            now=self._now,
+            most_waiting=max(1, settings.http.max_requests_in_flight // 2),
+        )
+        self._reload = Reload(
+            self._in_force,
+            self._load,
+            signalling=self._signalling,
+            registrations=self._registrations,
+            settlement=self._settlement,
+            library=self._library,
+            admission=self._admission,
+            dialer=self._dialer,
+            routed=self._route,
+            now=self._now,
+        )
+
+    def _recovery(self) -> Recovery:
+        return Recovery(
+            store=self._store,
+            library=self._library,
+            user_agent=self._signalling.user_agent,
+            settlement=self._settlement,
+            trunks=self._in_force.trunks,
+            queue_ttl=self._in_force.settings.calls.queue_ttl,
+            dial=self._dialer.add,
+            now=self._now,
+        )
+
+    def _sign(self, call: Call, number: str) -> Sequence[tuple[str, str]]:
+        signer = self._in_force.signer
+        if signer is None:
+            return ()
+        return signer.headers(
+            attestation=call.attestation,
+            caller=number,
+            callee=call.country_code + call.phone_number,
+            key_id=call.key_id,
+            # The carrier compares it with the time of its own clock, a minute more or less (RFC 8224 §4).
+            now=time.time(),
+        )
+
+    def _route(self) -> None:
+        """A registrar has said by which way it wants its calls."""
+        self._signalling.use_trunks((*self._in_force.trunks, *self._registrations.by_route))
+
+    def _probe(self, trunk: Trunk, report: Callable[[int | None], None]) -> None:
+        if self._registrations.obstacle(trunk.settings):
+            report(None)
+        else:
+            self._signalling.probe(self._registrations.way(trunk.settings), report)
+
+    def _obstacle(self) -> Unavailable | None:
+        if self._stopping:
+            return Unavailable(self._stopping, 10)
+        if not self._started:
+            return Unavailable("calledin is starting", 1)
+        if len(self._dialer) >= self._in_force.settings.calls.max_queued:
+            return Unavailable("too many calls are waiting to be dialled", 10)
+        if self._strain.too_much():
+            return Unavailable("calledin has more to do than there is time for", 2)
+        if not self._store.healthy():
+            return Unavailable("the store can't keep calls now", 5)
+        return None
+
+    def _missing(self) -> str | None:
+        """Say what keeps calls from being made; None when nothing does."""
+        obstacle = self._obstacle()
+        if obstacle is not None:
+            return obstacle.words
+        return None if self._media.healthy() else "no media process is running"
+
+    # the faces
+
+    def _listen(self) -> None:
+        settings, site = self._in_force.settings, self._site()
+        self._ports.listen(settings.http.listen, site)
+        if settings.http.tls_listen:
+            certificate = certificate_of(settings.http, settings.data, self._now())
+            context = self._in_force.context = tls.ServerContext(tls.make_context(*certificate))
+            self._ports.listen_tls(settings.http.tls_listen, site, context)
+        status = Status(
+            simulator=settings.simulator,
+            missing=self._missing,
+            dialer=self._dialer,
+            media=self._media,
+            registrations=self._registrations,
+            user_agent=self._signalling.user_agent,
+        )
+        operators = admin.Admin(
+            reactor=self._reactor,
+            store=self._store,
+            keyring=self._keyring,
+            now=self._now,
+            status=status.figures,
+            extra={b"recordings": self._recordings, b"scenarios": self._scenarios},
+            trace=self._trace.show,
+            media=self._media_log.show,
+        )
+        self._ports.listen_for_operators(settings.admin_socket, operators)
+
+    def _site(self) -> Site:
+        settings = self._in_force.settings
+        root, api = Folder(), Folder()  # type: ignore[no-untyped-call]
+        playback = Playback(
+            self._admission.admit,
+            trunk="simulator" if settings.simulator else "",
+            max_in_flight=settings.http.max_requests_in_flight,
+        )
+        root.putChild(b"api", api)
+        api.putChild(b"playback", playback)
+        root.putChild(b"healthz", Alive(simulator=settings.simulator))
+        root.putChild(b"readyz", Ready(self._missing))
+        return Site(
+            root,
+            reactor=self._reactor,
+            max_connections=settings.http.max_connections,
+            max_connections_per_address=settings.http.max_connections_per_address,
+        )
+
+    def _recordings(self) -> object:
+        return [] if self._carrier is None else self._carrier.recordings()
+
+    def _scenarios(self) -> object:
+        return [] if self._carrier is None else self._carrier.scenarios()
+
+    def _feed_watchdog(self) -> None:
+        interval = systemd.watchdog_interval()
+        if interval is not None:
+            self._watchdog = LoopingCall(systemd.notify, "WATCHDOG=1")
+            self._watchdog.clock = self._reactor
+            self._watchdog.start(interval)
+
+    def _say_hello(self) -> None:
+        if self._in_force.settings.simulator:
+            self.log.warn("the built-in carrier takes all calls (simulator): nobody's phone rings")
+        else:
+            self.log.info("trunks: {names}", names=", ".join(trunk.name for trunk in self._in_force.trunks))
+        self.log.info(
+            "calledin is ready: {addresses}",
+            addresses=", ".join(
+                [f"http://{each}" for each in self._in_force.settings.http.listen]
+                + [f"https://{each}" for each in self._in_force.settings.http.tls_listen]
+            ),
+        )
+
+    # signals
+
+    def _handle_signals(self) -> None:
+        """After the reactor's own: SIGTERM and SIGINT let calls finish and end with 0; SIGHUP reloads."""
+
+        def handle(number: int, act: Callable[[], None]) -> None:
+            signal.signal(number, lambda *_: self._reactor.callFromThread(act))
+
+        handle(signal.SIGTERM, self._terminate)
+        handle(signal.SIGINT, self._terminate)
+        handle(signal.SIGHUP, self._read_again)
+
+    def _terminate(self) -> None:
+        if self._stopping:
+            self.log.warn("asked again to stop: running calls are hung up")
+            self._hang_up()
+            return
+        self._stopping = "calledin is shutting down"
+        self._reactor.stop()
+
+    def _read_again(self) -> None:
+        if not self._started or self._stopping:
+            self.log.warn("not now: calledin is starting or stopping, the settings are not read again")
+            return
+        systemd.notify("RELOADING=1")
+        self._reload.read_again()
+        systemd.notify("READY=1")
+
+    # stopping
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()  # type: ignore[no-untyped-call]
+        self._stopping = self._stopping or "calledin is shutting down"
+        systemd.notify("STOPPING=1")
+        return Deferred.fromCoroutine(self._stop()).addErrback(
+            lambda failure: self.log.failure("calledin did not stop in good order", failure)
+        )
+
+    async def _stop(self) -> None:
+        await self._starting
+        if self._started:
+            await self._drain()
+        await self._ports.close()
+        if self._started:
+            await self._either(self._settlement.when_idle(), self._in(GOODBYES))
+        if self._opened:
+            await self._callbacks.stop()
+            await self._registrations.stop()
+            self._signalling.stop()
+            if self._carrier is not None:
+                await self._carrier.stop()
+            await self._media.stop()
+            await self._close_library()
+            self._resolver.stop()
+            await self._store.close()
+        self._strain.stop()
+        if self._watchdog is not None and self._watchdog.running:
+            self._watchdog.stop()
+
+    async def _close_library(self) -> None:
+        with suppress(LibraryUnavailable):  # it never opened, and that was told
+            await self._library.stop()
+
+    async def _drain(self) -> None:
+        drained = self._dialer.drain()
+        if self._dialer.live:
+            self.log.info(
+                "{live} calls are running; they have {seconds} s to finish",
+                live=self._dialer.live,
+                seconds=self._in_force.settings.calls.drain_timeout,
+            )
+        late = self._reactor.callLater(self._in_force.settings.calls.drain_timeout, self._hang_up)
+        await self._either(drained, self._out_of_time)
+        if late.active():
+            late.cancel()
+
+    def _hang_up(self) -> None:
+        """End the running calls; who does not confirm it soon is left to the next start, which has them on disk."""
+        if self._started and not self._hanging_up:
+            self._hanging_up = True
+            self._dialer.hang_up_all()
+            self._in(GOODBYES).chainDeferred(self._out_of_time)
+
+    def _in(self, seconds: float) -> Deferred[None]:
+        return deferLater(self._reactor, seconds)
+
+    async def _either(self, first: Deferred[None], second: Deferred[None]) -> None:
+        await DeferredList([first, second], fireOnOneCallback=True, fireOnOneErrback=True)
+
+
+def tune_collector() -> None:
+    """Look for cyclic garbage seldom, since each look walks what waits: calls leave none, only mishaps do."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 10, 5)
+
+
+def simulator_trunk(host: str, port: int) -> TrunkSettings:
+    """Return the built-in carrier as a trunk like any other."""
+    username, password = CREDENTIALS
+    return TrunkSettings(
+        name="simulator",
+        host=host,
+        port=port,
+        username=username,
+        password=password,
+        channels=1000,
+        calls_per_second=200.0,
+    )

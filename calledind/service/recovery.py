@@ -1,0 +1,119 @@
+"""What the last process left behind: each unfinished call is taken up where it was left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from twisted.logger import Logger
+
+from calledind.audio.library import Library
+from calledind.model import Call, CallRecord, Cause, EndedBy, Ending, State
+from calledind.net.registrations import credentials
+from calledind.outcome import Settlement
+from calledind.settings import Trunk
+from calledind.sip.auth import Credentials
+from calledind.sip.useragent import UserAgent
+from calledind.store.interface import Store
+
+
+class Recovery:
+    """Dials what had waited, and ends what had begun: no attempt that may have left the machine is repeated."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        library: Library,
+        user_agent: UserAgent,
+        settlement: Settlement,
+        trunks: Sequence[Trunk],
+        queue_ttl: float,
+        dial: Callable[[Call], None],
+        now: Callable[[], float],
+    ) -> None:
+        """`queue_ttl`: seconds after which a call is not worth dialling any more; `now`: seconds since the epoch."""
+        self._store = store
+        self._library = library
+        self._user_agent = user_agent
+        self._settlement = settlement
+        self._trunks = trunks
+        self._queue_ttl = queue_ttl
+        self._dial = dial
+        self._now = now
+
+    async def run(self) -> None:
+        """Take all of them up. Raises StoreUnavailable."""
+        records = await self._store.unfinished()
+        for record in records:
+            pinned = self._pin(record.call)
+            match record.state:
+                case State.ACCEPTED:
+                    self._take_up(record.call, pinned)
+                case State.DIALING:
+                    self._cancel(record)
+                case _:
+                    self._hang_up(record)
+        if records:
+            self.log.info("{count} calls of the process before were taken up", count=len(records))
+
+    def _pin(self, call: Call) -> bool:
+        """Keep the call's audio, until the outcome lets go of it; False when it is gone."""
+        try:
+            self._library.pin(call.audio)
+        except KeyError:
+            return False
+        return True
+
+    def _take_up(self, call: Call, pinned: bool) -> None:
+        if self._now() - call.accepted_at > self._queue_ttl:
+            ending = Ending(Cause.EXPIRED, False, EndedBy.US, self._now(), detail="calledin was not running in time")
+            self._settlement.end(call, ending)
+        elif not pinned:
+            self.log.error("call {call}: its audio is not in the library any more", call=call.id)
+            ending = Ending(Cause.MEDIA_FAILED, False, EndedBy.US, self._now(), detail="its audio is gone")
+            self._settlement.end(call, ending)
+        else:
+            self._dial(call)
+
+    def _cancel(self, record: CallRecord) -> None:
+        try:
+            if record.attempt is None:
+                raise ValueError("nothing is known of its attempt")
+            self._user_agent.recover_invitation(record.attempt.invitation, _nothing)
+        except (ValueError, OSError) as error:
+            self.log.error("call {call} can't be cancelled: {error}", call=record.call.id, error=error)
+        self._interrupted(record, answered=False)
+
+    def _hang_up(self, record: CallRecord) -> None:
+        try:
+            if record.dialog is None:
+                raise ValueError("nothing is known of its dialog")
+            self._user_agent.recover_dialog(record.dialog, _nothing, self._credentials(record))
+        except (ValueError, OSError) as error:
+            self.log.error("call {call} can't be hung up: {error}", call=record.call.id, error=error)
+        self._interrupted(record, answered=True)
+
+    def _credentials(self, record: CallRecord) -> Credentials | None:
+        for trunk in self._trunks:
+            if record.attempt is not None and trunk.name == record.attempt.trunk:
+                return credentials(trunk)
+        return None
+
+    def _interrupted(self, record: CallRecord, *, answered: bool) -> None:
+        ending = Ending(
+            Cause.INTERRUPTED,
+            answered,
+            EndedBy.US,
+            self._now(),
+            answered_at=record.answered_at,
+            sip_status=200 if answered else None,
+            trunk=record.attempt.trunk if record.attempt else "",
+            detail="calledin was restarted",
+        )
+        self._settlement.end(record.call, ending)
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,54 @@
+"""The figures of `calledin status`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from calledind.dialing.dialer import Dialer
+from calledind.dialing.trunks import Trunk
+from calledind.net.media import Media
+from calledind.net.registrations import Registrations
+from calledind.sip.useragent import UserAgent
+
+
+class Status:
+    """How the daemon's parts are, for people and their scripts."""
+
+    def __init__(
+        self,
+        *,
+        simulator: bool,
+        missing: Callable[[], str | None],
+        dialer: Dialer,
+        media: Media,
+        registrations: Registrations,
+        user_agent: UserAgent,
+    ) -> None:
+        """`missing` says what keeps calls from being made, if anything does."""
+        self._simulator = simulator
+        self._missing = missing
+        self._dialer = dialer
+        self._media = media
+        self._registrations = registrations
+        self._user_agent = user_agent
+
+    def figures(self) -> Mapping[str, object]:
+        return {
+            "simulator": self._simulator,
+            "ready": self._missing() or "yes",
+            "queued": len(self._dialer),
+            "live": self._dialer.live,
+            "trunks": [self._trunk(trunk) for trunk in self._dialer.trunks],
+            "media": self._media.figures,
+            "sip": {"transactions_and_dialogs": len(self._user_agent)},
+        }
+
+    def _trunk(self, trunk: Trunk) -> Mapping[str, object]:
+        status = {
+            "name": trunk.name,
+            "health": trunk.health.value,
+            "busy": trunk.busy,
+            "calls_per_second": round(trunk.pace, 2),
+        }
+        registration = self._registrations.status(trunk.settings)
+        return {**status, "registration": registration} if registration else status
