@@ -115,8 +115,8 @@ class Ears:
             if descriptor in self._rtp:
                 ready.append(self._rtp[descriptor])
             elif descriptor in self._rtcp:
-                self._engine.receive_control(self._rtcp[descriptor])
-        return bool(ready) and self._engine.receive(ready)
+                self._engine.hearing.receive_control(self._rtcp[descriptor])
+        return bool(ready) and self._engine.hearing.receive(ready)
 
     def add_new_ports(self) -> None:
         """Listen to the ports that were opened since this was last called."""

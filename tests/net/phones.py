@@ -130,12 +130,13 @@ class EngineCase(SynchronousTestCase):
 
     def hear(self) -> None:
         """Have the engine take what has come in."""
-        self.engine.receive(self.engine.opened)
+        self.engine.hearing.receive(self.engine.opened)
         for port in self.engine.opened:
-            self.engine.receive_control(port)
+            self.engine.hearing.receive_control(port)
 
     def events(self) -> list[Item]:
-        events, self.engine.events = self.engine.events, []
+        events = list(self.engine.events)
+        self.engine.events.clear()
         return events
 
     def closed(self, number: int = 1) -> dict[str, Any]:

@@ -249,7 +249,7 @@ class EngineTests(EngineCase):
         self.pass_time(500)
         self.assertEqual((len(peer.packets()), nobody.packets()), (2, []))
         self.assertGreater(len(peer.reports()), 0)
-        self.assertEqual(self.engine.strays, 0)
+        self.assertEqual(self.engine.hearing.strays, 0)
         self.engine.command(["redirect", 1, peer.address, peer.control_address, True])
         self.pass_time(10)
         self.assertEqual(len(peer.packets()), 8)
@@ -294,7 +294,7 @@ class EngineTests(EngineCase):
             peer.send(port)
             stranger.send(port)
         self.hear()
-        self.assertEqual(self.engine.strays, 6)
+        self.assertEqual(self.engine.hearing.strays, 6)
         self.assertEqual(self.closed()["packets_received"], 5)
 
     def test_loss_and_jitter(self) -> None:
@@ -382,8 +382,8 @@ class EngineTests(EngineCase):
         for _ in range(200):
             flood.send(victim)
         peer.send(port)
-        self.assertTrue(self.engine.receive(self.engine.opened))
-        self.assertEqual(self.engine.strays, 192)
+        self.assertTrue(self.engine.hearing.receive(self.engine.opened))
+        self.assertEqual(self.engine.hearing.strays, 192)
         self.assertEqual(self.closed(2)["packets_received"], 1)
 
     def test_garbage(self) -> None:
@@ -404,7 +404,7 @@ class EngineTests(EngineCase):
                 self.hear()
         for _ in range(10):
             self.hear()
-        self.assertGreater(self.engine.strays, 500)
+        self.assertGreater(self.engine.hearing.strays, 500)
         self.assertGreater(self.closed()["packets_received"], 100)
 
     # reports

@@ -333,7 +333,7 @@ class ReceivedTests(FormatCase):
         self.play(1, peer, bytes(16000), tones=True)
         peer.rtp.sendto(b"\xbf" + bytes(11), ("127.0.0.1", port))
         self.hear()
-        self.assertEqual((self.engine.strays, self.events()), (1, []))
+        self.assertEqual((self.engine.hearing.strays, self.events()), (1, []))
 
     def test_the_clock_of_opus(self) -> None:
         """Packets of 960 units in 20 ms, on time to the microsecond, have no jitter."""
@@ -343,7 +343,7 @@ class ReceivedTests(FormatCase):
             audio = pack_packets(OPUS_PACKETS) if CODECS[codec].packets else bytes(16000)
             self.play(number, peer, self.format(audio, codec, kind))
             times = iter(100.0 + 0.02 * index for index in range(100))
-            self.patch(self.engine._receiver, "arrival", lambda end, times=times, **_: self.arrived(times, end))
+            self.patch(self.engine.hearing._receiver, "arrival", lambda end, times=times, **_: self.arrived(times, end))
             for _ in range(50):
                 self.tell(peer, port, [bytes(9)], kind, step)
             jitter = self.closed(number)["jitter"]
@@ -391,7 +391,7 @@ class NatTests(FormatCase):
         self.pass_time(195)
         self.assertEqual((len(said.packets()), len(real.packets())), (0, 195))
         self.assertGreater(len(real.reports()), 0)
-        self.assertEqual((self.engine.strays, self.closed()["packets_received"]), (0, 2))
+        self.assertEqual((self.engine.hearing.strays, self.closed()["packets_received"]), (0, 2))
 
     def test_only_where_it_is_asked_for(self) -> None:
         """Else packets from elsewhere are ignored."""
@@ -402,7 +402,7 @@ class NatTests(FormatCase):
         other.rtcp.sendto(rtcp.pack([rtcp.ReceiverReport(7)]), ("127.0.0.1", port + 1))
         self.hear()
         self.pass_time(5)
-        self.assertEqual((len(said.packets()), self.engine.strays), (5, 2))
+        self.assertEqual((len(said.packets()), self.engine.hearing.strays), (5, 2))
 
     def test_who_is_not_followed(self) -> None:
         """A stranger's host, something that is no RTP, anybody after the first seconds, or after the callee spoke."""
@@ -461,7 +461,7 @@ class NatTests(FormatCase):
         third.send(port)
         third.rtcp.sendto(rtcp.pack([rtcp.ReceiverReport(7)]), ("127.0.0.1", port + 1))
         self.hear()
-        self.assertEqual(self.engine.strays, 2)
+        self.assertEqual(self.engine.hearing.strays, 2)
         self.closed(2)
         third.send(port)
         self.hear()

@@ -115,9 +115,9 @@ class SrtpTests(EngineCase):
         phone.send(port)
         for number, (marker, payload) in enumerate(press("5")):
             phone.speak(port, bytes(Packet(101, number, 0, 77, payload, marker)))
-        strays = self.engine.strays
+        strays = self.engine.hearing.strays
         self.hear()
-        self.assertGreaterEqual(self.engine.strays - strays, 4)
+        self.assertGreaterEqual(self.engine.hearing.strays - strays, 4)
         self.assertEqual(self.events(), [])
         self.assertEqual(self.closed()["packets_received"], 1)
 
@@ -128,7 +128,7 @@ class SrtpTests(EngineCase):
             phone = self.phone()
             port = self.opened(number)
             self.play(number, phone, bytes(160 * 3000), security=phone.secure(suite), nat=["127.0.0.1"])
-            strays, heard = self.engine.strays, 0
+            strays, heard = self.engine.hearing.strays, 0
             for _ in range(25):
                 for _ in range(20):
                     phone.speak(port, changed(phone.protected(), chance))
@@ -138,7 +138,7 @@ class SrtpTests(EngineCase):
                 self.hear()
                 self.pass_time(1)
                 heard += len(phone.heard())
-            self.assertEqual((heard, self.engine.strays - strays), (25, 1000))
+            self.assertEqual((heard, self.engine.hearing.strays - strays), (25, 1000))
             self.assertEqual(self.closed(number)["packets_received"], 25)
 
     def test_keys_pressed(self) -> None:
@@ -163,10 +163,10 @@ class SrtpTests(EngineCase):
         (first, *_), *_ = phone.heard_reports()
         assert isinstance(first, rtcp.SenderReport)
         self.assertEqual(first.ssrc, ssrc)
-        strays = self.engine.strays
+        strays = self.engine.hearing.strays
         phone.rtcp.sendto(self.report(ssrc), ("127.0.0.1", port + 1))
         self.hear()
-        self.assertEqual(self.engine.strays, strays + 1)
+        self.assertEqual(self.engine.hearing.strays, strays + 1)
         phone.rtcp.sendto(phone.sender.protect_control(self.report(ssrc)), ("127.0.0.1", port + 1))
         self.hear()
         figures = self.closed()
