@@ -118,8 +118,8 @@ class ClientTransaction:
     def start(self) -> None:
         "Send the request. What goes wrong is reported later, never before this returns."
         if not self._reliable:
-            self._timers.start("repeat", self._interval, lambda: self._feed(REPEAT))
-        self._timers.start("timeout", self._intervals.timeout, lambda: self._feed(TIMEOUT))
+            self._timers.start("repeat", self._interval, self._feed, REPEAT)
+        self._timers.start("timeout", self._intervals.timeout, self._feed, TIMEOUT)
         self._put(self._data)
 
     @property
@@ -168,7 +168,7 @@ class ClientTransaction:
             self._transmit(data)
         except OSError as error:
             detail = str(error)
-            self._timers.start("transport", 0, lambda: self.transport_failed(detail))
+            self._timers.start("transport", 0, self.transport_failed, detail)
 
     def _ignore(self, news: Response | None) -> None:
         pass
@@ -195,7 +195,7 @@ class ClientTransaction:
         # It won't be sent again: of thousands that linger for half a minute, as little as possible is kept.
         self.request, self._data = None, b""
         if seconds > 0:
-            self._timers.start("linger", seconds, lambda: self._feed(LINGERED))
+            self._timers.start("linger", seconds, self._feed, LINGERED)
         else:
             self._feed(LINGERED)
         report(response)
@@ -220,7 +220,7 @@ class InviteClientTransaction(ClientTransaction):
 
     def _repeat(self, news: None) -> None:
         self._interval *= 2  # timer A, unlike E, has no upper bound
-        self._timers.start("repeat", self._interval, lambda: self._feed(REPEAT))
+        self._timers.start("repeat", self._interval, self._feed, REPEAT)
         self._put(self._data)
 
     def _accept(self, response: Response) -> None:
@@ -284,7 +284,7 @@ class NonInviteClientTransaction(ClientTransaction):
 
     def _repeat(self, news: None) -> None:
         self._interval = self._intervals.next_repeat(self._interval)
-        self._timers.start("repeat", self._interval, lambda: self._feed(REPEAT))
+        self._timers.start("repeat", self._interval, self._feed, REPEAT)
         self._put(self._data)
 
     def _complete(self, response: Response) -> None:

@@ -154,7 +154,7 @@ class ServerTransaction:
 
     def _linger(self, seconds: float) -> None:
         if seconds > 0:
-            self._timers.start("linger", seconds, lambda: self._feed(LINGERED))
+            self._timers.start("linger", seconds, self._feed, LINGERED)
         else:
             self._feed(LINGERED)
 
@@ -186,13 +186,13 @@ class InviteServerTransaction(ServerTransaction):
         self._timers.stop_all()
         self.last = bytes(response)
         if not self._reliable:
-            self._timers.start("repeat", self._interval, lambda: self._feed(REPEAT))
-        self._timers.start("timeout", self._intervals.timeout, lambda: self._feed(TIMEOUT))
+            self._timers.start("repeat", self._interval, self._feed, REPEAT)
+        self._timers.start("timeout", self._intervals.timeout, self._feed, TIMEOUT)
         self._put(self.last)
 
     def _repeat(self, news: None) -> None:
         self._interval = self._intervals.next_repeat(self._interval)
-        self._timers.start("repeat", self._interval, lambda: self._feed(REPEAT))
+        self._timers.start("repeat", self._interval, self._feed, REPEAT)
         self._put(self.last)
 
     def _confirm(self, ack: Request) -> None:

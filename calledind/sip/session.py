@@ -22,7 +22,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal
 
 from calledind.model import Address
 from calledind.sip.auth import credentials_of
@@ -201,7 +201,7 @@ class InviteSession:
             self._invite(self._invites.next())
         else:
             self._state = CALLING
-            self._timers.start("no way", 0, lambda: self._feed(FAILED, self._no_way))
+            self._timers.start("no way", 0, self._feed, FAILED, self._no_way)
 
     def _invite(self, request: Request) -> None:
         self._state = CALLING
@@ -267,14 +267,20 @@ class InviteSession:
             self._endpoint,
             self._dialog(self._invites.last, response),
             self._local,
-            ended=lambda by, q850, detail: self._over(Ended(by, q850, detail)),
+            ended=self._dialog_ended,
             renegotiate=self.invitation.renegotiate,
-            late_answer=lambda sdp: self._report(LateAnswer(sdp)),
+            late_answer=self._answered_late,
             authenticator=self._invites.authenticator,
             own_contact=self._invites.contact,
             description=(early.description if early else b"") or self.invitation.offer,
         )
         return self._usage
+
+    def _dialog_ended(self, by: Literal["peer", "us"], q850: int | None, detail: str) -> None:
+        self._over(Ended(by, q850, detail))
+
+    def _answered_late(self, sdp: bytes) -> None:
+        self._report(LateAnswer(sdp))
 
     def _leave(self, news: object) -> None:
         assert self._usage is not None
@@ -341,7 +347,7 @@ class InviteSession:
     def _cancel(self, news: object) -> None:
         self._state = CANCELLING
         layer = self._endpoint.layer
-        self._timers.start("cancel", layer.intervals.timeout, lambda: self._feed(CANCEL_EXPIRED))
+        self._timers.start("cancel", layer.intervals.timeout, self._feed, CANCEL_EXPIRED)
         headers = [("Reason", self._reason)] if self._reason else []
         # Whatever the CANCEL is answered with: what counts is the INVITE's own final response.
         layer.request(cancellation(self._invites.last, headers), self.invitation.target, lambda news: None)

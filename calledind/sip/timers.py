@@ -53,10 +53,10 @@ class TimerSet:
         self._timers = timers
         self._running: dict[str, DelayedCall] = {}
 
-    def start(self, name: str, delay: float, fired: Callable[[], object]) -> None:
+    def start(self, name: str, delay: float, fired: Callable[..., object], *arguments: object) -> None:
         "Start a timer, or start it anew."
         self.stop(name)
-        self._running[name] = self._timers.callLater(delay, self._fire, name, fired)
+        self._running[name] = self._timers.callLater(delay, self._fire, name, fired, *arguments)
 
     def stop(self, *names: str) -> None:
         "Stop timers; one that doesn't run is none the worse for it."
@@ -68,6 +68,6 @@ class TimerSet:
     def stop_all(self) -> None:
         self.stop(*tuple(self._running))
 
-    def _fire(self, name: str, fired: Callable[[], object]) -> None:
+    def _fire(self, name: str, fired: Callable[..., object], *arguments: object) -> None:
         del self._running[name]
-        fired()
+        fired(*arguments)

@@ -127,25 +127,18 @@ class TransactionLayer:
 
     def request(self, request: Request, target: Address, report: ClientReport) -> ClientTransaction:
         """Begin a client transaction: the request leaves now, what becomes of it is reported later."""
-        client = _Client(target, moved_from=None)
+        client = _Client(self, target)
         if transport_of(target) == "udp":
             larger = self._way_for_large(request, target)
             if larger is not None:
-                client = _Client(larger, moved_from=(request, target))
+                client.target, client.moved_from = larger, (request, target)
                 request = _over(request, larger)
         kind = InviteClientTransaction if request.method == "INVITE" else NonInviteClientTransaction
-
-        def gone(transaction: ClientTransaction) -> None:
-            del self._clients[transaction.key]
-            self._unfile(client)
-            # They know each other; apart, neither waits for the collector.
-            del client.transaction
-
         transaction = client.transaction = kind(
             request,
-            transmit=lambda data: self.transmit(data, client.target),
+            transmit=client.transmit,
             report=report,
-            gone=gone,
+            gone=client.gone,
             timers=self.timers,
             intervals=self.intervals,
             reliable=transport_of(client.target) != "udp",
@@ -156,6 +149,11 @@ class TransactionLayer:
         self._file(client)
         transaction.start()
         return transaction
+
+    def forget(self, client: _Client) -> None:
+        """Let go of a client transaction that is over."""
+        del self._clients[client.transaction.key]
+        self._unfile(client)
 
     def _way_for_large(self, request: Request, target: Address) -> Address | None:
         if request.method == "CANCEL":
@@ -312,14 +310,23 @@ class TransactionLayer:
         self.try_transmit(answer, target)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Client:
     """A client transaction and where its requests go."""
 
+    layer: TransactionLayer
     target: Address
-    moved_from: tuple[Request, Address] | None
+    moved_from: tuple[Request, Address] | None = None
     "The request and the UDP target, where it was too large for them."
     transaction: ClientTransaction = field(init=False)
+
+    def transmit(self, data: bytes) -> None:
+        self.layer.transmit(data, self.target)
+
+    def gone(self, _: ClientTransaction) -> None:
+        self.layer.forget(self)
+        # They know each other; apart, neither waits for the collector.
+        del self.transaction
 
 
 def _over(request: Request, target: Address) -> Request:

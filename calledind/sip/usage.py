@@ -120,7 +120,7 @@ class InviteUsage:
         self._description = description
         self._modification: Modification | None = None
         "Our last re-INVITE or UPDATE."
-        self._session = SessionTimer(endpoint.layer.timers, refresh=self._refresh, expired=lambda: self.bye(EXPIRED))
+        self._session = SessionTimer(endpoint.layer.timers, refresh=self._refresh, expired=self._expired)
         self._peer_updates = False
         "The peer takes UPDATE (RFC 3311)."
         endpoint.usages[self.id] = self
@@ -250,6 +250,9 @@ class InviteUsage:
             self.state = LEAVING
             self._stop_waiting()
             self._send_bye([("Reason", reason)] if reason else [])
+
+    def _expired(self) -> None:
+        self.bye(EXPIRED)
 
     def _send_bye(self, headers: list[tuple[str, str]]) -> None:
         def heard(_: Request, news: Response | TransactionFailure) -> None:
