@@ -14,7 +14,7 @@ The rules of this parser:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from calledind.model import Address
@@ -255,8 +255,10 @@ class Message:
         except ParseError:
             return None
 
-    def forget(self) -> None:
-        """Forget what was worked out and may be worked out again: the message is kept for something unlikely."""
+    def keep_only(self, names: Collection[str]) -> None:
+        """Keep the headers of these names, without the body: for a message that something unlikely may still need."""
+        self.headers = [pair for pair in self.headers if pair[0] in names]
+        self.body = b""
         self._by_name = None
         self._parsed = {}
 

@@ -65,6 +65,8 @@ SEND, END, PROVISIONAL, SUCCESS, FAILURE, FAILED, CANCEL_EXPIRED = Input
 
 MOST_FORKS: Final = 32
 "To tags of one INVITE whose early dialogs are kept, and as many that are left when they answer; others are not heard."
+NAMES_OF_DIALOG: Final = frozenset({"Via", "From", "To", "Call-ID", "CSeq", "Authorization", "Proxy-Authorization"})
+"Headers of an INVITE that a dialog is made of, and its ACK."
 _Tag = str
 
 
@@ -239,7 +241,7 @@ class InviteSession:
         usage.succeeded(response)
         early = self._early.pop(usage.dialog.remote_tag, None)
         # Only the answers of other forks, which hardly ever come, need it now.
-        self._invites.last.forget()
+        self._invites.last.keep_only(NAMES_OF_DIALOG)
         # Where the answer came in a reliable 183 it is left out here (RFC 3262 §5); some do so without 100rel.
         sdp = session_description(response) or (early.sdp if early else b"")
         self._report(Answered(sdp, usage.dialog.snapshot(), early.offer if early else b""))

@@ -36,7 +36,7 @@ from calledind.sip.message import Request, Response, response_to
 from calledind.sip.modification import MOST_ACKS, Modification
 from calledind.sip.server import RepeatedSuccess
 from calledind.sip.session_timer import LEAST, SessionTimer, is_too_small, least_session
-from calledind.sip.transactions import response_address
+from calledind.sip.transactions import new_branch, response_address
 
 EXPIRED: Final = 'SIP;cause=408;text="Session expired"'
 "Reason of our BYE where the session wasn't refreshed."
@@ -107,7 +107,8 @@ class InviteUsage:
         self._authenticator = authenticator
         self._local = local
         self._contact = own_contact or contact(local)
-        self._ack: tuple[bytes, Address] | None = None
+        self._ack: tuple[str, Address, Headers] | None = None
+        "Branch, way and credentials of that to the 2xx."
         self._acks = 0
         self._success: RepeatedSuccess | None = None
         "Our 2xx to an INVITE of the peer's, until its ACK has come."
@@ -138,12 +139,15 @@ class InviteUsage:
     def acknowledge(self, credentials: Headers = ()) -> None:
         """Send the ACK to the 2xx, with the credentials that the INVITE had (§22.1). Only the first time counts."""
         if self._ack is None:
-            target = self.dialog.next_hop
-            ack = self.dialog.request("ACK", self._local, [*credentials, self._product])
-            self._ack = bytes(ack), target
-            self._endpoint.layer.try_transmit(*self._ack)
+            self._ack = new_branch(), self.dialog.next_hop, tuple(credentials)
+            self._send_ack(*self._ack)
         if self.state is UNCONFIRMED:
             self.state = CONFIRMED
+
+    def _send_ack(self, branch: str, target: Address, credentials: Headers) -> None:
+        # Made anew for each repeated 2xx, which hardly any call sees: thousands of calls would keep their octets.
+        ack = self.dialog.request("ACK", self._local, [*credentials, self._product], branch=branch)
+        self._endpoint.layer.try_transmit(bytes(ack), target)
 
     def succeeded(self, response: Response) -> None:
         """Take what the 2xx to our INVITE says of the peer and of the session's length."""
@@ -155,7 +159,7 @@ class InviteUsage:
         if self._ack is not None:
             self._acks += 1
             if self._acks < MOST_ACKS:
-                self._endpoint.layer.try_transmit(*self._ack)
+                self._send_ack(*self._ack)
         elif self.state is OVER:
             self.acknowledge()
 
