@@ -68,6 +68,8 @@ class Signalling:
         self._resolver = resolver
         self._dns = Dns(reactor, resolver, servers=[parse_address(text) for text in settings.dns_servers])
         self._routes: dict[str, Route] = {}
+        self._targets: dict[tuple[str, Place], Target] = {}
+        "Of the trunks' routes as they are now, for all calls that go there."
         self._left: WeakSet[Route] = WeakSet()
         "Routes that no trunk has any more, of calls that began by them."
         self._trusted: frozenset[str] = frozenset()
@@ -133,6 +135,7 @@ class Signalling:
 
     def _replace(self, trunks: Sequence[Trunk]) -> None:
         before, self._routes = self._routes, {}
+        self._targets.clear()
         for trunk in trunks:
             route = before.get(trunk.name)
             if route is None:
@@ -206,7 +209,7 @@ class Signalling:
             place, wait = chosen
             if wait > 0:
                 await deferLater(self._reactor, wait)
-            target, route.last = route.target(place), place
+            target, route.last = self._target(route, place), place
             if place.transport == "udp":
                 return target
             try:
@@ -218,6 +221,15 @@ class Signalling:
                 without.append(place)
             else:
                 return target
+
+    def _target(self, route: Route, place: Place) -> Target:
+        key = route.trunk.name, place
+        target = self._targets.get(key)
+        if target is None:
+            target = route.target(place)
+            if self._routes.get(route.trunk.name) is route:  # there may have been a reload meanwhile
+                self._targets[key] = target
+        return target
 
     async def _find(self, route: Route) -> Sequence[Group]:
         """Return a trunk's places of the families that we have sockets for, and note that they are its. Raises
@@ -262,6 +274,7 @@ class Signalling:
     def _look_up(self) -> None:
         self._trust()  # a route that was left may be used no more
         self._sockets.forget_addresses()
+        self._targets.clear()
         for route in self._routes.values():
             route.found = None
             Deferred.fromCoroutine(self._refresh(route)).addErrback(self._not_found, route.trunk)
