@@ -27,6 +27,8 @@ from calledind.rtp.packetizer import Plan
 
 _MOST_IDLE = 5
 "Slices: 10 ms."
+_REPORT, _SILENCE = 0, 1
+"What is to be looked at later."
 
 
 class Engine:
@@ -53,8 +55,8 @@ class Engine:
         self._files = AudioFiles()
         self._by_ssrc: dict[int, Session] = {}
         self.hearing = Hearing(self.family, self._by_ssrc, self.events, now=now, wall=wall)
-        self._timers: list[tuple[float, int, Callable[[], None]]] = []
-        self._timer_count = 0
+        self._timers: list[tuple[float, int, int]] = []
+        "When, of which session and what. One that is closed meanwhile is not held by them."
 
     @property
     def sending(self) -> int:
@@ -88,11 +90,13 @@ class Engine:
         """Do what is due."""
         now = self._now()
         while self._timers and self._timers[0][0] <= now:
-            heapq.heappop(self._timers)[2]()
+            _, number, what = heapq.heappop(self._timers)
+            session = self.sessions.get(number)
+            if session is not None:
+                (self._report if what == _REPORT else self._check_silence)(session)
 
-    def _call_at(self, when: float, do: Callable[[], None]) -> None:
-        self._timer_count += 1
-        heapq.heappush(self._timers, (when, self._timer_count, do))
+    def _look_at(self, when: float, session: Session, what: int) -> None:
+        heapq.heappush(self._timers, (when, session.id, what))
 
     # commands
 
@@ -175,7 +179,7 @@ class Engine:
         self._watch_silence(session)
         if not session.reporting:
             session.reporting = True
-            self._call_at(self._now() + report_interval() / 2, lambda: self._report(session))
+            self._look_at(self._now() + report_interval() / 2, session, _REPORT)
 
     def _begin(
         self,
@@ -276,7 +280,6 @@ class Engine:
     def _close(self, session: Session) -> None:
         if session.stop() is not None:
             self._send_report(session, goodbye=True)
-        session.closed = True
         self.events.append(["closed", session.id, session.statistics(self.hearing.figures(session))])
         session.stream = session.audio = None  # nothing may hold the file's memory any longer
         self.hearing.remove(session)
@@ -301,11 +304,11 @@ class Engine:
         self.hearing.heard_now(session)
         if session.silence_timeout and not session.silence_watched:
             session.silence_watched = True
-            self._call_at(self._now() + session.silence_timeout, lambda: self._check_silence(session))
+            self._look_at(self._now() + session.silence_timeout, session, _SILENCE)
 
     def _check_silence(self, session: Session) -> None:
         session.silence_watched = False
-        if session.closed or not session.silence_timeout:
+        if not session.silence_timeout:
             return
         now = self._now()
         mine = session.port.routes.get(session.route) == session.row
@@ -318,12 +321,11 @@ class Engine:
             self.events.append(["silent", session.id])
         else:
             session.silence_watched = True
-            self._call_at(due, lambda: self._check_silence(session))
+            self._look_at(due, session, _SILENCE)
 
     def _report(self, session: Session) -> None:
-        if not session.closed:
-            self._send_report(session)
-            self._call_at(self._now() + report_interval(), lambda: self._report(session))
+        self._send_report(session)
+        self._look_at(self._now() + report_interval(), session, _REPORT)
 
     def _send_report(self, session: Session, *, goodbye: bool = False) -> None:
         if session.control_address is None:

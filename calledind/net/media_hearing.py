@@ -17,8 +17,9 @@ from calledind.model import Address
 from calledind.net import mmsg
 from calledind.net.media_pipe import Item
 from calledind.net.media_ports import Port
-from calledind.net.media_session import Nat, Session, canonical
+from calledind.net.media_session import LAWS, Nat, Session, canonical
 from calledind.rtp import rtcp
+from calledind.rtp.dtmf import DigitDetector
 from calledind.rtp.g711 import DECODED
 from calledind.rtp.packet import HEADER_OCTETS, VERSION, Packet, RTPError
 from calledind.rtp.srtp import SRTPError
@@ -130,9 +131,8 @@ class Hearing:
         for place, number in enumerate(telephone_events[:_EVENT_TYPES]):
             self._event_types[session.row, place] = number
         self._scale[session.row] = _TICKS // clock_rate
-        session.law = {0: "PCMU", 8: "PCMA"}
-        if codec in DECODED:
-            session.law[payload_type] = codec
+        known = codec not in DECODED or LAWS.get(payload_type) == codec
+        session.law = LAWS if known else {**LAWS, payload_type: codec}
 
     def look_further(self, session: Session) -> None:
         """Make room for whole packets, where some session needs more of them than the header."""
@@ -263,7 +263,9 @@ class Hearing:
         if session is None:
             return
         try:
-            digit = session.detector.received(Packet.parse(data))
+            packet = Packet.parse(data)
+            session.detector = session.detector or DigitDetector()
+            digit = session.detector.received(packet)
         except RTPError:
             self.strays += 1
             return

@@ -66,8 +66,8 @@ class Ports:
         self.family = socket.AF_INET6 if ipaddress.ip_address(bind).version == 6 else socket.AF_INET
         self._opened = opened
         self._unopened = OrderedDict.fromkeys(range(first + first % 2, last, 2))
-        self._by_sessions: list[OrderedDict[Port, None]] = [OrderedDict()]
-        "Open ports by how many sessions use them, each list with the one unused for the longest in front."
+        self._by_sessions: dict[int, OrderedDict[Port, None]] = {}
+        "Open ports by how many sessions use them, each never empty, the one unused for the longest in front."
 
     def take(self) -> Port:
         """Return a port for one more session. Raises `NoPort`."""
@@ -77,23 +77,27 @@ class Ports:
                 port = self._open(number)
                 self._move(port, 1)
                 return port
-        for ports in self._by_sessions:
-            if ports:
-                port, _ = ports.popitem(last=False)
-                self._move(port, port.sessions + 1)
-                return port
-        raise NoPort("no UDP port of the range can be opened; see rtp.bind and rtp.ports")
+        if not self._by_sessions:
+            raise NoPort("no UDP port of the range can be opened; see rtp.bind and rtp.ports")
+        port = next(iter(self._by_sessions[min(self._by_sessions)]))
+        self._leave(port)
+        self._move(port, port.sessions + 1)
+        return port
 
     def give_back(self, port: Port) -> None:
         """Let one session less use it."""
-        del self._by_sessions[port.sessions][port]
+        self._leave(port)
         self._move(port, port.sessions - 1)
+
+    def _leave(self, port: Port) -> None:
+        others = self._by_sessions[port.sessions]
+        del others[port]
+        if not others:
+            del self._by_sessions[port.sessions]
 
     def _move(self, port: Port, sessions: int) -> None:
         port.sessions = sessions
-        while len(self._by_sessions) <= sessions:
-            self._by_sessions.append(OrderedDict())
-        self._by_sessions[sessions][port] = None
+        self._by_sessions.setdefault(sessions, OrderedDict())[port] = None
 
     def _open(self, number: int) -> Port:
         rtp = self._socket(number)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import itertools
 import random
 import secrets
 import socket
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from calledind.model import Address
@@ -24,6 +26,10 @@ from calledind.sdes import Keys, Security
 
 REPORT_SECONDS = 5.0
 "Mean time between our RTCP reports (RFC 3550 §6.2)."
+LAWS: Mapping[int, str] = {0: "PCMU", 8: "PCMA"}
+"Payload type -> G.711 codec, whatever is agreed on (RFC 3551 §6)."
+_NAMES = secrets.token_bytes(32)
+"The secret of this process that its calls' names are made with."
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +94,6 @@ class Session:
     row: int
     "In the arrays of what is received."
     ssrc: int
-    name: str = field(default_factory=lambda: secrets.token_urlsafe(12))
-    "CNAME, one for each call so that calls can't be linked (RFC 7022 §4.2)."
     stream: Stream | None = None
     lane: Lane | None = field(default=None, repr=False)
     "Where the stream is sent; it stays the stream's while that is paused."
@@ -100,7 +104,8 @@ class Session:
     "Packets that the stream had sent by then."
     before: Sent = Sent()
     "By earlier sources of ours."
-    detector: DigitDetector = field(default_factory=DigitDetector, repr=False)
+    detector: DigitDetector | None = field(default=None, repr=False)
+    "Made when the first telephone event comes."
     route: Hashable = None
     control_address: tuple[str, int] | None = None
     "Where our RTCP goes and the peer's comes from, as `socket.recvfrom` writes it."
@@ -112,7 +117,6 @@ class Session:
     "Whether the peer has said that it will send."
     held_since: float | None = None
     "When the stream was paused."
-    closed: bool = False
     fraction_lost: float = 0.0
     "Of our packets, as the peer says."
     round_trip: float | None = None
@@ -122,7 +126,7 @@ class Session:
     "Of our packets, as the peer says; less than 0 where packets came twice."
     jitter_by_peer: float | None = None
     "Of our packets, in seconds; None while the peer has not reported."
-    law: dict[int, str] = field(default_factory=dict, repr=False)
+    law: Mapping[int, str] = field(default_factory=lambda: LAWS, repr=False)
     "Payload type of the peer's -> its G.711 codec, where keys are listened for in the sound."
     tones: ToneDetector | None = field(default=None, repr=False)
     secured: Secured | None = field(default=None, repr=False)
@@ -131,6 +135,12 @@ class Session:
     "Set where the peer may be behind a NAT."
     reported: tuple[int, int] = (0, 0)
     "Packets expected and received when our last report was made."
+
+    @property
+    def name(self) -> str:
+        """CNAME, one for each call so that calls can't be linked (RFC 7022 §4.2); made of a secret, so not kept."""
+        digest = hashlib.blake2b(self.id.to_bytes(8, "big"), digest_size=12, key=_NAMES)
+        return base64.urlsafe_b64encode(digest.digest()).decode()
 
     def begin(self, stream: Stream, audio: Audio, plan: Plan, lane: Lane) -> None:
         """Have this to send."""

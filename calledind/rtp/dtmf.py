@@ -54,6 +54,8 @@ class TelephoneEvent:
 class DigitDetector:
     """Turns the event packets of one stream into presses, each told once."""
 
+    __slots__ = ("_ended", "_ends_at", "_last", "_source")
+
     def __init__(self) -> None:
         self._source: int | None = None
         "SSRC of the press seen last."
