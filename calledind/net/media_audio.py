@@ -39,6 +39,8 @@ class Audio:
         self.units = octets if self._bounds is None else self._bounds.size - 1
         "Octets, or packets where the codec's audio is packets."
         self.per_second = float(OCTET_RATE) if self._bounds is None else 1000 / OPUS_PACKET
+        self._begun: tuple[Plan, int, tuple[Stretch, ...]] | None = None
+        "How the stream begun last was laid out, with its plan and the milliseconds of its packets."
 
     @property
     def duration(self) -> float:
@@ -51,28 +53,39 @@ class Audio:
         return max((each for each in PTIMES if each <= wanted), default=PTIMES[0])
 
     def stretches(self, plan: Plan, ptime: int, *, marker: bool) -> Iterator[Stretch]:
-        """Give the runs one by one; the file stays mapped until the iterator is gone."""
+        """Give the runs one by one."""
+        if self._bounds is not None or not marker:
+            return self._lay_out(plan, ptime, marker=marker)
+        # Calls that are played the same share this.
+        begun = self._begun
+        if begun is None or begun[:2] != (plan, ptime):
+            begun = self._begun = plan, ptime, tuple(self._lay_out(plan, ptime, marker=True))
+        return iter(begun[2])
+
+    def _lay_out(self, plan: Plan, ptime: int, *, marker: bool) -> Iterator[Stretch]:
         per_packet = OCTET_RATE * ptime // 1000
         laid_out = runs(plan, units=self.units, per_second=self.per_second, packet_seconds=ptime / 1000, marker=marker)
         for run in laid_out:
             if run.source is Source.AUDIO and self._bounds is not None:
                 yield from self._packets(run, self._bounds)
             elif run.source is Source.AUDIO:
-                yield Stretch(self._map.ctypes.data + run.first, per_packet, run.packets, per_packet, run.marker)
+                start = self._map.ctypes.data + run.first
+                yield Stretch(start, per_packet, run.packets, per_packet, run.marker, self._map)
             else:
                 memory = _silences[self.codec.name][: per_packet if self._bounds is None else None]
                 if run.source is Source.TAIL:
                     rest = self._map[run.first :]
                     memory = np.concatenate((rest, memory[rest.size :]))
-                yield Stretch(memory.ctypes.data, 0, run.packets, memory.size, run.marker)
+                yield Stretch(memory.ctypes.data, 0, run.packets, memory.size, run.marker, memory)
 
     def _packets(self, run: Run, bounds: NDArray[np.int64]) -> Iterator[Stretch]:
         start = self._map.ctypes.data
         marker = run.marker
-        for number in range(run.first, run.first + run.packets):
-            begin = int(bounds[number])
-            yield Stretch(start + begin, 0, 1, int(bounds[number + 1]) - begin, marker)
-            marker = False
+        begin = int(bounds[run.first])
+        for number in range(run.first + 1, run.first + run.packets + 1):
+            end = int(bounds[number])
+            yield Stretch(start + begin, 0, 1, end - begin, marker, self._map)
+            begin, marker = end, False
 
 
 def _bounds(content: NDArray[np.uint8]) -> NDArray[np.int64]:

@@ -7,6 +7,7 @@ A command looks at its own session only; what comes in for all of them is `media
 from __future__ import annotations
 
 import contextlib
+import functools
 import heapq
 import ipaddress
 import secrets
@@ -29,6 +30,8 @@ _MOST_IDLE = 5
 "Slices: 10 ms."
 _REPORT, _SILENCE = 0, 1
 "What is to be looked at later."
+_plan = functools.lru_cache(64)(Plan)
+"Most calls have the same."
 
 
 class Engine:
@@ -167,7 +170,7 @@ class Engine:
         session.held_since = None
         session.receives = receives
         self._secure(session, security)
-        self._begin(session, packed, Plan(lead_in, lead_out), *format)
+        self._begin(session, packed, _plan(lead_in, lead_out), *format)
         if not sends:
             session.hold(self._now())
         self.hearing.route(session, packed, remote_rtcp)
@@ -217,7 +220,6 @@ class Engine:
             clock_rate=clock_rate,
             address=packed,
             stretches=audio.stretches(plan, ptime, marker=marker),
-            finished=lambda: self._finished(session),
             sent=before.sent if before else 0,
             octets=before.octets if before else 0,
             late=before.late if before else 0,
@@ -228,7 +230,7 @@ class Engine:
         session.begin(stream, audio, plan, lane)
         self.hearing.expect(session, codec, payload_type, clock_rate, telephone_events)
         if not stream.next_stretch():
-            self._finished(session)
+            self._finished(stream)
         elif session.held_since is None:
             lane.phase.place(lane, stream)
         return stream
@@ -286,8 +288,8 @@ class Engine:
         del self._by_ssrc[session.ssrc], self.sessions[session.id]
         self.ports.give_back(session.port)
 
-    def _finished(self, session: Session) -> None:
-        self.events.append(["finished", session.id])
+    def _finished(self, stream: Stream) -> None:
+        self.events.append(["finished", self._by_ssrc[stream.ssrc].id])
 
     def _figures(self) -> dict[str, float]:
         latest, self.latest = self.latest, 0.0
@@ -346,7 +348,8 @@ class Engine:
         """Return where a stream of packets this long is to be sent from the port."""
         phases = self._phases.get(ptime)
         if phases is None:
-            phases = self._phases[ptime] = [Phase(self.family) for _ in range(ptime * SLICES_PER_SECOND // 1000)]
+            count = ptime * SLICES_PER_SECOND // 1000
+            phases = self._phases[ptime] = [Phase(self.family, self._finished) for _ in range(count)]
         phase = next_phase(phases, port.number // 2, port.lanes)
         lane = port.lanes.get(phase)
         if lane is None:

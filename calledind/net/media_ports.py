@@ -97,7 +97,10 @@ class Ports:
 
     def _move(self, port: Port, sessions: int) -> None:
         port.sessions = sessions
-        self._by_sessions.setdefault(sessions, OrderedDict())[port] = None
+        ports = self._by_sessions.get(sessions)
+        if ports is None:
+            ports = self._by_sessions[sessions] = OrderedDict()
+        ports[port] = None
 
     def _open(self, number: int) -> Port:
         rtp = self._socket(number)

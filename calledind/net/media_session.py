@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from calledind.model import Address
 from calledind.net.media_audio import Audio
 from calledind.net.media_ports import Port
-from calledind.net.pace import Lane, Stream, Stretch
+from calledind.net.pace import Lane, Stream
 from calledind.rtp import rtcp
 from calledind.rtp.dtmf import DigitDetector
 from calledind.rtp.goertzel import ToneDetector
@@ -177,11 +177,13 @@ class Session:
             return
         elapsed = round((now - self.held_since) / stream.packet_seconds)
         stream.timestamp = (stream.timestamp + elapsed * stream.tick) & 0xFFFFFFFF
-        rest = stream.stretch
-        if rest.packets > 1:
-            later = Stretch(rest.payload + rest.step, rest.step, rest.packets - 1, rest.octets)
+        begun = stream.stretch
+        payload, packets = begun.payload + stream.taken * begun.step, begun.packets - stream.taken
+        if packets > 1:
+            later = begun._replace(payload=payload + begun.step, packets=packets - 1, marker=False)
             stream.stretches = itertools.chain((later,), stream.stretches)
-        stream.stretch = Stretch(rest.payload, rest.step, 1, rest.octets, marker=True)
+        stream.stretch = begun._replace(payload=payload, packets=1, marker=True)
+        stream.taken = 0
         self.held_since = None
         lane.phase.place(lane, stream)
 

@@ -27,7 +27,7 @@ import ctypes
 import errno
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,9 +56,8 @@ _SEALED_OCTETS = 2048
 "Room for an encrypted payload with what authenticates it."
 
 
-@dataclass(slots=True)
-class Stretch:
-    """A run of packets with the memory its payload is in."""
+class Stretch(NamedTuple):
+    """A run of packets with the memory its payload is in; many streams may have the same."""
 
     payload: int
     "Address of the first packet's octets."
@@ -68,6 +67,8 @@ class Stretch:
     octets: int
     "Of each packet's payload."
     marker: bool = False
+    memory: object = None
+    "Holds the payload where it is."
 
 
 @dataclass(slots=True, eq=False)
@@ -87,12 +88,13 @@ class Stream:
     "Packed, see `mmsg.pack_address`."
     stretches: Iterator[Stretch] = field(repr=False)
     "Those not begun."
-    finished: Callable[[], None] = field(repr=False)
     stretch: Stretch | None = None
-    "What is left of the one begun."
+    "The one begun."
+    taken: int = 0
+    "Packets of it that were sent."
     sent: int = 0
     octets: int = 0
-    "Of all payloads sent, up to what is left of the stretch."
+    "Of all payloads sent."
     late: int = 0
     "Sent more than `LATE` after they were due."
     failed: int = 0
@@ -118,9 +120,8 @@ class Stream:
 
     def next_stretch(self) -> bool:
         """Take up the next run, as the one before has ended; False at the end."""
-        if self.stretch is not None:
-            self.octets += self.stretch.packets * self.stretch.octets
         self.stretch = next(self.stretches, None)
+        self.taken = 0
         return self.stretch is not None
 
 
@@ -164,7 +165,9 @@ class Lane:
 class Phase:
     """One slice's streams."""
 
-    def __init__(self, family: int) -> None:
+    def __init__(self, family: int, finished: Callable[[Stream], None]) -> None:
+        """`finished`: is told of each stream that has come to its end, when it is sent no more."""
+        self._finished = finished
         self.name_length = 16 if family == 2 else mmsg.ADDRESS_OCTETS
         self._streams: list[Stream] = []
         "By place."
@@ -188,7 +191,7 @@ class Phase:
         return len(self._streams)
 
     def place(self, lane: Lane, stream: Stream) -> None:
-        """Have the stream sent from now on. It needs a stretch."""
+        """Have the stream sent from now on. It needs a stretch, nothing of it sent."""
         place = stream.place = len(self._streams)
         if place == self._sequence.size:
             self._allocate(2 * place)
@@ -233,8 +236,7 @@ class Phase:
         stream.late += self._late_turns - stream.late_since
         stream.late_since = self._late_turns
         stream.octets += packets * stretch.octets
-        stretch.payload += packets * stretch.step
-        stretch.packets -= packets
+        stream.taken += packets
 
     def withdraw(self, stream: Stream) -> None:
         """Send it no more; its figures are up to date afterwards."""
@@ -312,18 +314,16 @@ class Phase:
             self._begin(stream)
         else:
             self.withdraw(stream)
-            stream.finished()
+            self._finished(stream)
 
     def _begin(self, stream: Stream) -> None:
         stretch = stream.stretch
         if stretch is None:
             raise AssertionError("a stream in a phase has a stretch")
         place = stream.place
-        self._payload[place] = stretch.payload
-        self._step[place] = stretch.step
-        self._length[place] = stretch.octets
-        self._header["second"][place] = stream.payload_type | (0x80 if stretch.marker else 0)
-        stream.ends = self._turn + stretch.packets
+        self._payload[place], self._step[place], packets, self._length[place], marker, _ = stretch
+        self._header["second"][place] = stream.payload_type | (0x80 if marker else 0)
+        stream.ends = self._turn + packets
         self._ends.setdefault(stream.ends, {})[stream] = None
 
     def _point(self, stream: Stream) -> None:

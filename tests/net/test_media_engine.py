@@ -202,6 +202,24 @@ class EngineTests(EngineCase):
             self.closed(number)
         self.assertEqual(len(self.engine._files), 0)
 
+    def test_calls_that_play_the_same(self) -> None:
+        """A hold of one and a longer lead-in of another change nothing for the rest: each hears the whole file."""
+        audio = self.audio(b"".join(bytes([number]) * 160 for number in range(6)) + b"\x06" * 80)
+        peers = [self.peer() for _ in range(3)]
+        for number, peer in enumerate(peers):
+            self.opened(number)
+            self.play(number, peer, audio, lead_in=0.04 if number == 1 else 0.0)
+        for _ in range(2):
+            self.pass_time(2)
+            self.engine.command(["redirect", 0, ["0.0.0.0", 0], ["0.0.0.0", 0], False])
+            self.pass_time(1)
+            self.engine.command(["redirect", 0, peers[0].address, peers[0].control_address, True])
+        self.pass_time(10)
+        heard = [[packet.payload[0] for packet in peer.packets()] for peer in peers]
+        whole = list(range(7))
+        self.assertEqual(heard, [whole, [0xFF, 0xFF, *whole], whole])
+        self.assertEqual([self.closed(number)["octets_sent"] for number in range(3)], [1120, 1440, 1120])
+
     def test_ipv6(self) -> None:
         """An engine on all of IPv6 sends to and hears from both kinds of phones."""
         self.engine = self.engine_on("::", 8)
