@@ -11,6 +11,7 @@ what the processes say is reported when it comes. A session whose process is los
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +115,8 @@ class MediaStatistics:
 
 class MediaSession:
     """One call's media. Made by `Media.open`."""
+
+    __slots__ = ("_closing", "_number", "_process", "_report", "_statistics", "local")
 
     def __init__(self, process: _Process, number: int, local: Address, report: Callable[[MediaEvent], None]) -> None:
         self.local = local
@@ -240,14 +243,11 @@ class _Process:
 
     def open(self, report: Callable[[MediaEvent], None]) -> Deferred[MediaSession]:
         number = self._new_number()
-        opening: Deferred[MediaSession] = Deferred(lambda _: self._cancelled(number))
+        opening: Deferred[MediaSession] = Deferred(lambda _: self._forget(number))
         deadline = self._reactor.callLater(OPEN_SECONDS, self._refused, number, "the media process did not answer")
         self._opening[number] = opening, report, deadline
         self.child.tell(["open", number])
         return opening
-
-    def _cancelled(self, number: int) -> None:
-        self._forget(number)
 
     def _forget(self, number: int) -> tuple[Deferred[MediaSession], Callable[[MediaEvent], None]] | None:
         found = self._opening.pop(number, None)
@@ -261,7 +261,7 @@ class _Process:
     def _event(self, item: Item) -> None:
         match item:
             case ["opened", int(number), str(host), int(port)]:
-                self._opened(number, (host, port))
+                self._opened(number, (sys.intern(host), port))
             case ["refused", int(number), str(words)]:
                 self._refused(number, words)
             case ["closed", int(number), dict(figures)]:
