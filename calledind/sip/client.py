@@ -24,7 +24,7 @@ from enum import Enum
 from typing import Any, ClassVar, Final, Literal
 
 from calledind.sip.message import Request, Response
-from calledind.sip.timers import Intervals, Timers, TimerSet
+from calledind.sip.timers import Intervals, Lingering, Timers, TimerSet
 
 
 class State(Enum):
@@ -75,6 +75,7 @@ class ClientTransaction:
         "_gone",
         "_interval",
         "_intervals",
+        "_lingering",
         "_reliable",
         "_report",
         "_timers",
@@ -93,6 +94,7 @@ class ClientTransaction:
         report: Report,
         gone: Callable[[ClientTransaction], None],
         timers: Timers,
+        lingering: Lingering,
         intervals: Intervals,
         reliable: bool = False,
     ) -> None:
@@ -106,6 +108,7 @@ class ClientTransaction:
         self._report = report
         self._gone = gone
         self._timers = TimerSet(timers)
+        self._lingering = lingering
         self._intervals = intervals
         self._interval = intervals.t1
         self._reliable = reliable
@@ -195,10 +198,13 @@ class ClientTransaction:
         # It won't be sent again: of thousands that linger for half a minute, as little as possible is kept.
         self.request, self._data = None, b""
         if seconds > 0:
-            self._timers.start("linger", seconds, self._feed, LINGERED)
+            self._lingering.add(seconds, self._lingered)
         else:
             self._feed(LINGERED)
         report(response)
+
+    def _lingered(self) -> None:
+        self._feed(LINGERED)
 
 
 def _say_nothing(_: Response | TransactionFailure) -> None:

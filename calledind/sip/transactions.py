@@ -31,7 +31,7 @@ from calledind.sip.message import Request, Response, parse, response_to
 from calledind.sip.server import InviteServerTransaction, NonInviteServerTransaction, ServerTransaction
 from calledind.sip.server import Report as ServerReport
 from calledind.sip.target import Transport, transport_of
-from calledind.sip.timers import Intervals, Timers
+from calledind.sip.timers import Intervals, Lingering, Timers
 
 COOKIE: Final = "z9hG4bK"
 "What a branch begins with that is unique (§8.1.1.7)."
@@ -104,6 +104,7 @@ class TransactionLayer:
         self._seen_as = seen_as
         self._trace = trace
         self._clients: dict[tuple[str, str], _Client] = {}
+        self._lingering = Lingering(timers)
         self._by_target: dict[Address, dict[tuple[str, str], _Client]] = {}
         self._servers: dict[object, ServerTransaction] = {}
         self._dismissed = 0
@@ -140,6 +141,7 @@ class TransactionLayer:
             report=report,
             gone=client.gone,
             timers=self.timers,
+            lingering=self._lingering,
             intervals=self.intervals,
             reliable=transport_of(client.target) != "udp",
         )

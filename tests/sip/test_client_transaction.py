@@ -17,7 +17,7 @@ from calledind.sip.client import (
     acknowledgement,
 )
 from calledind.sip.message import Request, Response, parse, response_to
-from calledind.sip.timers import Intervals
+from calledind.sip.timers import Intervals, Lingering
 from tests.sip.network import pass_time
 
 
@@ -54,6 +54,7 @@ class Transaction:
             report=lambda news: self.told.append(news.status if isinstance(news, Response) else news),
             gone=self._gone,
             timers=self.clock,
+            lingering=Lingering(self.clock),
             intervals=Intervals(),
             reliable=reliable,
         )
