@@ -243,11 +243,14 @@ class _Process:
 
     def open(self, report: Callable[[MediaEvent], None]) -> Deferred[MediaSession]:
         number = self._new_number()
-        opening: Deferred[MediaSession] = Deferred(lambda _: self._forget(number))
+        opening: Deferred[MediaSession] = Deferred(lambda _: self._cancelled(number))
         deadline = self._reactor.callLater(OPEN_SECONDS, self._refused, number, "the media process did not answer")
         self._opening[number] = opening, report, deadline
         self.child.tell(["open", number])
         return opening
+
+    def _cancelled(self, number: int) -> None:
+        self._forget(number)
 
     def _forget(self, number: int) -> tuple[Deferred[MediaSession], Callable[[MediaEvent], None]] | None:
         found = self._opening.pop(number, None)
