@@ -37,8 +37,9 @@ from tests.benchmarks.stage import RTP_PORTS, SETTINGS, child, cores, program, s
 from tests.interop import scenarios as sc
 from tests.interop.harness import Daemon, Sipp, errors_in, free_ports, sipp, web_server
 
-RATE, SILENT_RATE = 500.0, 1000.0
-"Calls a second."
+RATE, SILENT_RATE = 600.0, 1050.0
+"Calls a second that are asked for."
+RATE_GOAL, SILENT_GOAL = 500.0, 1000.0
 FULL, QUICK = 120.0, 8.0
 "Seconds."
 SIPP_SECONDS = 5.0
@@ -192,10 +193,10 @@ def compare(rate: float, seconds: float, *, silent: bool) -> list[Row]:
         theirs = min(theirs, by_sipp(Path(name) / "after"))
     what = "calls a second" + (", signalling alone" if silent else ", with a second of audio")
     detail = f"{run.calls:,} calls in {seconds:g} s, all answered"
+    goal = SILENT_GOAL if silent else RATE_GOAL
     costs = f"{run.cost * 1e6:,.0f} µs of CPU ({run.media * 1e6:,.0f} of them for media) to {theirs * 1e6:,.0f} µs"
     return [
-        # What was asked for is kept to the last per cent where it is kept at all.
-        Row(what, run.rate, "/s", 0.99 * rate, True, f"asked for {rate:g}/s; one core", detail, decides=not silent),
+        Row(what, run.rate, "/s", goal, True, f"asked for {rate:g}/s; one core", detail, decides=not silent),
         Row(f"{what}: CPU of a call", run.cost / theirs, "x", None, False, "sipp -sn uac, without audio", costs),
         Row(f"{what}: what the core could bear", 1 / run.cost, "/s", None, True, "by processor time"),
     ]
