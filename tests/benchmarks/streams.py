@@ -189,7 +189,8 @@ def rows(outcome: Outcome) -> list[Row]:
             f"{what}: memory of a live call",
             outcome.memory,
             "KiB",
-            MEMORY_GOAL if outcome.calls >= FULL[0] else None,
+            # Of few calls, most is caches that have filled.
+            MEMORY_GOAL if outcome.calls >= FULL[1] else None,
             False,
             "daemon and media process, without the audio",
             f"{outcome.left:.2f} KiB when they have ended",
