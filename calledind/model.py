@@ -166,6 +166,9 @@ def _wrong_with(url: str) -> str:
         return "is not a URL"
     if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_right:
         return "must be an absolute http or https URL"
+    # What is more than that about names is found out when they are asked for.
+    if "%" in parts.hostname or not all(parts.hostname.removesuffix(".").split(".")):
+        return "has a host that can't be one"
     return ""
 
 

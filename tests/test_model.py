@@ -38,6 +38,9 @@ WRONG: tuple[tuple[str, Mapping[bytes, Sequence[bytes]]], ...] = (
     ("caller_id must be", {b"caller_id": [b"1\r\nX: y"]}),
     ("caller_id must be", {b"caller_id": [b"1" * 21]}),
     ("callback_url must be an absolute", {b"callback_url": [b"example.com"]}),
+    ("callback_url has a host", {b"callback_url": [b"http://a..b/"]}),
+    ("callback_url has a host", {b"callback_url": [b"http://.example.com/"]}),
+    ("mp3 has a host", {b"mp3": [b"http://%41.com/a.mp3"]}),
     ("callback_url must be an absolute", {b"callback_url": [b""]}),
     ("secret must be at most 30", {b"secret": [b"s" * 31]}),
 )
