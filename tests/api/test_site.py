@@ -3,6 +3,8 @@
 # mypy: allow-untyped-calls
 from __future__ import annotations
 
+import time
+
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
@@ -148,6 +150,15 @@ class BoundsTests(SynchronousTestCase):
             self.assertEqual((response.status, self.client.wire.closed), (431, True))
         self.setUp()
         self.assertEqual(Response(self.client.send(line + b"\r\nX:" * 200 + b"\r\n\r\n")).status, 400)
+
+    def test_white_space(self) -> None:
+        """Thousands of spaces before an octet that may not be there are refused as fast as they were sent."""
+        for space in (b" ", b" \t"):
+            self.setUp()
+            data = b"GET /healthz HTTP/1.1\r\nHost: a\r\nX:" + space * 1500 + b"\0\r\n\r\n"
+            began = time.process_time()
+            self.assertEqual(Response(self.client.send(data)).status, 400)
+            self.assertLess(time.process_time() - began, 1.0)
 
     def test_byte_by_byte(self) -> None:
         """A request that comes in single octets is as good as any, as long as it is there in time."""
