@@ -48,6 +48,12 @@ def refuse(status: str) -> str:
 
 GOODBYE = sc.receive("BYE") + sc.send("200 OK", sc.IN_DIALOG) + LINGER
 ANSWER = RINGING + sc.pause(50) + ok() + sc.receive("ACK")
+# SIPp makes its answer to a late copy anew, of whatever came last: the second INVITE must not be challenged by that.
+FIRST_INVITE = """<action>
+<ereg regexp=".*" search_in="hdr" header="Via:" assign_to="via"/>
+<ereg regexp=".*" search_in="hdr" header="CSeq:" assign_to="cseq"/>
+</action>"""
+FIRST = sc.ECHO.replace("[last_Via:]", "Via:[$via]").replace("[last_CSeq:]", "CSeq:[$cseq]")
 # A late copy of the first INVITE is not the one with the credentials.
 SECOND_INVITE = """<label id="1"/>
 <recv request="INVITE"><action>
@@ -115,8 +121,8 @@ KINDS = {
     ),
     "challenged": Kind(
         sc.scenario(
-            sc.receive("INVITE"),
-            sc.send("401 Unauthorized", more=CHALLENGE, retrans=100),
+            sc.receive("INVITE", inner=FIRST_INVITE),
+            sc.send("401 Unauthorized", FIRST, more=CHALLENGE, retrans=100),
             sc.receive("ACK"),
             SECOND_INVITE,
             ANSWER,
