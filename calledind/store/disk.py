@@ -184,7 +184,8 @@ class Disk:
             try:
                 database.execute("PRAGMA journal_mode = WAL")
                 database.execute("PRAGMA synchronous = FULL")
-                database.execute("PRAGMA cache_size = -65536")
+                # What is changed was added lately; a large cache would only grow with the file.
+                database.execute("PRAGMA cache_size = -8192")
                 database.execute("PRAGMA journal_size_limit = 67108864")
             except BaseException:
                 database.close()

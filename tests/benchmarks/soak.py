@@ -62,6 +62,9 @@ class Looks:
         self.lost += heard.lost()
         self.packets += heard.packets
         self.gaps.append(float(np.percentile(heard.gaps(), 99)))
+        if len(self.memory) % 6 == 0:
+            told = f"{self.memory[-1] / 2**20:.2f} MiB, {self.open_files[-1]} open files, {self.live[-1]} calls live"
+            print(f"{len(self.memory) // 6} minutes: {told}", file=sys.stderr, flush=True)
 
     def growth(self) -> float:
         """Return by how many per cent memory has grown from the second sixth of the time to the last."""
