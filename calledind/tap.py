@@ -20,7 +20,7 @@ LOOPBACK = ("127.0.0.0/8", "::1/128")
 class Options(usage.Options):
     """The command line after `twistd calledin`."""
 
-    synopsis = "twistd [twistd's options] calledin [options]"
+    synopsis = "[options]"
     longdesc = (
         "One GET request makes a phone ring and plays an MP3 to who answers. Without --config the built-in carrier "
         "takes all calls and nobody's phone rings."

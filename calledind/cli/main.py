@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import click
@@ -18,6 +20,12 @@ from calledind.cli.client import Client, find_socket
 from calledind.cli.numbers import dnc
 from calledind.cli.output import json_option, moment, print_fields, print_json, print_table
 from calledind.settings import SettingsError, load
+
+
+class WrongSettings(click.ClickException):
+    """The file that --config names is no good; exit code 2."""
+
+    exit_code = 2
 
 
 @dataclass
@@ -34,7 +42,7 @@ class Target:
             try:
                 return Client(load(self.config).admin_socket)
             except SettingsError as error:
-                raise click.UsageError(f"{self.config} has errors:\n{error}") from None
+                raise WrongSettings(f"{self.config} has errors:\n{error}") from None
         return Client(find_socket())
 
 
@@ -126,7 +134,7 @@ def list_keys(target: Target, as_json: bool) -> None:
         print_json(answer)
         return
     print_table(
-        ("id", "name", "credits", "held", "charged", "state", "caller ids", "attested", "made"),
+        ("id", "name", "credits", "held", "charged", "made", "state"),
         (
             (
                 key["id"],
@@ -134,14 +142,22 @@ def list_keys(target: Target, as_json: bool) -> None:
                 key["credits"],
                 key["held"],
                 key["charged"],
-                "disabled" if key["disabled"] else "enabled",
-                len(key["caller_ids"]) or "any",
-                key["attestation"] or "-",
-                moment(key["created_at"]),
+                moment(key["created_at"])[:10],
+                _state(key),
             )
             for key in answer["keys"]
         ),
     )
+
+
+def _state(key: Mapping[str, Any]) -> str:
+    """Say all that is special about a key, in a column that may be folded."""
+    words = ["disabled" if key["disabled"] else "enabled"]
+    if key["caller_ids"]:
+        words.append(f"{len(key['caller_ids'])} caller ids")
+    if key["attestation"]:
+        words.append(f"attested {key['attestation']}")
+    return ", ".join(words)
 
 
 def _switch(target: Target, key_id: str, action: str, as_json: bool) -> None:
@@ -174,7 +190,7 @@ def _words(caller_ids: list[str]) -> str:
     return ", ".join(caller_ids) or "any"
 
 
-@keys.command("caller-ids")
+@keys.command("caller-ids", short_help="Show or set the caller ids that a key may use.")
 @click.argument("key_id", metavar="ID")
 @click.argument("numbers", metavar="[NUMBER]...", nargs=-1)
 @click.option("--any", "all_of_them", is_flag=True, help="Let it name any caller id again.")
@@ -216,7 +232,11 @@ def set_attestation(target: Target, key_id: str, level: str, as_json: bool) -> N
         click.echo(f"calls of {key['id']} ({key['name']}) are attested: {key['attestation'] or 'default'}")
 
 
-@main.command("credits", context_settings={"ignore_unknown_options": True})
+@main.command(
+    "credits",
+    short_help="Show a key's call credits, or add to them.",
+    context_settings={"ignore_unknown_options": True},
+)
 @click.argument("key_id", metavar="ID")
 @click.argument("amount", type=int, required=False)
 @json_option

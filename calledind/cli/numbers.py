@@ -66,7 +66,7 @@ def count(target: Target, as_json: bool) -> None:
     _say(answer, as_json, f"{answer['count']:,}")
 
 
-@dnc.command("import")
+@dnc.command("import", short_help="Put all numbers of a file on the list.")
 @click.argument("file", type=click.File("rb"), metavar="CSV")
 @click.option(
     "--country-code", default="", help="Of all lines, where they have none, such as 2125550100 or 212,5550100."
@@ -148,13 +148,16 @@ class _Rejects:
         """`before`: how many lines of the file came before these. `wrong`: as the daemon tells it."""
         for entry in wrong:
             if self._file is None:
-                self._file = self.path.open("w", encoding="utf-8", newline="")
+                try:
+                    self._file = self.path.open("w", encoding="utf-8", newline="")
+                except OSError as error:
+                    raise click.FileError(os.fspath(self.path), error.strerror) from None
                 csv.writer(self._file).writerow(("line", "why", "text"))
             text = lines[entry["line"] - 1].decode("utf-8", "replace").rstrip("\r\n")
             csv.writer(self._file).writerow((before + entry["line"], entry["why"], text))
 
 
-@dnc.command()
+@dnc.command(short_help="Write all numbers of the list to a file or the output.")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True), required=False)
 @click.pass_obj
 def export(target: Target, file: Path | None) -> None:

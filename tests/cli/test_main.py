@@ -88,6 +88,8 @@ class KeyTests(CommandCase):
         self.assertIn("either", await self.done("keys", "caller-ids", key["id"], "1", "--any", code=2))
         self.assertIn("not a caller id", await self.done("keys", "caller-ids", key["id"], "1-2", code=1))
         self.assertIn("attested: A", await self.done("keys", "attestation", key["id"], "a"))
+        await self.done("keys", "caller-ids", key["id"], "+12125550100", "2125550101")
+        self.assertIn("2 caller ids, attested A", await self.done("keys", "list"))
         shown = await self.done("keys", "attestation", key["id"], "default", "--json")
         self.assertEqual(json.loads(shown)["attestation"], "")
 
@@ -137,6 +139,11 @@ class DoNotCallTests(CommandCase):
         self.assertRegex(shown, r"added +2")
         self.assertEqual(self.ledger.numbers, {("1", "2125550100"), ("1", "2125550101")})
         self.assertNotIn("stdin.rejected", os.listdir("."))
+
+    async def test_rejects_that_cannot_be_written(self) -> None:
+        """Where wrong lines can't be kept, one line says so."""
+        shown = await self.done("dnc", "import", "-", "--rejects", "/nowhere/x", given=b"wrong\n", code=1)
+        self.assertEqual(shown, "Error: Could not open file '/nowhere/x': No such file or directory\n")
 
     async def test_export(self) -> None:
         """The list is written to the output or to a file, whole or not at all."""
@@ -195,6 +202,12 @@ class NotReachableTests(SynchronousTestCase):
             ("--config", "/nowhere.toml", "status"),
         ):
             self.assertEqual(run(*arguments).exit_code, 2, arguments)
+
+    def test_wrong_settings(self) -> None:
+        """What is wrong with the settings is told alone, without how the command is used."""
+        shown = run("--config", "/nowhere.toml", "status").output
+        self.assertIn("can't be read", shown)
+        self.assertNotIn("Usage", shown)
 
     def test_help(self) -> None:
         """Every command explains itself."""
