@@ -6,6 +6,8 @@ from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 Arguments = dict[bytes, list[bytes]]
+REPEATED = frozenset((b"mp3", b"callback_url"))
+"Parameters that are long, and the same in many requests. Secrets and numbers are not remembered."
 
 
 class BadTarget(ValueError):
@@ -40,7 +42,8 @@ def parse_query(query: bytes) -> Arguments:
         if pair:
             name, _, value = pair.partition(b"=")
             if b"%" in pair or b"+" in pair:
-                name, value = _decode(name), _decode(value)
+                value = _remembered(value) if name in REPEATED else _decode(value)
+                name = _decode(name)
             if name in arguments:
                 arguments[name].append(value)
             else:
@@ -48,6 +51,8 @@ def parse_query(query: bytes) -> Arguments:
     return arguments
 
 
-@lru_cache(maxsize=1024)
 def _decode(text: bytes) -> bytes:
     return unquote_to_bytes(text.replace(b"+", b" "))
+
+
+_remembered = lru_cache(maxsize=1024)(_decode)
