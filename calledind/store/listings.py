@@ -10,9 +10,11 @@ from __future__ import annotations
 import sqlite3
 from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
+from twisted.logger import Logger
 
 from calledind.store.do_not_call import PAGE, NumberSet
 
@@ -20,6 +22,8 @@ ROW = 100_000
 "Numbers in a row of a log that is written anew."
 SLACK = 10_000
 "Numbers, and a thousandth of it rows, that a log may have too many."
+
+log = Logger()
 
 KEEP = "INSERT INTO do_not_call (listed, numbers) VALUES (?, ?)"
 
@@ -48,7 +52,11 @@ def read(database: sqlite3.Connection) -> NumberSet:
     too_long = len(mentions) > 2 * len(numbers) + SLACK
     too_many = len(sizes) > (len(numbers) + SLACK) // 1000 + len(numbers) // ROW
     if too_long or too_many:
-        _write(database, numbers)
+        try:
+            _write(database, numbers)
+        except sqlite3.OperationalError as error:
+            # A full disk must not keep the daemon from starting: nothing is lost, and the next start tries again.
+            log.warn("the DoNotCall list can't be written anew, it stays as it is on disk: {error}", error=error)
     return NumberSet(_pages(numbers))
 
 
@@ -69,7 +77,8 @@ def _write(database: sqlite3.Connection, numbers: NDArray[np.int64]) -> None:
             database.execute(KEEP, (True, pack(numbers[start : start + ROW])))
         database.execute("COMMIT")
     except BaseException:
-        database.execute("ROLLBACK")
+        with suppress(sqlite3.OperationalError):  # SQLite may have done so itself
+            database.execute("ROLLBACK")
         raise
 
 

@@ -64,6 +64,18 @@ class ListingsTests(SynchronousTestCase):
             self.assertEqual(list(read(self.database)), list(range(200)))
             self.assertEqual(self.rows(), 1)
 
+    def test_full_disk(self) -> None:
+        """A log that is too long, and can't be written anew, is read all the same, and written by a later start."""
+        self.keep(True, range(SLACK + 10))
+        self.keep(False, range(10, SLACK + 10))
+        self.database.execute("PRAGMA query_only = ON")
+        self.assertEqual(list(read(self.database)), list(range(10)))
+        self.assertFalse(self.database.in_transaction)
+        self.database.execute("PRAGMA query_only = OFF")
+        self.assertEqual(self.rows(), 2)
+        self.assertEqual(list(read(self.database)), list(range(10)))
+        self.assertEqual(self.rows(), 1)
+
     def test_left_alone(self) -> None:
         """A log that is about as long as the list stays as it is."""
         self.keep(True, range(1000))
