@@ -80,6 +80,8 @@ class Playback(Resource):
         # Words may come from a stranger's server: whatever would begin a header of its own is a space.
         words = b" ".join(verdict.words.encode("ascii", "replace").split())
         call_id = b"" if verdict.call_id is None else b"Calledin-Call-Id: %b\r\n" % verdict.call_id.encode()
+        # All that the call's other lines in the log begin with; of a refusal, why.
+        request.note = f" code {verdict.code:d}" if verdict.call_id is None else f" call {verdict.call_id}"
         request.answer(FIELDS % (len(body), words, call_id, self._trunk), body)
 
     def excuse(self, request: Request, failure: Failure) -> None:

@@ -33,6 +33,8 @@ class Request(server.Request):
     "The client has gone, and nothing can be written any more."
     queued = False
     producer: Any = None
+    note = ""
+    "What the access log says of the answer beside its status and size."
 
     def __init__(self, channel: Channel, *_: object) -> None:
         """Fill in what a request of ours needs, which is half of what `twisted.web` makes for every one."""
@@ -214,14 +216,15 @@ class Site(server.Site):
             f"{request.method.decode('latin-1')[:20]} {target} {request.clientproto.decode('latin-1')}",
             request.code,
             request.sentLength,
+            getattr(request, "note", ""),
         )
 
     def log_refusal(self, peer: IAddress, status: int) -> None:
         """Write the line of what was not even a request."""
         self._write_line(getattr(peer, "host", "-"), "-", status, 0)
 
-    def _write_line(self, peer: str, request: str, status: int, octets: int) -> None:
-        self._lines.append(f'{peer} "{request}" {status} {octets}')
+    def _write_line(self, peer: str, request: str, status: int, octets: int, note: str = "") -> None:
+        self._lines.append(f'{peer} "{request}" {status} {octets}{note}')
         if len(self._lines) == 1:
             self.reactor.callLater(0, self._write_lines)
 

@@ -7,7 +7,7 @@ import time
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionLost
 from twisted.internet.testing import MemoryReactor
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
@@ -24,6 +24,7 @@ from calledind.api.channel import (
     Channel,
 )
 from calledind.api.site import Site, network_of
+from calledind.model import ReturnCode
 from tests.api.wire import ACCEPTED, Connection, Response, Served
 
 GET = b"GET /api/playback?x=1 HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -345,8 +346,14 @@ class AccessLogTests(SynchronousTestCase):
             line,
             '192.0.2.1 "GET /api/playback/?api_key=***&api_key=***&phone_number=***23&country_code=1&caller_id=***99'
             "&mp3=https://a.example:8443/x/***23.mp3?***&callback_url=http://b.example/cb?***&secret=***&cache=True"
-            '&(1 unknown) HTTP/1.1" 200 1',
+            '&(1 unknown) HTTP/1.1" 200 1 call 0123abc',
         )
+
+    def test_refused_call(self) -> None:
+        """Of a request that was refused, the line has the code."""
+        self.served.admit = lambda _: succeed(Verdict(ReturnCode.FLOOD, "too soon"))
+        self.served.get(b"/api/playback/?cache=True")
+        self.assertEqual(self.lines, ['192.0.2.1 "GET /api/playback/?cache=True HTTP/1.1" 200 1 code 6'])
 
     def test_mistyped_path(self) -> None:
         """Keys and numbers in a path that is not there are masked, and line ends can't begin a line of their own."""
