@@ -43,6 +43,7 @@ _MOST_ERRORS = 256
 class SipDatagram(DatagramProtocol):
     """One bound UDP socket."""
 
+    noisy = False
     log = Logger()
 
     def __init__(

@@ -39,6 +39,8 @@ class NoPort(Exception):
 class UdpSocket(DatagramProtocol):
     """Hands datagrams up."""
 
+    noisy = False
+
     def __init__(self, received: Any) -> None:
         self._received = received
 
