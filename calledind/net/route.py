@@ -52,7 +52,8 @@ class RouteName(str):
     """A trunk's name in a target, and the route that it meant when the target was made.
 
     So a call goes on by the way that it began with, and a route that no trunk has any more is kept by those who still
-    use it, for as long as they do.
+    use it, for as long as they do. Two are equal where the route is the same: what asks for other certificates, say,
+    needs a connection of its own.
     """
 
     __slots__ = ("route",)
@@ -62,6 +63,16 @@ class RouteName(str):
         self = super().__new__(cls, route.trunk.name)
         self.route = route
         return self
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, RouteName):
+            return self.route is other.route
+        return super().__eq__(other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = str.__hash__
 
 
 def place_of(target: Address) -> Place:

@@ -272,6 +272,7 @@ class Signalling:
         return [*self._routes.values(), *self._left]
 
     def _look_up(self) -> None:
+        self._forget_broken()
         self._trust()  # a route that was left may be used no more
         self._sockets.forget_addresses()
         self._targets.clear()
@@ -367,10 +368,14 @@ class Signalling:
     def _stream_failed(self, target: Target, words: str) -> None:
         route = self._route(target)
         if route is not None and route.trunk.transport == "udp":
-            now = self._reactor.seconds()
-            self._broken = {each: at for each, at in self._broken.items() if now - at < REST}
-            self._broken[target] = now
+            self._forget_broken()
+            self._broken[target] = self._reactor.seconds()
         self.user_agent.transport_failed(target, f"{host_port(target)}: {words}")
+
+    def _forget_broken(self) -> None:
+        """Keep in mind what matters still; each keeps its route, too."""
+        now = self._reactor.seconds()
+        self._broken = {each: at for each, at in self._broken.items() if now - at < REST}
 
     def _falls_back(self, target: Target) -> bool:
         """Whether UDP has to do: a trunk of UDP led us to TCP (by a Contact, say), where lately nobody was."""

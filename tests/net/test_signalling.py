@@ -23,7 +23,7 @@ from calledind.model import Address
 from calledind.net import signalling as signalling_module
 from calledind.net import stun
 from calledind.net.datagram import SipDatagram
-from calledind.net.next_hop import REST
+from calledind.net.next_hop import REST, Place
 from calledind.net.resolve import ResolveError
 from calledind.net.route import next_hop, tls_options
 from calledind.net.signalling import Signalling
@@ -320,6 +320,16 @@ class FallbackTests(SignallingCase):
         await self.call_at(signalling, Target(LOOPBACK, port, "tcp", "t"))
         self.assertEqual(list(signalling._broken), [Target(LOOPBACK, port, "tcp", "t")])
 
+    def test_removed(self) -> None:
+        """A connection that failed once doesn't keep the address of a trunk that is gone among those we trust."""
+        signalling = self.start(Trunk("t", LOOPBACK, 1))
+        lately = signalling._routes["t"].target(Place(LOOPBACK, 1, "tcp"))
+        signalling._broken[lately] = reactor.seconds() - REST - 1
+        del lately
+        self.assertIn(LOOPBACK, signalling._trusted)
+        signalling.use_trunks([])
+        self.assertNotIn(LOOPBACK, signalling._trusted)
+
 
 class TlsCase(SignallingCase):
     def setUp(self) -> None:
@@ -493,6 +503,20 @@ class RemovedTrunkTests(TlsCase):
             self.server.connections.pop().transport.abortConnection()  # type: ignore[union-attr]
             await deferLater(reactor, 0.05)
             await self.bye(session)
+
+    async def test_connection_of_calls_to_come(self) -> None:
+        """Where certificates were changed, calls to come have a connection of their own; others share the one."""
+        trunk = self.trunk(self.tls("pbx.example.com"))
+        signalling = self.start(trunk)
+        await self.talk(signalling, trunk)
+        for later in (attrs.evolve(trunk, channels=7), attrs.evolve(trunk, tls_name="other.example.com")):
+            signalling.use_trunks([later])
+            self.assertEqual(len(self.server.connections), 1)
+            calling = Deferred.fromCoroutine(self.talk(signalling, later))
+            if later.tls_name:
+                await self.assertFailure(calling, OSError)
+            else:
+                await calling
 
     async def test_calls_to_come(self) -> None:
         """Calls to come go by the new settings, with what is known of places that did not change."""
