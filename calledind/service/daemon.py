@@ -50,7 +50,7 @@ from calledind.net.strain import Strain
 from calledind.net.trace import SipTrace
 from calledind.outcome import Settlement
 from calledind.service.errors import EXPECTED, StartFailed
-from calledind.service.files import certificate_of, read_pepper, read_signer, with_passwords
+from calledind.service.files import read_files, read_pepper
 from calledind.service.ports import Ports
 from calledind.service.recovery import Recovery
 from calledind.service.reload import InForce, Reload, codecs, reasons
@@ -103,7 +103,8 @@ class Daemon(Service):
 
     def _not_started(self, failure: Failure) -> None:
         if failure.check(*EXPECTED):  # type: ignore[no-untyped-call]
-            self.log.critical("calledin can't start: {error}", error=failure.getErrorMessage())
+            for line in failure.getErrorMessage().splitlines():
+                self.log.critical("calledin can't start: {line}", line=line)
         else:
             self.log.failure("calledin can't start", failure)
         self._reactor.addSystemEventTrigger("after", "shutdown", os._exit, EXIT_FAILED)
@@ -120,8 +121,6 @@ class Daemon(Service):
         await self._media.start()
         if self._carrier is not None:
             self._in_force.trunks = (simulator_trunk(*await self._carrier.start()),)
-        else:
-            self._in_force.trunks = with_passwords(self._in_force.settings.trunks)
         self._signalling.start(self._in_force.trunks)
         self._dial()
         self._listen()
@@ -145,7 +144,8 @@ class Daemon(Service):
         except OSError as error:
             raise StartFailed(f"data: the folder {settings.data} can't be made: {error.strerror}") from None
         self._keyring = Keyring(read_pepper(settings.data))
-        self._in_force.signer = read_signer(settings.stir)
+        self._in_force.signer, self._in_force.trunks, context = read_files(settings, self._now())
+        self._in_force.context = None if context is None else tls.ServerContext(context)
         self._store = EmbeddedStore(reactor, settings.data / "store")
         self._resolver = ThreadedResolver(reactor)
         fetching = GuardedAgent(
@@ -290,10 +290,8 @@ class Daemon(Service):
     def _listen(self) -> None:
         settings, site = self._in_force.settings, self._site()
         self._ports.listen(settings.http.listen, site)
-        if settings.http.tls_listen:
-            certificate = certificate_of(settings.http, settings.data, self._now())
-            context = self._in_force.context = tls.ServerContext(tls.make_context(*certificate))
-            self._ports.listen_tls(settings.http.tls_listen, site, context)
+        if self._in_force.context is not None:
+            self._ports.listen_tls(settings.http.tls_listen, site, self._in_force.context)
         status = Status(
             simulator=settings.simulator,
             missing=self._missing,

@@ -8,14 +8,40 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import attrs
+from OpenSSL import SSL
 from twisted.logger import Logger
 
 from calledind.api import tls
 from calledind.dialing.stir import Signer, StirError
+from calledind.net.route import check_files
 from calledind.service.errors import StartFailed, Wrong
-from calledind.settings import Http, Stir, Trunk
+from calledind.settings import Http, Settings, Stir, Trunk
 
 log = Logger()
+
+
+def read_files(settings: Settings, now: float) -> tuple[Signer | None, tuple[Trunk, ...], SSL.Context | None]:
+    """Read what the settings name: what signs calls, the trunks with their passwords, what HTTPS is served with.
+
+    `now`: seconds since the epoch. Raises StartFailed with a line for each that can't be read.
+    """
+    signer: Signer | None = None
+    trunks: tuple[Trunk, ...] = ()
+    context: SSL.Context | None = None
+    wrong = Wrong()
+    with wrong:
+        signer = read_signer(settings.stir)
+    with wrong:
+        trunks = with_passwords(settings.trunks)
+    for trunk in settings.trunks:
+        with wrong:
+            check_files(trunk)
+    with wrong:
+        if settings.http.tls_listen:
+            context = tls.make_context(*certificate_of(settings.http, settings.data, now))
+    if wrong.lines:
+        raise StartFailed("\n".join(wrong.lines))
+    return signer, trunks, context
 
 
 def with_passwords(trunks: Sequence[Trunk], *, environment: Mapping[str, str] = os.environ) -> tuple[Trunk, ...]:

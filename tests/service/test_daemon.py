@@ -95,13 +95,16 @@ class FailingStartTests(TestCase):
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         return done.returncode, done.stdout + done.stderr
 
-    def check(self, words: str, *arguments: str) -> None:
+    def failed(self, *arguments: str) -> list[str]:
+        """Return the lines that say why it can't start."""
         status, output = self.run_daemon(*arguments)
         self.assertEqual(status, 1, output)
         self.assertNotIn("Traceback", output)
-        failed = [line for line in output.splitlines() if "can't start" in line]
-        self.assertEqual(len(failed), 1, output)
-        self.assertIn(words, failed[0])
+        return [line for line in output.splitlines() if "can't start" in line]
+
+    def check(self, words: str, *arguments: str) -> None:
+        [line] = self.failed(*arguments)
+        self.assertIn(words, line)
 
     def test_data_folder(self) -> None:
         """The data folder can't be made."""
@@ -140,3 +143,17 @@ class FailingStartTests(TestCase):
             return store.close()
 
         return store.open().addCallback(opened)
+
+    def test_files(self) -> None:
+        """Of several files that can't be read, each has its line."""
+        config = Path(self.mktemp())
+        config.write_text(
+            f'data = "{self.mktemp()}"\n[http]\ntls_listen = ["127.0.0.1:0"]\n'
+            'certificate = "/nowhere/web.pem"\nprivate_key = "/nowhere/web.key"\n'
+            '[stir]\nprivate_key = "/nowhere/stir"\ncertificate_url = "https://a.example/stir.pem"\n'
+            '[[trunks]]\nname = "a"\nhost = "a.example"\npassword_file = "/nowhere/password"\n'
+            'transport = "tls"\ntls_ca = "/nowhere/ca"\n'
+        )
+        lines = self.failed("--config", str(config))
+        for name, line in zip(("stir", "password", "ca", "web.pem"), lines, strict=True):
+            self.assertIn(f"/nowhere/{name}", line)
