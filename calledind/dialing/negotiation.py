@@ -23,6 +23,8 @@ from calledind.settings import Trunk
 
 TELEPHONE_EVENT = 101
 "Payload type of our offer (RFC 4733 has no fixed one)."
+MOST_EARLY = 32
+"Offers of the callee's before it answered, of which it is kept what came of each: one counts of each fork's."
 
 
 class Negotiation:
@@ -72,6 +74,7 @@ class Negotiation:
         """Agree on what the 2xx says, or on what came of `early_offer`, if that was answered. Raises SDPError."""
         early = self._early.get(early_offer)
         self.agreed = self._agree(answer, self.codecs()) if early is None else early
+        self._early.clear()
 
     def answer(self, offer: bytes) -> bytes | None:
         """Answer a further offer of the callee's; return one of ours where it asks for that with an empty one.
@@ -84,7 +87,10 @@ class Negotiation:
         answer, agreed = self._answer(theirs, self._version + 1)
         self._version += 1
         if self.agreed is None:
+            self._early.pop(offer, None)
             self._early[offer] = agreed
+            if len(self._early) > MOST_EARLY:
+                del self._early[next(iter(self._early))]
         else:
             self.agreed = agreed
         return bytes(answer)

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from calledind import sdes, sdp
 from calledind.codecs import ALWAYS, CODECS
-from calledind.dialing.negotiation import Negotiation
+from calledind.dialing.negotiation import MOST_EARLY, Negotiation
 from calledind.net.media import Format
 from calledind.sdes import SUITES, Crypto, Keys, Security
 from calledind.sdp import SDPError
@@ -97,6 +97,16 @@ class RenegotiationTests(NegotiationCase):
         self.assertIn(b"RTP/AVP 8", self.answered(early))
         self.assertIsNone(self.talk.agreed)
         self.assertEqual(self.hear(sdp_answer(), early).codec, "PCMA")
+
+    def test_many_before_the_answer(self) -> None:
+        """Of offers without end only what came of the last ones is known, and of none once the callee has answered."""
+        self.begin()
+        offers = [sdp_answer(codecs=("PCMA",)) + b"a=x:%d\r\n" % number for number in range(MOST_EARLY + 1)]
+        for offer in (*offers, offers[1], offers[-1]):
+            self.answered(offer)
+        self.assertEqual(len(self.talk._early), MOST_EARLY)
+        self.assertEqual(self.hear(sdp_answer(), offers[1]).codec, "PCMA")
+        self.assertEqual(self.talk._early, {})
 
     def test_new_codec(self) -> None:
         """The codec in use is kept where it is offered; where it isn't another one is taken."""
