@@ -24,7 +24,7 @@ class Metronome:
 
     def __init__(self, now: float) -> None:
         self.count = 0
-        "Slices begun so far; the next is in phase `count % PHASES`."
+        "Slices begun so far, those that were skipped too; by it the next one's phases are found."
         self._due = now
         self._earliest = now
 

@@ -35,8 +35,6 @@ from numpy.typing import NDArray
 from calledind.net import mmsg
 from calledind.rtp.packet import HEADER_OCTETS, VERSION
 
-PHASES = 10
-"Slices of 20 ms."
 SLICES_PER_SECOND = 500
 TOGETHER = 64
 "Streams of a lane before the next is begun: a quarter of a millisecond's sending."

@@ -2,13 +2,14 @@
 
 A change is decided in memory at once, then waits for the disk; its asker hears of it when the disk has it.
 One group of changes is on its way to the disk at a time, in the writer's thread. Whatever has gathered when it
-is back is the next group, so a lone change is committed at once, and under load one fsync serves hundreds:
+is back is the next group, so where little happens a change is committed at once, and under load one fsync serves
+hundreds:
 
     time ───▶   a        b c d            e f
     writer      [──a──]  [──b──][────c d────]··[──e f──]    each [ ] one transaction, one fsync
 
-A group of several changes begins `GATHER_SECONDS` after the one before it at the earliest, if that was of several as
-well: under load, many small commits would cost more than they hasten.
+What follows a group of several changes begins `GATHER_SECONDS` after that one at the earliest: under load, many small
+commits would cost more than they hasten.
 
 When a group fails, it and all that waits behind it are taken back from memory, the last one first, and their
 askers are told `StoreUnavailable`; from then on every change is refused at once, until a probe of the disk
@@ -52,7 +53,7 @@ MAX_WAITING = 4096
 MAX_GROUP = 256
 "Changes in one commit: more would not be faster, and their askers' next steps are one turn of the reactor."
 GATHER_SECONDS = 0.004
-"From the beginning of a group of several changes to that of the next group."
+"From the beginning of a group of several changes to that of the next group at least."
 LIST_CHUNK = 1000
 "Numbers of the DoNotCall list changed at a time, some milliseconds of work."
 

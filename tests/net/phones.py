@@ -10,12 +10,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from calledind.net.media_engine import Engine
 from calledind.net.media_pipe import Item
-from calledind.net.pace import PHASES
 from calledind.rtp import rtcp
 from calledind.rtp.packet import Packet
 from calledind.rtp.packetizer import PACKET_OCTETS
 
 SLICE = 0.002
+SLICES = 10
+"Of a packet of 20 ms."
 EPOCH = 1_000_000_000.0
 
 
@@ -122,7 +123,7 @@ class EngineCase(SynchronousTestCase):
 
     def pass_time(self, packets: float, *, lateness: float = 0.0) -> None:
         """Let as much time pass as so many packets of one stream take."""
-        for _ in range(round(packets * PHASES)):
+        for _ in range(round(packets * SLICES)):
             self.engine.slice(self.count, lateness)
             self.count += 1
             self.time += SLICE
