@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import os
 import re
@@ -485,9 +486,9 @@ class _Reader:
         fields: dict[str, attrs.Attribute[Any]] = attrs.fields_dict(attrs.resolve_types(kind))  # type: ignore
         values: dict[str, Any] = {}
         for name in sorted(table.keys() - fields.keys()):
-            self.errors.append(
-                f"{_join(path, name)}: there is no such setting; known here: {', '.join(sorted(fields))}"
-            )
+            meant = difflib.get_close_matches(name, fields, n=1)
+            hint = f'did you mean "{meant[0]}"?' if meant else f"known here: {', '.join(sorted(fields))}"
+            self.errors.append(f"{_join(path, name)}: there is no such setting; {hint}")
         for name, field_ in fields.items():
             if name in table:
                 values[name] = self._value(field_, table[name], _join(path, name))

@@ -50,7 +50,7 @@ class SettingsTests(SynchronousTestCase):
         lines = wrong(
             {
                 "colour": "blue",
-                "http": {"listen": ["8080"], "max_connections": 0},
+                "http": {"listen": ["8080"], "max_connections": 0, "max_conections": 1},
                 "calls": {"ring_timeout": "45"},
                 "trunks": [{"name": "a", "codecs": ["G729"]}],
                 "regions": {"countries": [1]},
@@ -58,7 +58,8 @@ class SettingsTests(SynchronousTestCase):
         )
         text = "\n".join(lines)
         for start in (
-            "colour: there is no such setting",
+            "colour: there is no such setting; known here: admin, ",
+            'http.max_conections: there is no such setting; did you mean "max_connections"?',
             'http.listen: "8080" must be ADDRESS:PORT',
             "http.max_connections: 0 must be more than 0",
             "calls.ring_timeout: '45' must be a number",

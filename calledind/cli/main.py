@@ -19,6 +19,7 @@ import calledind
 from calledind.cli.client import Client, find_socket
 from calledind.cli.numbers import dnc
 from calledind.cli.output import json_option, moment, print_fields, print_json, print_table
+from calledind.model import Reason
 from calledind.settings import SettingsError, load
 
 
@@ -101,7 +102,20 @@ def call(target: Target, call_id: str, as_json: bool) -> None:
     if as_json:
         print_json(answer)
     else:
-        print_fields(answer)
+        print_fields(_known(answer))
+
+
+def _known(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what is not known of a call, and put the reason into words."""
+    known: dict[str, Any] = {}
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            known[name] = _known(value)
+        elif name == "reason" and value is not None:
+            known[name] = f"{value} ({Reason(value).name.lower().replace('_', ' ')})"
+        elif value is not None and value != "":
+            known[name] = f"{value:.1f} s" if name == "duration" else value
+    return known
 
 
 @main.group()

@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from calledind.api.admin import Admin, admin_site, listen
 from calledind.cli.main import main
 from calledind.keyring import Keyring
+from calledind.model import Attempt, Call, CallRecord, Cause, EndedBy, Ending, Outcome, Reason, State
 from tests.api.ledger import Ledger
 
 
@@ -166,6 +167,18 @@ class StatusTests(CommandCase):
             await self.done("status"), r"simulator +yes *\ncalls *\n +queued +1,234 *\ntrunks *\n  one +busy 2, up yes"
         )
         self.assertEqual(json.loads(await self.done("status", "--json"))["calls"], {"queued": 1234})
+
+    async def test_call(self) -> None:
+        """A call is told with its reason in words, and without what nobody knows of it."""
+        call = Call("c1", "key_1", "2125550100", "1", "0000000000", "aa", 9.90175, None, "HUSH", 0.0)
+        ending = Ending(Cause.FINAL_RESPONSE, False, EndedBy.CALLEE, 9.0, rang=True, sip_status=486, trunk="t")
+        outcome = Outcome(False, Reason.BUSY, ending)
+        self.ledger.calls["c1"] = CallRecord(call, State.DONE, Attempt(1, "t", "{}"), None, None, outcome)
+        shown = await self.done("call", "c1")
+        for words in (r"duration +9\.9 s", r"  reason +5 \(busy\)", r"  answered +no", r"  sip status +486"):
+            self.assertRegex(shown, words)
+        for words in ("q850", "callback", "answered at", "HUSH"):
+            self.assertNotIn(words, shown)
 
     async def test_environment_and_config(self) -> None:
         """The socket may be named by CALLEDIN_SOCKET or found by the daemon's settings."""

@@ -117,7 +117,7 @@ class CommandTests(InteropCase):
         self.assertEqual(self.code(rich["api_key"]), "0")
 
     def test_what_became_of_a_call(self) -> None:
-        """`calledin call` tells the outcome, `calledin status` the trunks; neither shows a number in full."""
+        """`calledin call` tells the outcome, `calledin status` the trunks; neither shows the customer's secret."""
         call_id = self.ask(self.daemon)
         self.web.next_callback()
         wait_for("delivered", lambda: self.read("call", call_id)["state"] == "delivered")
