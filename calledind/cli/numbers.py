@@ -68,9 +68,7 @@ def count(target: Target, as_json: bool) -> None:
 
 @dnc.command("import", short_help="Put all numbers of a file on the list.")
 @click.argument("file", type=click.File("rb"), metavar="CSV")
-@click.option(
-    "--country-code", default="", help="Of all lines, where they have none, such as 2125550100 or 212,5550100."
-)
+@click.option("--country-code", default="", help="Of all lines, for a list that has none: 2125550100 or 212,5550100.")
 @click.option(
     "--rejects",
     type=click.Path(path_type=Path, dir_okay=False),
