@@ -168,7 +168,7 @@ def _state(key: Mapping[str, Any]) -> str:
     """Say all that is special about a key, in a column that may be folded."""
     words = ["disabled" if key["disabled"] else "enabled"]
     if key["caller_ids"]:
-        words.append(f"{len(key['caller_ids'])} caller ids")
+        words.append(f"caller ids: {len(key['caller_ids'])}")
     if key["attestation"]:
         words.append(f"attested {key['attestation']}")
     return ", ".join(words)

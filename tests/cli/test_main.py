@@ -90,7 +90,7 @@ class KeyTests(CommandCase):
         self.assertIn("not a caller id", await self.done("keys", "caller-ids", key["id"], "1-2", code=1))
         self.assertIn("attested: A", await self.done("keys", "attestation", key["id"], "a"))
         await self.done("keys", "caller-ids", key["id"], "+12125550100", "2125550101")
-        self.assertIn("2 caller ids, attested A", await self.done("keys", "list"))
+        self.assertIn("caller ids: 2, attested A", await self.done("keys", "list"))
         shown = await self.done("keys", "attestation", key["id"], "default", "--json")
         self.assertEqual(json.loads(shown)["attestation"], "")
 
