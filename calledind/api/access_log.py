@@ -30,7 +30,7 @@ def mask_url(text: str, numbers: Sequence[str] = ()) -> str:
     for number in numbers:
         if len(number) > 4 and number in shown:
             shown = shown.replace(number, mask_number(number))
-    return _printable(shown) + rest
+    return printable(shown) + rest
 
 
 @lru_cache(maxsize=1024)
@@ -49,7 +49,7 @@ def _without_query(text: str) -> tuple[str, str]:
 @lru_cache(maxsize=256)
 def mask_path(path: bytes) -> str:
     """Show a path that may have been mistyped: keys and numbers are masked."""
-    return _printable(_SECRET_IN_PATH.sub(HIDDEN, path.decode("latin-1")))
+    return printable(_SECRET_IN_PATH.sub(HIDDEN, path.decode("latin-1")))
 
 
 def mask_arguments(arguments: Mapping[bytes, Sequence[bytes]]) -> str:
@@ -70,11 +70,11 @@ def mask_arguments(arguments: Mapping[bytes, Sequence[bytes]]) -> str:
 
 
 def _harmless(text: str, _: Sequence[str]) -> str:
-    return _printable(text) if len(text) <= 5 else HIDDEN
+    return printable(text) if len(text) <= 5 else HIDDEN
 
 
 def _number(text: str, _: Sequence[str]) -> str:
-    return _printable(mask_number(text))
+    return printable(mask_number(text))
 
 
 def _hidden(_: str, __: Sequence[str]) -> str:
@@ -95,7 +95,7 @@ MASKS: Mapping[bytes, tuple[str, Callable[[str, Sequence[str]], str]]] = {
 "How a parameter is shown, and what of it, given its value and all numbers of the request."
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """A line of a log is ASCII, and nobody can begin a new one."""
     if len(text) > LONGEST:
         text = text[:LONGEST] + "…"

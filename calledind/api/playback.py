@@ -17,6 +17,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from calledind.admission import Unavailable, Verdict
+from calledind.api.access_log import printable
 from calledind.api.answers import report_incident, respond
 from calledind.api.site import Request
 
@@ -79,9 +80,12 @@ class Playback(Resource):
         body = b"%d" % verdict.code
         # Words may come from a stranger's server: whatever would begin a header of its own is a space.
         words = b" ".join(verdict.words.encode("ascii", "replace").split())
-        call_id = b"" if verdict.call_id is None else b"Calledin-Call-Id: %b\r\n" % verdict.call_id.encode()
-        # All that the call's other lines in the log begin with; of a refusal, why.
-        request.note = f" code {verdict.code:d}" if verdict.call_id is None else f" call {verdict.call_id}"
+        call_id = b""
+        if verdict.call_id is None:
+            request.note = f" code {verdict.code:d}: {printable(verdict.words)}"
+        else:
+            call_id = b"Calledin-Call-Id: %b\r\n" % verdict.call_id.encode()
+            request.note = f" call {verdict.call_id}"
         request.answer(FIELDS % (len(body), words, call_id, self._trunk), body)
 
     def excuse(self, request: Request, failure: Failure) -> None:

@@ -350,10 +350,10 @@ class AccessLogTests(SynchronousTestCase):
         )
 
     def test_refused_call(self) -> None:
-        """Of a request that was refused, the line has the code."""
-        self.served.admit = lambda _: succeed(Verdict(ReturnCode.FLOOD, "too soon"))
+        """Of a request that was refused, the line has the code and why, in which nothing can begin another line."""
+        self.served.admit = lambda _: succeed(Verdict(ReturnCode.FLOOD, "too\nsoon"))
         self.served.get(b"/api/playback/?cache=True")
-        self.assertEqual(self.lines, ['192.0.2.1 "GET /api/playback/?cache=True HTTP/1.1" 200 1 code 6'])
+        self.assertEqual(self.lines, ['192.0.2.1 "GET /api/playback/?cache=True HTTP/1.1" 200 1 code 6: too?soon'])
 
     def test_mistyped_path(self) -> None:
         """Keys and numbers in a path that is not there are masked, and line ends can't begin a line of their own."""
