@@ -318,7 +318,8 @@ class Library:
     def _remember(self, key: bytes, name: str, said: Fetched | NotModified, before: Origin | None = None) -> None:
         """Let a URL lead to a content, for as long as its server said."""
         self._let_go(key)
-        if said.no_store:
+        # What was begun before another codec was wanted is good for who waits for it, and not for those to come.
+        if said.no_store or not self.codecs(name) >= self._codecs:
             self._aside(self._shelf.remove, [], [key])
             return
         fresh_for = self._settings.fresh_seconds if said.fresh_for is None else said.fresh_for

@@ -532,6 +532,22 @@ class KeepingTests(LibraryCase):
         waiting.callback(None)
         name = self.successResultOf(preparing).name
         self.assertEqual(self.library.codecs(name), {"PCMU", "PCMA"})
+        again = self.library.prepare(URL, cache=True)
+        self.assertEqual(self.successResultOf(again).name, name)
+        self.assertEqual(self.library.codecs(name), {"PCMU", "PCMA", "G722"})
+
+    def test_another_codec_while_it_is_asked_for(self) -> None:
+        """That a URL has not changed is no reason to go on without a codec that is wanted since the question."""
+        self.fetcher.pages[URL] = Page(b"hi", etag="1", fresh_for=0)
+        name = self.prepare().name
+        self.fetcher.hold()
+        preparing = self.library.prepare(URL, cache=True)
+        self.library.use_codecs(("G722",))
+        self.fetcher.release()
+        self.assertEqual(self.successResultOf(preparing).name, name)
+        self.prepare()
+        self.assertEqual([etag for _, etag, _ in self.fetcher.asked], [None, "1", None])
+        self.assertEqual(self.library.codecs(name), {"PCMU", "PCMA", "G722"})
 
     def test_another_codec_that_fails(self) -> None:
         """Where the audio can't be encoded anew, what there is of it stays with who has it pinned."""
