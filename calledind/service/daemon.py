@@ -382,7 +382,10 @@ class Daemon(Service):
             self.log.warn("not now: calledin is starting or stopping, the settings are not read again")
             return
         systemd.notify("RELOADING=1")
-        self._reload.read_again()
+        try:
+            self._reload.read_again()
+        except Exception:  # noqa: BLE001 - systemd must hear that it is over, whatever went wrong
+            self.log.failure("the reload met an error of our own; not all of the settings may be in force", Failure())
         systemd.notify("READY=1")
 
     # stopping

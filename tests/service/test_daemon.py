@@ -12,6 +12,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from calledind.admission import Unavailable
+from calledind.net import systemd
 from calledind.service.daemon import Daemon
 from calledind.settings import Settings
 from calledind.store.embedded import EmbeddedStore
@@ -48,6 +49,15 @@ class SignalTests(DaemonCase):
         self.daemon._started, self.daemon._stopping = False, ""
         self.daemon._read_again()
         self.assertEqual((len(self.reload.calls), len(self.lines)), (1, 2))
+
+    def test_reload_with_a_bug(self) -> None:
+        """Systemd hears that a reload is over, also where it met an error of our own; the log has that."""
+        told: list[str] = []
+        self.patch(systemd, "notify", told.append)
+        setattr(self.daemon, "_reload", Recorder(read_again=lambda: 1 // 0))  # noqa: B010 - it has another type
+        self.daemon._read_again()
+        self.assertEqual(told, ["RELOADING=1", "READY=1"])
+        self.assertIn("error of our own", self.lines[0])
 
 
 class StopTests(DaemonCase):
