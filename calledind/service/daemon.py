@@ -385,7 +385,7 @@ class Daemon(Service):
         try:
             self._reload.read_again()
         except Exception:  # noqa: BLE001 - systemd must hear that it is over, whatever went wrong
-            self.log.failure("the reload met an error of our own; not all of the settings may be in force", Failure())
+            self.log.failure("the reload met an error of our own; not all of the settings may be in force")
         systemd.notify("READY=1")
 
     # stopping
