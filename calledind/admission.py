@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import phonenumbers
 from phonenumbers import PhoneNumber, PhoneNumberType
@@ -153,7 +153,7 @@ class Admission:
 
     def admit(self, args: Mapping[bytes, Sequence[bytes]]) -> Deferred[Verdict]:
         """Decide. `args` as `twisted.web` gives a query's arguments. Fails with `Unavailable` alone."""
-        return _run(self._admit(args))
+        return _Run(self._admit(args)).done
 
     async def _admit(self, args: Mapping[bytes, Sequence[bytes]]) -> Verdict:
         obstacle = self._obstacle()
@@ -246,25 +246,31 @@ class Admission:
         )
 
 
-def _run(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
-    """Do what `Deferred.fromCoroutine` does, for work that nobody cancels, at a third of its price."""
-    done: Deferred[T] = Deferred()
+class _Run(Generic[T]):
+    """Does what `Deferred.fromCoroutine` does, for work that nobody cancels, at a third of its price.
 
-    def go_on(result: Any) -> None:
+    Of what is over nothing refers to itself: a function in here that calls itself would be left to the collector.
+    """
+
+    __slots__ = ("_work", "done")
+
+    def __init__(self, work: Coroutine[Deferred[Any], Any, T]) -> None:
+        self._work = work
+        self.done: Deferred[T] = Deferred()
+        self._go_on(None)
+
+    def _go_on(self, result: Any) -> None:
         try:
             if isinstance(result, Failure):
-                waiting = result.throwExceptionIntoGenerator(work)  # type: ignore[no-untyped-call]
+                waiting = result.throwExceptionIntoGenerator(self._work)  # type: ignore[no-untyped-call]
             else:
-                waiting = work.send(None)
+                waiting = self._work.send(None)
         except StopIteration as end:
-            done.callback(end.value)
+            self.done.callback(end.value)
         except BaseException:  # noqa: BLE001 - it is handed on, whatever it is
-            done.errback()
+            self.done.errback()
         else:
-            waiting.addBoth(go_on)
-
-    go_on(None)
-    return done
+            waiting.addBoth(self._go_on)
 
 
 def _refusal(code: ReturnCode) -> Verdict:

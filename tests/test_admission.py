@@ -1,6 +1,7 @@
 # mypy: allow-untyped-calls
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -119,6 +120,15 @@ class CodeTests(AdmissionCase):
         self.assertEqual((call.key_id, call.country_code, call.phone_number), ("key_1", "1", "2125550100"))
         self.assertEqual((call.caller_id, call.callback_url, call.secret), ("12125550199", "http://example.com/", "s"))
         self.assertEqual((call.audio, call.duration, call.accepted_at), (AUDIO, 3.5, NOW))
+
+    def test_leaves_nothing_to_the_collector(self) -> None:
+        """Of a request that was answered, whatever the code, nothing holds itself in a circle."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        gc.collect()
+        for changes in ({}, {"api_key": "ck_bad"}, {"cache": "maybe"}):
+            self.ask(**changes)
+        self.assertEqual(gc.collect(), 0)
 
     def test_order(self) -> None:
         """With everything wrong, code 4 is the answer; as one thing after the other is put right, the next code is."""
