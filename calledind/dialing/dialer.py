@@ -11,7 +11,7 @@ Each try is committed with the next attempt number before its INVITE leaves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from twisted.internet.defer import Deferred
@@ -96,10 +96,6 @@ class Dialer:
     def live(self) -> int:
         """How many calls are being dialled or played."""
         return len(self._live)
-
-    def states(self) -> Iterator[str]:
-        """Give the state of each running call, for people."""
-        return (attempt.state for attempt in self._live.values())
 
     def add(self, call: Call) -> None:
         """Queue an accepted call."""

@@ -147,7 +147,7 @@ class QueueTests(DialerCase):
         self.add("1")
         self.assertFalse(self.dialer.hang_up("nonesuch"))
         self.assertTrue(self.dialer.hang_up("1".rjust(32, "0")))
-        self.assertEqual(list(self.dialer.states()), ["cancelling"])
+        self.assertEqual([attempt.state for attempt in self.dialer._live.values()], ["cancelling"])
         self.hear("1", TERMINATED)
         self.assertEqual(self.causes(), {"1": Cause.HUNG_UP})
 
@@ -504,7 +504,7 @@ class ReplaceTests(DialerCase):
         self.dialer.replace(Calls(ring_timeout=5.0), [make_trunk()])
         self.add("2")
         self.world.clock.advance(5)
-        self.assertEqual(list(self.dialer.states()), ["calling", "cancelling"])
+        self.assertEqual([attempt.state for attempt in self.dialer._live.values()], ["calling", "cancelling"])
 
     def replace(self, *trunks: TrunkSettings) -> None:
         settings: Sequence[TrunkSettings] = trunks
