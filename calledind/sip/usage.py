@@ -229,8 +229,12 @@ class InviteUsage:
     def _refreshed(self, news: Response | TransactionFailure) -> None:
         status = news.status if isinstance(news, Response) else 408
         if isinstance(news, Response) and status == 422 and least_session(news) > self._session.seconds:
+            asked_before = self._session.least > LEAST
             self._session.too_small(news)
-            self._refresh()
+            if asked_before:
+                self._session.refresh_later()  # who wants more and more each time would have us ask without end
+            else:
+                self._refresh()
         elif status in (405, 501) and self._peer_updates:
             self._peer_updates = False
             self._refresh()

@@ -188,6 +188,15 @@ class WeRefreshTests(RefresherCase):
         self.assertEqual((second.get("Session-Expires"), second.get("Min-SE")), ("300;refresher=uac", "300"))
         self.assertEqual(self.world.last_words, [])
 
+    def test_too_small_without_end(self) -> None:
+        """Who wants more and more each time is asked once more at once, and then as after any other refusal."""
+        self.refuse("UPDATE", *[(422, (("Min-SE", str(300 + step)),)) for step in range(30)])
+        self.world.network.pass_time(86)
+        self.assertEqual(len(self.ours("UPDATE")), 6)
+        self.assertEqual(self.ours("UPDATE")[-1].get("Min-SE"), "304")
+        self.world.network.pass_time(3)
+        self.assertEqual(self.world.last_words, [Ended("us", None, "BYE: 200")])
+
     def test_update_unknown(self) -> None:
         """Where UPDATE isn't served after all, a re-INVITE with what we said last is."""
         self.refuse("UPDATE", (405, ()))
