@@ -146,6 +146,27 @@ def _check_bind(value: str) -> None:
         parse_address(value)
 
 
+def _check_host_port(value: str) -> None:
+    match = re.fullmatch(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})", value)
+    if match is None or not 1 <= int(match[2]) <= 65535:
+        raise ValueError(f'"{value}" must be HOST:PORT, such as "127.0.0.1:6379" or "redis.example.com:6379"')
+
+
+def _check_host_ports(values: tuple[str, ...]) -> None:
+    for value in values:
+        _check_host_port(value)
+
+
+def _check_node_name(value: str) -> None:
+    if re.fullmatch(r"[A-Za-z0-9._-]{0,64}", value) is None:
+        raise ValueError(f'"{value}" must be at most 64 letters, digits, dots, hyphens and underscores')
+
+
+def _check_lease(value: float) -> None:
+    if value < 1:
+        raise ValueError(f"{value} must be 1 or more")
+
+
 STUN_SERVER = re.compile(r"stun:([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
 "Host and port of a trunk's `advertise`."
 
@@ -225,6 +246,8 @@ class Calls:
     "A call that waited longer is not dialled any more."
     max_queued: int = field(default=100_000, metadata=_positive)
     "More are refused with 503."
+    max_live: int = field(default=0, metadata=_not_negative)
+    "Calls that this node makes at the same time, whatever its trunks take; 0: no bound of its own."
     lead_in: float = field(default=0.4, metadata=_not_negative)
     "Seconds of silence before the audio."
     lead_out: float = field(default=0.4, metadata=_not_negative)
@@ -428,6 +451,63 @@ class Callbacks:
 
 
 @frozen
+class Store:
+    """Where keys, credits, calls and callbacks are kept."""
+
+    kind: Literal["embedded", "redis"] = "embedded"
+    '"redis": on a Redis that several nodes share, see [redis]; else below the data folder, for this daemon alone.'
+    retention: float = field(default=30.0, metadata=_positive)
+    "Days that calls, once all is over, and rows of the ledger are kept."
+
+
+@frozen
+class Redis:
+    """The Redis that nodes share, 7 or newer, one master; where [store] kind is "redis"."""
+
+    address: str = field(default="127.0.0.1:6379", metadata={CHECK: _check_host_port})
+    '"HOST:PORT"; not asked where there are `sentinels`.'
+    sentinels: tuple[str, ...] = field(default=(), metadata={CHECK: _check_host_ports})
+    'Each "HOST:PORT": they say which is the master.'
+    sentinel_master: str = field(default="calledin", metadata=_one_line)
+    "The name by which the sentinels know it."
+    sentinel_username: str = field(default="", metadata=_one_line)
+    sentinel_password_file: Path | None = None
+    "Of the sentinels; a relative path is below $CREDENTIALS_DIRECTORY where that is set."
+    database: int = field(default=0, metadata=_not_negative)
+    prefix: str = field(default="calledin:", metadata=_one_line)
+    "What all its names begin with."
+    username: str = field(default="", metadata=_one_line)
+    "Of the ACL; empty: the default user."
+    password_file: Path | None = None
+    """Read again at each connection, so that a password may be changed while calls are up; a relative path is below
+    $CREDENTIALS_DIRECTORY where that is set."""
+    tls: bool = False
+    "Whether Redis and its sentinels are spoken to by TLS; their certificates are checked."
+    tls_ca: Path | None = None
+    "PEM, the certificates to believe; empty: the system's."
+    tls_name: str = field(default="", metadata={CHECK: _check_domain})
+    "Name that the certificates must be for; empty: the host that is connected to."
+    tls_certificate: Path | None = None
+    "PEM, ours, the chain from the leaf up, where Redis asks for one."
+    tls_private_key: Path | None = None
+    "PEM."
+    replicas: int = field(default=0, metadata=_not_negative)
+    "Replicas that must have a change (WAIT) before code 0 is answered, and before an INVITE leaves."
+    timeout: float = field(default=1.0, metadata=_positive)
+    "Seconds until a command that was not answered is given up."
+
+
+@frozen
+class Node:
+    """This daemon among those that share a Redis."""
+
+    name: str = field(default="", metadata={CHECK: _check_node_name})
+    "A name of its own; empty: the machine's."
+    lease: float = field(default=10.0, metadata={CHECK: _check_lease})
+    "Seconds without a heartbeat after which other nodes take over what this one had."
+
+
+@frozen
 class Admin:
     """The operator's side."""
 
@@ -451,6 +531,9 @@ class Settings:
     rtp: Rtp = Rtp()
     stir: Stir = Stir()
     callbacks: Callbacks = Callbacks()
+    store: Store = Store()
+    redis: Redis = Redis()
+    node: Node = Node()
     admin: Admin = Admin()
     simulation: Simulator = Simulator()
     trunks: tuple[Trunk, ...] = ()
@@ -460,7 +543,7 @@ class Settings:
         return self.admin.socket or self.data / "admin.sock"
 
 
-TABLES = (Http, Audio, Calls, Regions, Sip, Rtp, Stir, Trunk, Simulator, Callbacks, Admin, Settings)
+TABLES = (Http, Audio, Calls, Regions, Sip, Rtp, Stir, Trunk, Simulator, Callbacks, Store, Redis, Node, Admin, Settings)
 
 
 class _Reader:
@@ -610,6 +693,10 @@ def _consistency(settings: Settings) -> Iterator[str]:
         yield "http.certificate: certificate and private_key go together; give both, or none for a self-signed one"
     if not settings.http.listen and not settings.http.tls_listen:
         yield 'http.listen: is empty and so is tls_listen; give at least one, such as ["127.0.0.1:8080"]'
+    if (settings.redis.tls_certificate is None) != (settings.redis.tls_private_key is None):
+        yield "redis.tls_certificate: tls_certificate and tls_private_key go together"
+    if settings.redis.username and settings.redis.password_file is None:
+        yield "redis.password_file: is required where there is a username"
     first, last = settings.rtp.ports
     if not (1024 <= first < last <= 65535):
         yield f"rtp.ports: [{first}, {last}] must be two ports from 1024 to 65535, the first below the last"

@@ -7,14 +7,20 @@ The rules, whatever the implementation:
   not in the state that the change starts from. Each is idempotent by call id (and attempt number): asked again
   with the same arguments after it was done, it answers True and changes nothing.
 * For each key, credits + held + charged changes by `add_credits` alone.
+* Each change of a key's `credits` leaves a row in its ledger, in the same step; so does a charge, which changes none.
 * Time is an argument, in seconds since the epoch.
 * `StoreUnavailable` means that nothing was changed as far as anyone will ever see.
+
+A store that several nodes share is a `SharedStore` as well: it has the queue, the trunks' limits and the nodes' leases.
+What a node is making (its calls from the moment they are taken, its callbacks) is that node's alone: a change of it
+that any other asks for answers False.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -44,6 +50,39 @@ class Totals:
     calls: dict[str, int]
     "State -> how many calls are in it."
     do_not_call: int
+
+
+class Entered(StrEnum):
+    """Why a row is in the ledger."""
+
+    ADDED = "added"
+    "By an operator."
+    TAKEN = "taken"
+    "By an operator."
+    HELD = "held"
+    "By an accepted call."
+    RELEASED = "released"
+    "The call was not answered, and gave it back."
+    CHARGED = "charged"
+    "The call was answered: what it held is spent. `amount` is 0."
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """One change of a key's credits."""
+
+    key_id: str
+    amount: int
+    "Added to `credits`; negative: taken from them."
+    reason: Entered
+    reference: str
+    "The call's id, or the operator's note."
+    at: float
+    "Seconds since the epoch."
+    balance: int
+    "`credits` after it."
+    place: str = field(default="", compare=False)
+    "Where it stands, for `before`. Opaque."
 
 
 class Store(Protocol):
@@ -77,8 +116,11 @@ class Store(Protocol):
     def set_attestation(self, key_id: str, attestation: str) -> Deferred[bool]:
         """Keep what is attested of a key's calls: "A", "B", "C" or "". False: no such key."""
 
-    def add_credits(self, key_id: str, amount: int, now: float) -> Deferred[Key]:
+    def add_credits(self, key_id: str, amount: int, now: float, note: str = "") -> Deferred[Key]:
         """Add (or take, when negative) credits. Raises KeyError; ValueError when fewer are left than are taken."""
+
+    def ledger(self, key_id: str, *, most: int = 100, before: str = "") -> Deferred[Sequence[LedgerEntry]]:
+        """Return the newest changes of a key's credits, the newest first; those `before` a `place`. Raises KeyError."""
 
     # DoNotCall
 
@@ -88,7 +130,7 @@ class Store(Protocol):
     def remove_do_not_call(self, numbers: Iterable[Number]) -> Deferred[int]:
         """Answer how many were there."""
 
-    def do_not_call(self) -> Iterable[Number]:
+    def do_not_call(self) -> Deferred[Iterable[Number]]:
         """Give every number, in order, without holding up anybody else."""
 
     # admission
@@ -140,6 +182,128 @@ class Store(Protocol):
     def callback_postponed(self, call_id: str, tries: int, due_at: float) -> Deferred[bool]:
         """DONE stays DONE: `tries` were made, the next is due at `due_at`."""
 
+    # what time brings
+
+    def purge(self, before: float, *, most: int = 1000) -> Deferred[int]:
+        """Forget some of what is over, and answer of how much; where it is not 0, there may be more.
+
+        That is, at most `most` each of the calls in DELIVERED and EXHAUSTED that ended before this moment
+        (`outcome.ending.ended_at`), and of the ledger's rows that are older. The keys' figures stay.
+        """
+
     # figures
 
     def totals(self) -> Deferred[Totals]: ...
+
+
+Route = tuple[str, ...]
+"Names of the trunks that take a number, in the order in which to ask them."
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one trunk takes, of all nodes together."""
+
+    trunk: str
+    channels: int
+    calls_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class Grants:
+    """What `SharedStore.take` gave."""
+
+    calls: Sequence[tuple[str, Call | None]]
+    """The trunk, of which a channel and a moment of its pace are taken, and the call to dial there; None: one of the
+    node's own that wait for this route."""
+    wait: float | None
+    "Seconds until a trunk of the route takes one more; None: none does before a channel comes free, or nobody waits."
+    waiting: int
+    "Calls that still wait for this route, the node's own not among them."
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """A machine that works on the store, as the others see it."""
+
+    name: str
+    beats: int
+    "Heartbeats counted since it joined: who sees this number stand still for the time of the lease may fence it."
+    epoch: int
+    "A new one each time the node joins: what a former one of the same name had is not its own."
+    joined_at: float
+    "Seconds since the epoch, by the node's clock."
+    fenced: bool
+    "Another node has taken over what it had."
+    left: bool
+    "It has said goodbye."
+    figures: Mapping[str, object]
+    "What it says of itself: live and queued calls, draining, version."
+
+
+class Fenced(Exception):
+    """Others have taken over what this node had: it must let go of all its calls, and join again."""
+
+
+class SharedStore(Store, Protocol):
+    """The queue, the trunks' limits and the nodes, for a store that several nodes share.
+
+    `open` joins the node: from then on a lease is running, which each `beat` renews. `close` takes leave: what the node
+    had taken and not dialled waits in the queue again, and its callbacks are anybody's.
+    """
+
+    # the queue: fair between the keys of a route, the first of a key's calls first
+
+    def waiting(self) -> Deferred[Mapping[Route, int]]:
+        """Return how many calls wait for each route, where any do."""
+
+    def queued(self) -> int:
+        """Return how many calls waited in all when this node heard of it last."""
+
+    def take(self, route: Route, limits: Sequence[Limits], *, own: int, most: int) -> Deferred[Grants]:
+        """Take calls that wait for `route` (of those trunks that are in `limits`, in the order of that), each with a
+        channel and a moment of the first trunk that has both.
+
+        `own`: calls that the node has taken before and put back, which come first. `most`: calls in all.
+        """
+
+    def give_back(self, call_id: str, route: Route) -> Deferred[bool]:
+        """Let a call of ours that is in ACCEPTED wait in front of its key's others, for any node."""
+
+    def take_expired(self, accepted_before: float, *, most: int = 100) -> Deferred[Sequence[Call]]:
+        """Take calls out of the queue, whatever their route, that waited too long; they are this node's to end."""
+
+    def release(self, trunk: str) -> None:
+        """Give back a channel that `take` took. Never fails: it is said again with the next heartbeat."""
+
+    # the nodes
+
+    def beat(self, figures: Mapping[str, object]) -> Deferred[None]:
+        """Say that this node is alive. Fails with `Fenced`, `StoreUnavailable`."""
+
+    def lease_left(self) -> float:
+        """Return the seconds, by this machine's monotonic clock, for which nobody may have fenced this node."""
+
+    def rejoin(self) -> Deferred[None]:
+        """Begin anew after `Fenced`, with nothing of what the node had."""
+
+    def nodes(self) -> Deferred[Sequence[NodeStatus]]:
+        """Return all that are known, by name; who took leave long ago is forgotten."""
+
+    def fence(self, name: str, epoch: int, beats: int) -> Deferred[bool]:
+        """Fence a node whose heartbeats still count `beats`; False: it has beaten since, or is not of this epoch."""
+
+    def take_over(self, *, most: int = 100) -> Deferred[tuple[Sequence[CallRecord], Sequence[PendingCallback], bool]]:
+        """Take some of what fenced nodes, those that took leave and former epochs of any node had.
+
+        Calls in ACCEPTED wait in the queue again. Those in DIALING and ANSWERED are this node's now, to end; so are
+        the callbacks. Channels come free. True: there may be more.
+        """
+
+    # audio
+
+    def keep_audio(self, name: str, encodings: Mapping[str, bytes]) -> Deferred[None]:
+        """Keep an MP3's encodings, codec -> octets, for as long as an accepted call may want them."""
+
+    def find_audio(self, name: str) -> Deferred[Mapping[str, bytes]]:
+        """Return what `keep_audio` kept; nothing where it is gone."""
