@@ -317,9 +317,12 @@ class Admin(Resource):
         }
 
     async def _export(self, request: Request) -> object:
+        numbers = await self._store.do_not_call()
+        if request.channel is None:  # the client has left meanwhile
+            return NOT_DONE_YET
         request.setHeader(b"content-type", b"text/csv; charset=utf-8")
         request.write(b"country_code,phone_number\n")
-        request.registerProducer(_Export(request, self._store.do_not_call(), self.log), False)
+        request.registerProducer(_Export(request, numbers, self.log), False)
         return NOT_DONE_YET
 
 

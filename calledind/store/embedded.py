@@ -353,8 +353,8 @@ class EmbeddedStore:
             count += await self._decide(partial(decision, chunk))
         return count
 
-    def do_not_call(self) -> Iterable[Number]:
-        return self._memory.do_not_call()
+    def do_not_call(self) -> Deferred[Iterable[Number]]:
+        return succeed(self._memory.do_not_call())
 
     # admission
 

@@ -79,7 +79,10 @@ class Ledger:
         self.numbers.difference_update(numbers)
         return succeed(before - len(self.numbers))
 
-    def do_not_call(self) -> Iterator[Number]:
+    def do_not_call(self) -> Deferred[Iterable[Number]]:
+        return succeed(self._numbers())
+
+    def _numbers(self) -> Iterator[Number]:
         for place, number in enumerate(sorted(self.numbers)):
             if place == self.breaks_after:
                 raise OSError("broken")
