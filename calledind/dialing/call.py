@@ -30,6 +30,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from calledind.crash import crash_at
 from calledind.dialing.hold import Countdown
 from calledind.dialing.identity import callee_uri, identify
 from calledind.dialing.media_log import CallMedia
@@ -320,15 +321,20 @@ class CallAttempt:
         self.target = target
         session = around.user_agent.prepare(self._invitation(target, host, media))
         attempt = Attempt(self.number, self.trunk.name, session.snapshot)
+        crash_at("dial.prepared")
         try:
             committed = await around.store.begin_dialing(self.call.id, attempt)
         except StoreUnavailable as error:
             self._on(_Input.NOT_READY, _Obstacle(str(error)))
             return
         self.committed = committed
+        crash_at("dial.committed")
         if committed and self._media is not media:
             detail = "the process that sends the audio was lost"
             self._on(_Input.NOT_READY, _Obstacle(detail, self._end(Cause.MEDIA_FAILED, EndedBy.US, detail=detail)))
+        elif committed and not around.may_dial():
+            detail = "this node stood still for longer than its lease"
+            self._on(_Input.NOT_READY, _Obstacle(detail, self._end(Cause.INTERRUPTED, EndedBy.US, detail=detail)))
         elif committed:
             self._on(_Input.READY, session)
         else:
@@ -454,6 +460,7 @@ class CallAttempt:
         self._session = session
         self._wait(self._around.settings.ring_timeout, _Input.RING_TIMEOUT)
         session.send(self._sip_reported)
+        crash_at("dial.invited")
 
     def _way_on(self, event: Refused) -> tuple[str, Address] | None:
         """Return where a 3xx leads, None where it isn't followed."""
@@ -481,10 +488,10 @@ class CallAttempt:
             committed, detail = False, str(error)
         if committed:
             self.number += 1
-        if committed and self._media is not None:
+        if committed and self._media is not None and around.may_dial():
             self._on(_Input.READY, session)
         else:
-            detail = "the process that sends the audio was lost" if committed else detail
+            detail = "the process that sends the audio was lost" if committed and self._media is None else detail
             ending = self._end(Cause.FINAL_RESPONSE, EndedBy.NETWORK, status=event.status, detail=detail)
             self._on(_Input.NOT_READY, _Obstacle(detail, ending))
 
@@ -503,15 +510,19 @@ class CallAttempt:
     def _note_progress(self, event: Progress) -> None:
         self.responded = self.responded or event.status > 100
         self.rang = self.rang or event.status in (180, 183)
+        if self.responded:
+            crash_at("dial.ringing")
 
     def _keep_answer(self, event: Answered) -> None:
         self._wait(PATIENCE, _Input.ANSWER_KEPT)
         self._answered_at = self._around.now()
+        crash_at("answer.received")
         Deferred.fromCoroutine(self._record_answer(event.dialog, self._answered_at)).addErrback(self._broken)
 
     async def _record_answer(self, dialog: str, answered_at: float) -> None:
         try:
             await self._around.store.record_answer(self.call.id, dialog, answered_at)
+            crash_at("answer.kept")
         except StoreUnavailable as error:
             self.log.error(
                 "call {call}: the store could not keep that it was answered ({error}); the call goes on",
@@ -526,6 +537,7 @@ class CallAttempt:
         agreed, settings = self._negotiation.agreed, self._around.settings
         assert agreed is not None
         self._session.acknowledge()
+        crash_at("answer.acknowledged")
         audio = settings.lead_in + self.call.duration + settings.lead_out + SLACK
         now = self._around.timers.seconds()
         self._countdown = Countdown(audio=audio, hold=settings.hold_timeout, now=now)
@@ -543,6 +555,7 @@ class CallAttempt:
             sends=agreed.sends,
             receives=agreed.receives,
         )
+        crash_at("stream.begun")
 
     def _hosts_behind_nat(self, agreed: Agreed) -> tuple[str, ...]:
         """Return whom media may come from that does not come from where the SDP says: nobody, for most trunks."""
@@ -597,6 +610,7 @@ class CallAttempt:
 
     def _cancelled(self, event: Refused | Unreachable | Ended) -> None:
         assert self._ending is not None
+        crash_at("cancel.confirmed")
         status = event.status if isinstance(event, Refused) else None
         q850 = None if isinstance(event, Unreachable) else event.q850
         self._finish(replace(self._ending, ended_at=self._around.now(), rang=self.rang, sip_status=status, q850=q850))
@@ -675,7 +689,9 @@ class CallAttempt:
         self._stop_waiting()
         self._ending = ending
         assert self._session is not None
+        crash_at("bye.due")
         self._session.end(REASONS[ending.cause])
+        crash_at("bye.sent")
         self._close_media()
         self._tell(ending)
 
@@ -696,7 +712,9 @@ class CallAttempt:
         self._close_media()
         self._ending = ending
         assert self._session is not None
+        crash_at("cancel.due")
         self._session.end(REASONS[ending.cause])
+        crash_at("cancel.sent")
 
     def _wait(self, seconds: float, then: _Input, *details: object) -> None:
         self._stop_waiting()

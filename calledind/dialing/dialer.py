@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from calledind.crash import crash_at
 from calledind.dialing.call import CallAttempt
 from calledind.dialing.failover import UNAVAILABLE, Says, is_technical, says
 from calledind.dialing.queue import FairQueue
@@ -27,6 +29,7 @@ from calledind.numbering import for_the_log
 from calledind.settings import Calls
 from calledind.settings import Trunk as TrunkSettings
 from calledind.sip.timers import DelayedCall
+from calledind.store.interface import Route
 
 SWEEP = 1.0
 "Seconds between two looks for calls that waited too long."
@@ -36,8 +39,6 @@ RETRY = 1.0
 "Seconds until the queue is served again after a call had to be put back."
 
 Ended = Callable[[Call, Ending], None]
-Route = tuple[str, ...]
-"Names of the trunks that take a number, in the order in which to ask them."
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,7 @@ class Dialer:
         for timer in (self._wakes, self._sweeper):
             if timer is not None and timer.active():
                 timer.cancel()
+        self._wakes = self._sweeper = None
         for trunk in self.trunks:
             trunk.stop()
         for call_id in self._courses.keys() - self._live.keys():
@@ -142,6 +144,13 @@ class Dialer:
         self._drained.append(drained)
         self._tell_drained()
         return drained
+
+    def resume(self) -> None:
+        """Dial again after `drain`."""
+        self._draining = False
+        for trunk in self.trunks:
+            trunk.resume()
+        self.start()
 
     def hang_up_all(self) -> None:
         for attempt in list(self._live.values()):
@@ -195,17 +204,25 @@ class Dialer:
             pause = self._not_before - self._around.timers.seconds()
             if pause > 0:
                 return pause
+            if self._room() <= 0:
+                return None
             still = []
             for route, queue in waiting:
                 trunk, wait = self._free(route)
-                call = queue.take() if trunk is not None else None
+                call = queue.take() if trunk is not None and self._room() > 0 else None
                 if trunk is not None and call is not None:
+                    trunk.take()
                     self._dial(call, trunk)
                     still.append((route, queue))
                 elif trunk is None and wait is not None:
                     soonest = wait if soonest is None else min(soonest, wait)
             waiting = still
         return soonest
+
+    def _room(self) -> float:
+        """Return how many more calls this machine makes at the same time."""
+        most = self._around.settings.max_live
+        return most - len(self._open) if most else inf
 
     def _free(self, route: Route) -> tuple[Trunk | None, float | None]:
         """Return the first trunk of the route that takes a call now, else the seconds until one does."""
@@ -233,12 +250,15 @@ class Dialer:
         oldest = self._around.now() - self._around.settings.queue_ttl
         for queue in self._queues.values():
             for call in queue.take_older_than(oldest):
-                course = self._courses.pop(call.id, None)
-                if course is not None:
-                    self._ended(call, course.ending)
-                else:
-                    self._end(call, Cause.EXPIRED, "it waited in the queue for too long")
+                self._expire(call)
         self._sweeper = self._around.timers.callLater(SWEEP, self._sweep)
+
+    def _expire(self, call: Call) -> None:
+        course = self._courses.pop(call.id, None)
+        if course is not None:
+            self._ended(call, course.ending)
+        else:
+            self._end(call, Cause.EXPIRED, "it waited in the queue for too long")
 
     def _end(self, call: Call, cause: Cause, detail: str) -> None:
         self._ended(call, Ending(cause, False, EndedBy.US, self._around.now(), detail=detail))
@@ -246,8 +266,14 @@ class Dialer:
     # the calls
 
     def _dial(self, call: Call, trunk: Trunk) -> None:
+        """Begin with a call, for which a channel of the trunk is taken."""
+        if self._around.now() - call.accepted_at > self._around.settings.queue_ttl:
+            # A process that stood still would come here before it looks for those that waited too long.
+            trunk.release()
+            self._expire(call)
+            return
+        crash_at("dial.taken")
         course = self._courses.get(call.id)
-        trunk.take()
         attempt = CallAttempt(
             call,
             trunk.settings,
@@ -292,6 +318,7 @@ class Dialer:
             number = attempt.number if attempt.committed else attempt.number - 1
             self._courses[call.id] = _Course(call, tried, targets, number, ending)
             self._queue(remaining).put_back(call)
+            crash_at("dial.failed")
             return
         self._ended(call, ending)
 

@@ -66,5 +66,7 @@ class Surroundings:
     "Seconds since the epoch."
     sign: Callable[[Call, str], Iterable[tuple[str, str]]] = lambda call, number: ()
     "A call and the number that it comes from -> the headers that vouch for it, if any."
+    may_dial: Callable[[], bool] = lambda: True
+    "Asked between the commit and the INVITE: whether nobody can have taken over what this node was about to do."
     media_closed: Callable[[str, CallMedia], None] = lambda call_id, media: None
     "Told how a call's media went, by the call's id."

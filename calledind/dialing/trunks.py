@@ -59,10 +59,16 @@ class Trunk:
 
     def wait(self) -> float | None:
         """Return the seconds until one more call may leave (0: now); None: when a channel or the trunk comes free."""
-        if self.health is Health.OPEN or self.busy >= self.settings.channels:
+        rest = self.rest()
+        if rest is None or self.busy >= self.settings.channels:
             return None
-        pace = self._pace.wait(self.settings.calls_per_second)
-        return max(0.0, self._paused_until - self._timers.seconds(), pace)
+        return max(rest, self._pace.wait(self.settings.calls_per_second))
+
+    def rest(self) -> float | None:
+        """Return the seconds until it wants calls again (0: now), whatever its channels and pace; None: when it is well."""
+        if self.health is Health.OPEN:
+            return None
+        return max(0.0, self._paused_until - self._timers.seconds())
 
     @property
     def pace(self) -> float:
@@ -71,8 +77,12 @@ class Trunk:
 
     def take(self) -> None:
         """Use one channel and one moment of the pace; `wait` was 0."""
-        self.busy += 1
+        self.hold()
         self._pace.take(self.settings.calls_per_second)
+
+    def hold(self) -> None:
+        """Use one channel that was given elsewhere."""
+        self.busy += 1
 
     def release(self) -> None:
         self.busy -= 1
@@ -119,6 +129,13 @@ class Trunk:
         self._stopped = True
         if self._probing is not None and self._probing.active():
             self._probing.cancel()
+
+    def resume(self) -> None:
+        """Go on after `stop`."""
+        self._stopped = False
+        if self.health is Health.OPEN:
+            self._interval = FIRST_PROBE
+            self._schedule_probe()
 
     def _schedule_probe(self) -> None:
         if not self._stopped:

@@ -206,6 +206,13 @@ class PreparingTests(SynchronousTestCase):
         self.assertIn("198.51.100.7", str(offer))
         self.assertIn("16384", str(offer))
 
+    def test_stood_still(self) -> None:
+        """A node that stood still between the commit and the INVITE sends none: others may have ended the call."""
+        self.world.surroundings = replace(self.world.surroundings, may_dial=lambda: False)
+        call = Attempted(self.world).start()
+        self.assertEqual(self.world.session.log, [])
+        self.assertEqual([ending.cause for ending in call.endings], [Cause.INTERRUPTED])
+
     def test_trunk_with_credentials(self) -> None:
         """A trunk's own caller id stands in for 0000000000, and its domain is in the From where it knows us by name."""
         trunk = make_trunk(username="u", password="p", caller_id="12125550111", dial_prefix="011", port=5080)

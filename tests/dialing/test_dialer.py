@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -80,6 +81,42 @@ class QueueTests(DialerCase):
         self.assertEqual((self.sent(), list(self.causes())), ([], ["1"]))
         self.hear("1", Ended("us", None, ""))
         self.assertEqual(self.sent(), ["3@a"])
+
+    def test_most_live(self) -> None:
+        """No more calls run at the same time than this machine is to make, whatever the trunks take."""
+        self.world.surroundings = replace(self.world.surroundings, settings=Calls(max_live=1))
+        self.make(make_trunk("a", prefixes=("1212",)), make_trunk("b", prefixes=("1310",)))
+        self.add("1", "2")
+        self.add("3", number="3105550100")
+        self.assertEqual(self.sent(), ["1@a"])
+        self.hear("1", refused(486))
+        self.hear("2", refused(486))
+        self.assertEqual(self.sent(), ["2@a", "3@b"])
+
+    def test_standing_still(self) -> None:
+        """A process that stood still for long does not dial what waited too long meanwhile."""
+        self.make(make_trunk(channels=1))
+        self.add("1", "2")
+        self.world.clock.rightNow += 301.0  # no timer has come
+        self.hear("1", refused(486))
+        self.assertEqual((self.sent(), self.causes()["2"]), (["1@a"], Cause.EXPIRED))
+        self.assertEqual(self.dialer.trunks["a"].busy, 0)
+
+    def test_resumed(self) -> None:
+        """A dialer that was drained dials again when it is told to, and looks after failing trunks."""
+        self.make(make_trunk(channels=1))
+        self.add("1", "2")
+        self.dialer.drain()
+        self.hear("1", refused(486))
+        self.assertEqual(self.sent(), ["1@a"])
+        self.dialer.resume()
+        self.assertEqual(self.sent(), ["2@a"])
+        for _ in range(5):
+            self.dialer.trunks["a"].failed("no response")
+        self.dialer.drain()
+        self.dialer.resume()
+        self.world.clock.advance(FIRST_PROBE)
+        self.assertEqual([name for name, _ in self.probes], ["a"])
 
     def test_pace(self) -> None:
         """Calls leave at the trunk's pace, without anything else that wakes the dialer."""
