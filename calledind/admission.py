@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from calledind.audio.errors import AudioError, LibraryUnavailable
 from calledind.audio.library import Prepared
+from calledind.crash import crash_at
 from calledind.keyring import Keyring
 from calledind.model import DEFAULT_CALLER, BadRequest, Call, Key, PlaybackRequest, ReturnCode, new_call_id
 from calledind.numbering import same_caller
@@ -194,7 +195,9 @@ class Admission:
             return Verdict(error.code, error.words)
         call = self._call(request if listed else replace(request, caller_id=DEFAULT_CALLER), key, prepared)
         try:
+            crash_at("accept.asked")
             code = await self._store.accept(call)
+            crash_at("accept.kept")
         except BaseException:
             self._library.unpin(prepared.name)
             raise
@@ -202,6 +205,7 @@ class Admission:
             self._library.unpin(prepared.name)
             return _refusal(code)
         self._accepted(call)
+        crash_at("accept.queued")
         return Verdict(code, WORDS[code], call.id)
 
     def _prepare(self, request: PlaybackRequest, key: Key) -> Deferred[Prepared]:

@@ -34,6 +34,7 @@ from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 
+from calledind.crash import crash_at
 from calledind.keyring import Keyring
 from calledind.model import PendingCallback
 from calledind.net.agent import RequestError
@@ -223,7 +224,9 @@ class CallbackSender:
         The turn lasts until the verdict is kept: while the store is gone, no more tries are made than there are turns.
         """
         tries = pending.tries + 1
+        crash_at("callback.due")
         status, words = await self._try(pending)
+        crash_at("callback.answered")
         if 200 <= status < 300:
             verdict = Verdict.DELIVERED
         elif status == 410 or tries >= len(DELAYS):
@@ -240,6 +243,7 @@ class CallbackSender:
         now = self._now()
         due_at = now + DELAYS[min(tries, len(DELAYS) - 1)] * (1 + self._spread())
         is_ours = await self._keep(pending.call.id, verdict, tries, due_at if verdict is Verdict.POSTPONED else now)
+        crash_at("callback.kept")
         if self._stopped:
             return
         if is_ours and verdict is Verdict.POSTPONED:

@@ -10,7 +10,43 @@ import os
 import signal
 from collections.abc import Mapping
 
-POINTS: Mapping[str, str] = {}
+POINTS: Mapping[str, str] = {
+    "audio.fetched": "the MP3 has come; it is not decoded",
+    "audio.published": "the audio is on disk; no call is accepted",
+    "accept.asked": "all was checked; the store is not asked yet to accept",
+    "disk.written": "a group of changes was told to SQLite; there is no COMMIT",
+    "disk.committed": "COMMIT has returned; who asked for the changes does not know",
+    "accept.kept": "the store has the call; it is not in the queue, and there is no reply",
+    "accept.queued": "the call is in the queue, or a trunk took it at once; there is no reply",
+    "reply.due": "the reply is about to be written",
+    "reply.written": "the reply is written, and leaves with the next turn of the reactor",
+    "dial.taken": "a trunk takes the call; nothing was done for it",
+    "dial.prepared": "the INVITE is made; the store does not know of it",
+    "dial.committed": "the store knows of the attempt; the INVITE has not left",
+    "dial.invited": "the INVITE has left",
+    "dial.ringing": "a provisional response other than 100 has come",
+    "dial.failed": "a trunk has failed the call; the next one is not asked yet",
+    "answer.received": "a usable 2xx has come; the store does not know",
+    "answer.kept": "the store knows of the answer; there is no ACK",
+    "answer.acknowledged": "the ACK has left; nothing is played",
+    "stream.begun": "the audio is playing",
+    "bye.due": "the call has ended for us; there is no BYE",
+    "bye.sent": "the BYE has left; nobody was told how the call ended",
+    "cancel.due": "the call is given up before an answer; there is no CANCEL",
+    "cancel.sent": "the CANCEL has left; nothing has come back",
+    "cancel.confirmed": "the callee has confirmed the CANCEL; nobody was told how the call ended",
+    "settle.due": "the outcome is known, and not kept",
+    "settle.kept": "the outcome is kept and the credit settled; the callback has not begun",
+    "callback.due": "a try of a callback is about to be made",
+    "callback.answered": "the customer's server has answered; the store does not know",
+    "callback.kept": "the store knows how the try went",
+    "recovery.read": "after a restart: what was left behind is known, and nothing done about it",
+    "recovery.queued": "after a restart: a call that had waited is about to go into the queue",
+    "recovery.cancel.due": "after a restart: a call that was being dialled is about to be cancelled",
+    "recovery.cancel.sent": "after a restart: its CANCEL has left; its outcome is not kept",
+    "recovery.bye.due": "after a restart: a call that was answered is about to get its BYE",
+    "recovery.bye.sent": "after a restart: its BYE has left; its outcome is not kept",
+}
 "Name -> what has happened by then, and what has not, in the order of a call's life."
 
 

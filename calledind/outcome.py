@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from calledind.crash import crash_at
 from calledind.model import Call, Cause, Ending, Outcome, PendingCallback, Reason
 from calledind.numbering import for_the_log
 from calledind.sip.timers import Timers
@@ -124,7 +125,9 @@ class Settlement:
         told = False
         while True:
             try:
+                crash_at("settle.due")
                 changed = await self._store.settle(call.id, outcome, charge=charge)
+                crash_at("settle.kept")
                 break
             except StoreUnavailable as error:
                 if not told:

@@ -20,6 +20,7 @@ from calledind.admission import Unavailable, Verdict
 from calledind.api.access_log import printable
 from calledind.api.answers import report_incident, respond
 from calledind.api.site import Request
+from calledind.crash import crash_at
 
 FIELDS = b"Content-Type: text/plain\r\nContent-Length: %d\r\nCache-Control: no-store\r\nCalledin-Reason: %b\r\n%b%b"
 
@@ -86,7 +87,10 @@ class Playback(Resource):
         else:
             call_id = b"Calledin-Call-Id: %b\r\n" % verdict.call_id.encode()
             request.note = f" call {verdict.call_id}"
+            crash_at("reply.due")
         request.answer(FIELDS % (len(body), words, call_id, self._trunk), body)
+        if verdict.call_id is not None:
+            crash_at("reply.written")
 
     def excuse(self, request: Request, failure: Failure) -> None:
         error = failure.value

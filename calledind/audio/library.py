@@ -41,6 +41,7 @@ from calledind.audio.fetch import Fetched, FetchError, NotModified
 from calledind.audio.shelf import Content, Origin, Shelf, seconds
 from calledind.audio.single_flight import SingleFlight
 from calledind.codecs import ALWAYS, OCTET_RATE
+from calledind.crash import crash_at
 from calledind.net.shares import owner_of
 from calledind.net.url import Url, UrlError
 from calledind.settings import Audio
@@ -220,6 +221,7 @@ class Library:
         mp3 = self._temporary("mp3")
         try:
             fetched = await self._asked(url, mp3, origin)
+            crash_at("audio.fetched")
             if isinstance(fetched, NotModified):
                 if origin is None or held is None:
                     raise unusable("its server says that nothing changed, which was not asked")
@@ -271,6 +273,7 @@ class Library:
         try:
             duration = await self._decoder.decode(fetched.path, encodings, owner=owner)
             await self._disk(self._shelf.publish, name, encodings)
+            crash_at("audio.published")
         except AudioError as error:
             self._note(self._bad_contents, name, BAD_CONTENT_SECONDS, error)
             self._aside(self._shelf.discard, list(encodings.values()))

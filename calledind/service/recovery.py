@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from twisted.logger import Logger
 
 from calledind.audio.library import Library
+from calledind.crash import crash_at
 from calledind.model import Call, CallRecord, Cause, EndedBy, Ending, State
 from calledind.net.registrations import credentials
 from calledind.outcome import Settlement
@@ -46,6 +47,7 @@ class Recovery:
     async def run(self) -> None:
         """Take all of them up. Raises StoreUnavailable."""
         records = await self._store.unfinished()
+        crash_at("recovery.read")
         for record in records:
             pinned = self._pin(record.call)
             match record.state:
@@ -75,13 +77,16 @@ class Recovery:
             ending = Ending(Cause.MEDIA_FAILED, False, EndedBy.US, self._now(), detail="its audio is gone")
             self._settlement.end(call, ending)
         else:
+            crash_at("recovery.queued")
             self._dial(call)
 
     def _cancel(self, record: CallRecord) -> None:
         try:
             if record.attempt is None:
                 raise ValueError("nothing is known of its attempt")
+            crash_at("recovery.cancel.due")
             self._user_agent.recover_invitation(record.attempt.invitation, _nothing)
+            crash_at("recovery.cancel.sent")
         except (ValueError, OSError) as error:
             self.log.error("call {call} can't be cancelled: {error}", call=record.call.id, error=error)
         self._interrupted(record, answered=False)
@@ -90,7 +95,9 @@ class Recovery:
         try:
             if record.dialog is None:
                 raise ValueError("nothing is known of its dialog")
+            crash_at("recovery.bye.due")
             self._user_agent.recover_dialog(record.dialog, _nothing, self._credentials(record))
+            crash_at("recovery.bye.sent")
         except (ValueError, OSError) as error:
             self.log.error("call {call} can't be hung up: {error}", call=record.call.id, error=error)
         self._interrupted(record, answered=True)

@@ -22,6 +22,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from calledind.crash import crash_at
 from calledind.model import CallRecord, Outcome, PendingCallback, State
 from calledind.store import listings
 from calledind.store.do_not_call import encode
@@ -139,7 +140,9 @@ class Disk:
             database.execute("BEGIN IMMEDIATE")
             _tell(database, changes)
             database.execute("UPDATE commits SET number = number + 1")
+            crash_at("disk.written")
             database.execute("COMMIT")
+            crash_at("disk.committed")
         except Repeated:
             database.execute("ROLLBACK")
             raise
