@@ -27,7 +27,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall
@@ -196,6 +196,16 @@ class Library:
         held = self._contents.get(name)
         return held.codecs if held is not None else frozenset()
 
+    def encodings(self, name: str) -> Deferred[Mapping[str, bytes]]:
+        """Read a content, codec -> octets. Fails with LibraryUnavailable where it can't be read."""
+        paths = {codec: self.path(name, codec) for codec in self.codecs(name)}
+        return self._disk(self._shelf.read, paths).addErrback(_unreadable)
+
+    def bring(self, name: str, encodings: Mapping[str, bytes]) -> Deferred[None]:
+        """Take a content that another machine has made, and pin it once. Fails with LibraryUnavailable."""
+        flight = self._contents_in_flight.run(name, lambda: Deferred.fromCoroutine(self._take(name, encodings)))
+        return flight.addCallback(self._pinned).addCallback(lambda _: None)
+
     def pin(self, name: str) -> None:
         """Keep a content, however full the library is, until as many `unpin`. Raises KeyError when it is not there."""
         self._contents[name].pins += 1
@@ -295,6 +305,23 @@ class Library:
             return older
         held = self._shelve(Prepared(name, duration), round(duration * OCTET_RATE), self._now(), codecs)
         # Nobody has it yet: whoever waits takes it in this turn of the reactor, and if nobody does, it goes.
+        self._loose.add(name)
+        self._soon(self._tidy, 0)
+        return held
+
+    async def _take(self, name: str, encodings: Mapping[str, bytes]) -> _Held:
+        held = self._contents.get(name)
+        if held is not None:
+            return held
+        files = {codec: self._temporary(codec.lower()) for codec in encodings}
+        try:
+            await self._disk(self._shelf.write, {files[codec]: octets for codec, octets in encodings.items()})
+            await self._disk(self._shelf.publish, name, files)
+        except OSError as error:
+            self._aside(self._shelf.discard, list(files.values()))
+            raise LibraryUnavailable(f"audio can't be kept: {error.strerror}") from error
+        samples = len(encodings[ALWAYS[0]])
+        held = self._shelve(Prepared(name, seconds(samples)), samples, self._now(), frozenset(encodings))
         self._loose.add(name)
         self._soon(self._tidy, 0)
         return held
@@ -477,6 +504,11 @@ class Library:
             self.log.warn("The audio library could not tidy up: {error}", error=failure.value)
 
         self._disk(call, *arguments).addErrback(failed)
+
+
+def _unreadable(failure: Failure) -> NoReturn:
+    failure.trap(OSError)
+    raise LibraryUnavailable(f"audio can't be read: {failure.value.strerror}")
 
 
 def _owner(url: str) -> str:

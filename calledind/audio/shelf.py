@@ -97,6 +97,18 @@ class Shelf:
             file.replace(self.path(name, codec))
         _sync_folder(self._audio)
 
+    def read(self, files: Mapping[str, Path]) -> dict[str, bytes]:
+        """Read files, each under its codec's name."""
+        return {codec: file.read_bytes() for codec, file in files.items()}
+
+    def write(self, contents: Mapping[Path, bytes]) -> None:
+        """Write files in `incoming`, synced as `publish` wants them."""
+        for path, octets in contents.items():
+            with path.open("wb") as file:
+                file.write(octets)
+                file.flush()
+                os.fsync(file.fileno())
+
     def remember(self, origins: Iterable[Origin]) -> None:
         assert self._urls is not None
         with self._urls:

@@ -269,7 +269,7 @@ class Dialer:
         """Begin with a call, for which a channel of the trunk is taken."""
         if self._around.now() - call.accepted_at > self._around.settings.queue_ttl:
             # A process that stood still would come here before it looks for those that waited too long.
-            trunk.release()
+            self._release(trunk)
             self._expire(call)
             return
         crash_at("dial.taken")
@@ -357,8 +357,16 @@ class Dialer:
             # Neither ended nor postponed: the store has it from somewhere else.
             del self._live[attempt.call.id]
             self._courses.pop(attempt.call.id, None)
-        self._open.pop(attempt).release()
+            self._left_alone(attempt.call)
+        self._release(self._open.pop(attempt))
         self._tell_drained()
+
+    def _left_alone(self, call: Call) -> None:
+        """A call has turned out to be another's."""
+
+    def _release(self, trunk: Trunk) -> None:
+        """Give back a channel."""
+        trunk.release()
 
     def _tell_drained(self) -> None:
         if self._draining and not self._open:

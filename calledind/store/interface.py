@@ -273,6 +273,9 @@ class SharedStore(Store, Protocol):
     def take_expired(self, accepted_before: float, *, most: int = 100) -> Deferred[Sequence[Call]]:
         """Take calls out of the queue, whatever their route, that waited too long; they are this node's to end."""
 
+    def take_stranded(self, route: Route, *, most: int = 100) -> Deferred[Sequence[Call]]:
+        """Take calls out of the queue of a route whose trunks are no more, without a channel; they are this node's."""
+
     def release(self, trunk: str) -> None:
         """Give back a channel that `take` took. Never fails: it is said again with the next heartbeat."""
 

@@ -1,0 +1,270 @@
+"""The dialer of a node that shares its queue with others.
+
+Calls wait in the store, in one fair queue per route for all nodes, and so do the trunks' channels and moments. A call
+is this node's from the moment that `take` gives it, together with a channel. What had to be put back after that, or
+was failed by a trunk, waits here in the node's own queues, and comes first when the next channel is given.
+
+    accepted by any node ──▶ the store's queue ──take──▶ its audio is here? ──▶ dialled
+                                                 ▲              │ no: the store has it
+                        own queues (put back) ───┘              └──▶ the library
+
+The store is asked when there may be something to take: a call was accepted here, one has ended, the pace allows the
+next, and each second in any case, for what other nodes accepted and leave to us. One question is on its way at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from calledind.dialing.dialer import RETRY, Dialer, Ended
+from calledind.dialing.queue import FairQueue
+from calledind.dialing.surroundings import Surroundings
+from calledind.dialing.trunks import Probe, Trunk
+from calledind.model import Call, Cause
+from calledind.settings import Calls
+from calledind.settings import Trunk as TrunkSettings
+from calledind.store.interface import Limits, Route, SharedStore, StoreUnavailable
+
+BATCH = 32
+"Calls taken at once, at most: what is taken and not dialled yet, a crash would leave to others only after the lease."
+BACKLOG = 0.25
+"Seconds until a node asks again whose route is full of other nodes' calls."
+
+
+class CallsAudio(Protocol):
+    """Where the audio of a taken call comes from."""
+
+    def here(self, call: Call) -> bool:
+        """Whether it is on this machine already; then it stays until `let_go`."""
+
+    def bring(self, call: Call) -> Deferred[bool]:
+        """Have it brought, to stay until `let_go`. False: nobody has it any more. Fails with StoreUnavailable."""
+
+    def let_go(self, call: Call) -> None:
+        """The call is over, or another node's."""
+
+
+class SharedDialer(Dialer):
+    """See the module's text."""
+
+    def __init__(
+        self,
+        surroundings: Surroundings,
+        trunks: Sequence[TrunkSettings],
+        *,
+        probe: Probe,
+        ended: Ended,
+        store: SharedStore,
+        audio: CallsAudio,
+        alone: Callable[[], bool],
+    ) -> None:
+        """`alone`: whether no other node is alive."""
+        super().__init__(surroundings, trunks, probe=probe, ended=ended)
+        self._store = store
+        self._audio = audio
+        self._alone = alone
+        self._routes: set[Route] = set()
+        "Those for which somebody may wait in the store."
+        self._stranded: set[Route] = set()
+        "Those of the settings before, whose calls are to look for their trunks anew."
+        self._bringing: dict[str, Call] = {}
+        "Calls whose audio is on its way here."
+        self._asking = False
+        self._again = False
+        self._abandoned = False
+
+    def __len__(self) -> int:
+        return super().__len__() + self._store.queued()
+
+    def route(self, call: Call) -> Route:
+        """Return in which of the store's queues a call waits."""
+        return self.trunks.route(call.country_code, call.phone_number)
+
+    def accepted(self, call: Call) -> None:
+        """A call was accepted here: it waits in the store."""
+        self._routes.add(self.route(call))
+        self.serve()
+
+    def serve(self) -> None:
+        if self._draining or self._abandoned:
+            return
+        self._again = True
+        if not self._asking:
+            self._asking = True
+            Deferred.fromCoroutine(self._ask()).addErrback(self._bug)
+
+    def replace(self, settings: Calls, trunks: Sequence[TrunkSettings]) -> None:
+        before = {trunk.name for trunk in self.trunks}
+        super().replace(settings, trunks)
+        if before - {trunk.name for trunk in self.trunks}:
+            self._stranded |= self._routes
+
+    def drain(self) -> Deferred[None]:
+        dialled = set(self._courses)
+        drained = super().drain()
+        for queue in self._queues.values():
+            while (call := queue.take()) is not None:
+                # What a trunk has failed already has an end of its own.
+                if call.id not in dialled:
+                    self._give_back(call)
+        return drained
+
+    def abandon(self) -> None:
+        """Let go of everything: others have taken it over. Nothing is taken before `begin_anew`."""
+        self._abandoned = True
+        self._courses.clear()
+        for queue in self._queues.values():
+            while (call := queue.take()) is not None:
+                self._audio.let_go(call)
+        self.hang_up_all()
+
+    def begin_anew(self) -> None:
+        self._abandoned = False
+        self.serve()
+
+    # asking the store
+
+    async def _ask(self) -> None:
+        try:
+            while self._again and not (self._draining or self._abandoned):
+                self._again = False
+                # Without a lease nothing may be dialled; the next heartbeat brings one.
+                soonest: float | None = RETRY
+                if self._store.lease_left() > 0:
+                    with suppress(StoreUnavailable):
+                        soonest = await self._take()
+                self._wake_in(soonest)
+        finally:
+            self._asking = False
+
+    async def _take(self) -> float | None:
+        """Take what there is room for, in turns between the routes; return the seconds until there may be more."""
+        soonest: float | None = None
+        routes = self._routes | {route for route, queue in self._queues.items() if queue}
+        while routes and not (self._draining or self._abandoned):
+            pause = self._not_before - self._around.timers.seconds()
+            if pause > 0:
+                return pause
+            for route in tuple(routes):
+                room = min(BATCH, self._room() - len(self._bringing))
+                if room <= 0:
+                    return None
+                wait = await self._take_for(route, int(room))
+                if wait != 0:
+                    routes.discard(route)
+                    soonest = wait if soonest is None else soonest if wait is None else min(soonest, wait)
+        return soonest
+
+    async def _take_for(self, route: Route, room: int) -> float | None:
+        """Take calls of one route; return as `_take` does, 0: at once."""
+        well = [self.trunks[name] for name in route if name in self.trunks]
+        rests = [(trunk, trunk.rest()) for trunk in well]
+        limits = [Limits(trunk.name, trunk.settings.channels, trunk.pace) for trunk, rest in rests if rest == 0]
+        if not limits:
+            if route in self._routes and not well:
+                await self._take_stranded(route)
+            return min((rest for _, rest in rests if rest is not None), default=None)
+        queue = self._queues.get(route)
+        grants = await self._store.take(route, limits, own=len(queue or ()), most=room)
+        for name, call in grants.calls:
+            self._dial_granted(name, call if call is not None else queue.take() if queue is not None else None)
+        if not grants.waiting:
+            self._routes.discard(route)
+        if len(grants.calls) == room:
+            return 0
+        if grants.wait is None and (grants.waiting or queue):
+            return BACKLOG
+        return grants.wait
+
+    def _dial_granted(self, name: str, call: Call | None) -> None:
+        if name not in self.trunks or call is None:
+            # The trunk was removed, or the call hung up, while the question was on its way.
+            self._store.release(name)
+            if call is not None:
+                self._queue_again(call, FairQueue.add)
+            return
+        trunk = self.trunks[name]
+        trunk.hold()
+        if self._audio.here(call):
+            self._begin(call, trunk)
+        else:
+            self._bringing[call.id] = call
+            Deferred.fromCoroutine(self._bring(call, trunk)).addErrback(self._bug)
+
+    async def _bring(self, call: Call, trunk: Trunk) -> None:
+        try:
+            brought = await self._audio.bring(call)
+        except StoreUnavailable as error:
+            self._wait_again(call, trunk, str(error))
+            return
+        finally:
+            del self._bringing[call.id]
+        if brought:
+            self._begin(call, trunk)
+            return
+        self._release(trunk)
+        self.log.error("call {call}: its audio is nowhere any more", call=call.id)
+        self._end(call, Cause.MEDIA_FAILED, "its audio is gone")
+
+    def _begin(self, call: Call, trunk: Trunk) -> None:
+        if self._draining or self._abandoned:
+            self._release(trunk)
+            self._give_back(call)
+        else:
+            self._dial(call, trunk)
+
+    def _wait_again(self, call: Call, trunk: Trunk, detail: str) -> None:
+        self._release(trunk)
+        self.log.warn("call {call} waits: {detail}", call=call.id, detail=detail)
+        self._queue_again(call, FairQueue.put_back)
+        self._not_before = self._around.timers.seconds() + RETRY
+
+    def _give_back(self, call: Call) -> None:
+        """Let another node have a call that was not dialled."""
+        self._audio.let_go(call)
+        giving = self._store.give_back(call.id, self.route(call))
+        # A store that is away has it from this node when that takes leave, or is fenced.
+        giving.addErrback(lambda failure: failure.trap(StoreUnavailable))
+
+    async def _take_stranded(self, route: Route) -> None:
+        """Let calls look for their trunks anew, whose own are gone from the settings."""
+        if route not in self._stranded and not self._alone():
+            return
+        calls = await self._store.take_stranded(route)
+        for call in calls:
+            self._queue_again(call, FairQueue.add)
+        if not calls:
+            self._routes.discard(route)
+            self._stranded.discard(route)
+
+    # what the dialer does for all
+
+    def _release(self, trunk: Trunk) -> None:
+        self._store.release(trunk.name)
+        super()._release(trunk)
+
+    def _left_alone(self, call: Call) -> None:
+        self._audio.let_go(call)
+
+    def _sweep(self) -> None:
+        super()._sweep()
+        Deferred.fromCoroutine(self._look()).addErrback(self._bug)
+
+    async def _look(self) -> None:
+        """See what other nodes have left to us, and what waited too long."""
+        try:
+            self._routes |= (await self._store.waiting()).keys()
+            oldest = self._around.now() - self._around.settings.queue_ttl
+            for call in await self._store.take_expired(oldest):
+                self._expire(call)
+        except StoreUnavailable:
+            return
+        self.serve()
+
+    def _bug(self, failure: Failure) -> None:
+        self.log.failure("the queue met an error of our own", failure)
