@@ -52,7 +52,7 @@ from calledind.outcome import Settlement
 from calledind.service.errors import EXPECTED, StartFailed
 from calledind.service.files import read_files, read_pepper
 from calledind.service.ports import Ports
-from calledind.service.recovery import Recovery
+from calledind.service.recovery import Interrupted, Recovery
 from calledind.service.reload import InForce, Reload, codecs, reasons
 from calledind.service.status import Status
 from calledind.settings import Settings
@@ -206,6 +206,12 @@ class Daemon(Service):
             probe=self._probe,
             ended=self._settlement.end,
         )
+        self._interrupted = Interrupted(
+            user_agent=self._signalling.user_agent,
+            settlement=self._settlement,
+            trunks=lambda: self._in_force.trunks,
+            now=self._now,
+        )
         self._admission = Admission(
             store=self._store,
             keyring=self._keyring,
@@ -234,9 +240,8 @@ class Daemon(Service):
         return Recovery(
             store=self._store,
             library=self._library,
-            user_agent=self._signalling.user_agent,
             settlement=self._settlement,
-            trunks=self._in_force.trunks,
+            interrupted=self._interrupted,
             queue_ttl=self._in_force.settings.calls.queue_ttl,
             dial=self._dialer.add,
             now=self._now,

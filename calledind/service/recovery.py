@@ -1,4 +1,4 @@
-"""What the last process left behind: each unfinished call is taken up where it was left."""
+"""What another process left behind, be it the last one here or a node that died: each unfinished call is taken up."""
 
 from __future__ import annotations
 
@@ -17,68 +17,31 @@ from calledind.sip.useragent import UserAgent
 from calledind.store.interface import Store
 
 
-class Recovery:
-    """Dials what had waited, and ends what had begun: no attempt that may have left the machine is repeated."""
+class Interrupted:
+    """Ends what another process had begun: a call that may have left the machine is never dialled again."""
 
     log = Logger()
 
     def __init__(
         self,
         *,
-        store: Store,
-        library: Library,
         user_agent: UserAgent,
         settlement: Settlement,
-        trunks: Sequence[Trunk],
-        queue_ttl: float,
-        dial: Callable[[Call], None],
+        trunks: Callable[[], Sequence[Trunk]],
         now: Callable[[], float],
     ) -> None:
-        """`queue_ttl`: seconds after which a call is not worth dialling any more; `now`: seconds since the epoch."""
-        self._store = store
-        self._library = library
+        """`now`: seconds since the epoch."""
         self._user_agent = user_agent
         self._settlement = settlement
         self._trunks = trunks
-        self._queue_ttl = queue_ttl
-        self._dial = dial
         self._now = now
 
-    async def run(self) -> None:
-        """Take all of them up. Raises StoreUnavailable."""
-        records = await self._store.unfinished()
-        crash_at("recovery.read")
-        for record in records:
-            pinned = self._pin(record.call)
-            match record.state:
-                case State.ACCEPTED:
-                    self._take_up(record.call, pinned)
-                case State.DIALING:
-                    self._cancel(record)
-                case _:
-                    self._hang_up(record)
-        if records:
-            self.log.info("{count} calls of the process before were taken up", count=len(records))
-
-    def _pin(self, call: Call) -> bool:
-        """Keep the call's audio, until the outcome lets go of it; False when it is gone."""
-        try:
-            self._library.pin(call.audio)
-        except KeyError:
-            return False
-        return True
-
-    def _take_up(self, call: Call, pinned: bool) -> None:
-        if self._now() - call.accepted_at > self._queue_ttl:
-            ending = Ending(Cause.EXPIRED, False, EndedBy.US, self._now(), detail="calledin was not running in time")
-            self._settlement.end(call, ending)
-        elif not pinned:
-            self.log.error("call {call}: its audio is not in the library any more", call=call.id)
-            ending = Ending(Cause.MEDIA_FAILED, False, EndedBy.US, self._now(), detail="its audio is gone")
-            self._settlement.end(call, ending)
+    def end(self, record: CallRecord) -> None:
+        """CANCEL a call that is in DIALING, send BYE for one in ANSWERED; its outcome is settled at once."""
+        if record.state is State.DIALING:
+            self._cancel(record)
         else:
-            crash_at("recovery.queued")
-            self._dial(call)
+            self._hang_up(record)
 
     def _cancel(self, record: CallRecord) -> None:
         try:
@@ -103,12 +66,13 @@ class Recovery:
         self._interrupted(record, answered=True)
 
     def _credentials(self, record: CallRecord) -> Credentials | None:
-        for trunk in self._trunks:
+        for trunk in self._trunks():
             if record.attempt is not None and trunk.name == record.attempt.trunk:
                 return credentials(trunk)
         return None
 
     def _interrupted(self, record: CallRecord, *, answered: bool) -> None:
+        detail = "the process that made it has ended"
         ending = Ending(
             Cause.INTERRUPTED,
             answered,
@@ -117,9 +81,68 @@ class Recovery:
             answered_at=record.answered_at,
             sip_status=200 if answered else None,
             trunk=record.attempt.trunk if record.attempt else "",
-            detail="calledin was restarted",
+            detail=detail,
         )
         self._settlement.end(record.call, ending)
+
+
+class Recovery:
+    """Dials what had waited, and has what had begun ended."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        library: Library,
+        settlement: Settlement,
+        interrupted: Interrupted,
+        queue_ttl: float,
+        dial: Callable[[Call], None],
+        now: Callable[[], float],
+    ) -> None:
+        """`queue_ttl`: seconds after which a call is not worth dialling any more; `now`: seconds since the epoch."""
+        self._store = store
+        self._library = library
+        self._settlement = settlement
+        self._interrupted = interrupted
+        self._queue_ttl = queue_ttl
+        self._dial = dial
+        self._now = now
+
+    async def run(self) -> None:
+        """Take all of them up. Raises StoreUnavailable."""
+        records = await self._store.unfinished()
+        crash_at("recovery.read")
+        for record in records:
+            pinned = self._pin(record.call)
+            if record.state is State.ACCEPTED:
+                self._take_up(record.call, pinned)
+            else:
+                self._interrupted.end(record)
+        if records:
+            self.log.info("{count} calls of the process before were taken up", count=len(records))
+
+    def _pin(self, call: Call) -> bool:
+        """Keep the call's audio, until the outcome lets go of it; False when it is gone."""
+        try:
+            self._library.pin(call.audio)
+        except KeyError:
+            return False
+        return True
+
+    def _take_up(self, call: Call, pinned: bool) -> None:
+        if self._now() - call.accepted_at > self._queue_ttl:
+            ending = Ending(Cause.EXPIRED, False, EndedBy.US, self._now(), detail="calledin was not running in time")
+            self._settlement.end(call, ending)
+        elif not pinned:
+            self.log.error("call {call}: its audio is not in the library any more", call=call.id)
+            ending = Ending(Cause.MEDIA_FAILED, False, EndedBy.US, self._now(), detail="its audio is gone")
+            self._settlement.end(call, ending)
+        else:
+            crash_at("recovery.queued")
+            self._dial(call)
 
 
 def _nothing() -> None:

@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from calledind.model import Attempt, Call, CallRecord, Cause, Ending, State
-from calledind.service.recovery import Recovery
+from calledind.service.recovery import Interrupted, Recovery
 from tests.dialing.world import make_call
 from tests.service.recorder import A_TRUNK, Lines, Recorder
 
@@ -21,17 +21,23 @@ class RecoveryTests(SynchronousTestCase):
     def recover(self, *records: CallRecord) -> list[tuple[Call, Ending]]:
         store: Any = Recorder(unfinished=lambda: succeed(records))
         settlement: Any = Recorder()
+        interrupted = Interrupted(
+            user_agent=self.user_agent,
+            settlement=settlement,
+            trunks=lambda: (A_TRUNK,),
+            now=lambda: 1_800_000_100.0,
+        )
         recovery = Recovery(
             store=store,
             library=self.library,
-            user_agent=self.user_agent,
             settlement=settlement,
-            trunks=(A_TRUNK,),
+            interrupted=interrupted,
             queue_ttl=300.0,
             dial=self.dialled.append,
             now=lambda: 1_800_000_100.0,
         )
-        setattr(recovery, "log", Lines([]))  # noqa: B010 - the class says Logger
+        for each in (interrupted, recovery):
+            setattr(each, "log", Lines([]))  # noqa: B010 - the class says Logger
         self.successResultOf(Deferred.fromCoroutine(recovery.run()))
         return [(call, ending) for _, call, ending in settlement.calls]
 
