@@ -108,6 +108,8 @@ def _number(country_code: str, national: str) -> PhoneNumber:
 class Library(Protocol):
     """What admission wants of `audio.library`."""
 
+    def ready(self, url: str, *, cache: bool) -> bool: ...
+
     def prepare(self, url: str, *, cache: bool) -> Deferred[Prepared]: ...
 
     def unpin(self, name: str) -> None: ...
@@ -130,8 +132,13 @@ class Admission:
         obstacle: Callable[[], Unavailable | None],
         now: Callable[[], float],
         most_waiting: int = 256,
+        check_is_cheap: bool = True,
     ) -> None:
-        """`most_waiting`: requests of one key that may wait for their MP3s at the same time."""
+        """`most_waiting`: requests of one key that may wait for their MP3s at the same time.
+
+        `check_is_cheap`: whether the store checks in this process, and not a round trip away.
+        """
+        self._check_is_cheap = check_is_cheap
         self._store = store
         self._keyring = keyring
         self._library = library
@@ -186,9 +193,11 @@ class Admission:
         region = self._area.refusal(request.country_code, request.phone_number)
         if region is not None:
             return _refusal(region)
-        code = await self._store.check(key.id, request.country_code, request.phone_number, self._now())
-        if code is not ReturnCode.ACCEPTED:
-            return _refusal(code)
+        # Nothing is fetched for a request that would be refused. Where nothing is, the acceptance decides it as well.
+        if self._check_is_cheap or not self._library.ready(request.mp3, cache=request.cache):
+            code = await self._store.check(key.id, request.country_code, request.phone_number, self._now())
+            if code is not ReturnCode.ACCEPTED:
+                return _refusal(code)
         try:
             prepared = await self._prepare(request, key)
         except AudioError as error:

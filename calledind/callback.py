@@ -153,6 +153,12 @@ class CallbackSender:
         longest = DELAYS[min(pending.tries, len(DELAYS) - 1)] * (1 + SPREAD)
         self._schedule(pending.call.id, min(pending.due_at, self._now() + longest))
 
+    def abandon(self) -> None:
+        """Forget all of them, others have them; tries that are being made end by themselves."""
+        self._due.clear()
+        self._turns.clear()
+        self._known.clear()
+
     def stop(self) -> Deferred[None]:
         """Begin no more tries, and fire when the running ones are over; after `GRACE` they are broken off.
 
@@ -245,6 +251,9 @@ class CallbackSender:
         is_ours = await self._keep(pending.call.id, verdict, tries, due_at if verdict is Verdict.POSTPONED else now)
         crash_at("callback.kept")
         if self._stopped:
+            return
+        # What was abandoned meanwhile is another's, or was taken over anew and has a try of its own to come.
+        if self._known.get(pending.call.id) is not pending:
             return
         if is_ours and verdict is Verdict.POSTPONED:
             self._known[pending.call.id] = replace(pending, tries=tries, due_at=due_at)

@@ -21,6 +21,7 @@ POINTS: Mapping[str, str] = {
     "reply.due": "the reply is about to be written",
     "reply.written": "the reply is written, and leaves with the next turn of the reactor",
     "dial.taken": "a trunk takes the call; nothing was done for it",
+    "dial.claimed": "this node has taken the call from the shared queue; nothing was done for it",
     "dial.prepared": "the INVITE is made; the store does not know of it",
     "dial.committed": "the store knows of the attempt; the INVITE has not left",
     "dial.invited": "the INVITE has left",
@@ -46,6 +47,8 @@ POINTS: Mapping[str, str] = {
     "recovery.cancel.sent": "after a restart: its CANCEL has left; its outcome is not kept",
     "recovery.bye.due": "after a restart: a call that was answered is about to get its BYE",
     "recovery.bye.sent": "after a restart: its BYE has left; its outcome is not kept",
+    "node.fenced": "others have taken over what this node had; it has let go of nothing yet",
+    "node.took-over": "some of another node's calls are this node's, and begin to be ended; the rest is not taken over",
 }
 "Name -> what has happened by then, and what has not, in the order of a call's life."
 

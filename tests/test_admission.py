@@ -66,7 +66,11 @@ class FakeStore:
 class FakeLibrary:
     error: Exception | None = None
     pins: int = 0
+    is_ready: bool = False
     asked: list[tuple[str, bool]] = field(default_factory=list)
+
+    def ready(self, url: str, *, cache: bool) -> bool:
+        return self.is_ready
 
     def prepare(self, url: str, *, cache: bool) -> Deferred[Prepared]:
         self.asked.append((url, cache))
@@ -87,7 +91,10 @@ class AdmissionCase(SynchronousTestCase):
         self.library = FakeLibrary()
         self.accepted: list[Call] = []
         self.obstacle: Unavailable | None = None
-        self.admission = Admission(
+        self.admission = self.make()
+
+    def make(self, *, check_is_cheap: bool = True) -> Admission:
+        return Admission(
             store=cast(Store, self.store),
             keyring=KEYRING,
             library=self.library,
@@ -95,6 +102,7 @@ class AdmissionCase(SynchronousTestCase):
             accepted=self.accepted.append,
             obstacle=lambda: self.obstacle,
             now=lambda: NOW,
+            check_is_cheap=check_is_cheap,
         )
 
     def ask(self, **changes: str) -> Verdict:
@@ -120,6 +128,16 @@ class CodeTests(AdmissionCase):
         self.assertEqual((call.key_id, call.country_code, call.phone_number), ("key_1", "1", "2125550100"))
         self.assertEqual((call.caller_id, call.callback_url, call.secret), ("12125550199", "http://example.com/", "s"))
         self.assertEqual((call.audio, call.duration, call.accepted_at), (AUDIO, 3.5, NOW))
+
+    def test_store_a_round_trip_away(self) -> None:
+        """Where nothing has to be fetched, a store elsewhere is asked for the acceptance alone, which decides it all."""
+        self.admission = self.make(check_is_cheap=False)
+        self.ask()
+        self.library.is_ready = True
+        self.ask()
+        self.assertEqual(self.store.log, ["find_key", "check", "accept", "find_key", "accept"])
+        self.store.wrong = {ReturnCode.FLOOD}
+        self.assertEqual((self.ask().code, self.library.pins), (ReturnCode.FLOOD, 2))
 
     def test_leaves_nothing_to_the_collector(self) -> None:
         """Of a request that was answered, whatever the code, nothing holds itself in a circle."""

@@ -385,6 +385,18 @@ class Restarts(CallbackTestCase):
         self.successResultOf(self.sender.start())
         self.assertEqual(self.agent.calls(), ["call0"])
 
+    def test_abandoned(self) -> None:
+        """Those that are another node's now are not tried any more, and may come back anew."""
+        self.agent.answers["customer.test"] = None
+        self.start(pending(0), pending(1, tries=1, due_at=START + 5), max_in_flight=1)
+        self.sender.abandon()
+        self.assertEqual(len(self.sender), 0)
+        self.sender.add(pending(0, tries=1, due_at=START + 5))
+        self.agent.hanging[0][1].callback(Empty(500))
+        self.agent.answers["customer.test"] = 200
+        self.run_until(5 * (1 + SPREAD))
+        self.assertEqual((self.agent.calls(), len(self.sender)), (["call0", "call0"], 0))
+
     def test_stop_waits(self) -> None:
         """Stopping begins no more tries, waits for the running one and keeps its verdict."""
         self.agent.answers["customer.test"] = None

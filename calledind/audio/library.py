@@ -178,6 +178,11 @@ class Library:
         flight = self._urls_in_flight.run(key, lambda: Deferred.fromCoroutine(self._fetch(url, key)))
         return flight.addCallback(self._pinned)
 
+    def ready(self, url: str, *, cache: bool) -> bool:
+        """Whether `prepare` has nothing to ask anybody."""
+        origin = self._origins.get(hashlib.sha256(url.encode()).digest()) if cache else None
+        return origin is not None and self._now() < origin.fresh_until
+
     def path(self, name: str, codec: str) -> Path:
         """Where a content is, in one of its codecs."""
         return self._shelf.path(name, codec)

@@ -6,7 +6,8 @@ any more. Who takes the call brings it into its own library, once for all calls 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -33,18 +34,44 @@ class Keeper(Protocol):
     def find_audio(self, name: str) -> Deferred[Mapping[str, bytes]]: ...
 
 
+EXPECTED = 5.0
+"Seconds for which audio stays here for a call that was accepted here and may be taken by any node."
+
+
 class SharedAudio:
     """Has each of this node's calls keep its audio here, from `here` or `bring` to `let_go`."""
 
-    def __init__(self, library: Library, store: Keeper) -> None:
+    def __init__(self, library: Library, store: Keeper, seconds: Callable[[], float]) -> None:
+        """`seconds`: a clock that does not jump."""
         self._library = library
         self._store = store
+        self._seconds = seconds
         self._pinned: set[str] = set()
         "Ids of the calls whose audio is kept for them."
+        self._expected: OrderedDict[str, tuple[float, Call]] = OrderedDict()
+        "Call id -> until when its audio waits for it to be taken, and the call; the first to go in front."
+
+    def accepted(self, call: Call) -> None:
+        """Its audio was prepared here, and pinned once: another node may take the call, or this one does soon."""
+        self.sweep()
+        self._expected[call.id] = self._seconds() + EXPECTED, call
+
+    def sweep(self) -> None:
+        """Let go of what others seem to have taken."""
+        now = self._seconds()
+        while self._expected:
+            until, call = next(iter(self._expected.values()))
+            if until > now:
+                return
+            del self._expected[call.id]
+            self._library.unpin(call.audio)
 
     def here(self, call: Call) -> bool:
         """Whether the audio is on this machine already; then it stays until `let_go`."""
         if call.id in self._pinned:
+            return True
+        if self._expected.pop(call.id, None) is not None:
+            self._pinned.add(call.id)
             return True
         try:
             self._library.pin(call.audio)
@@ -59,6 +86,8 @@ class SharedAudio:
 
     def let_go(self, call: Call) -> None:
         """The call is over, or another node's."""
+        if self._expected.pop(call.id, None) is not None:
+            self._library.unpin(call.audio)
         if call.id in self._pinned:
             self._pinned.discard(call.id)
             self._library.unpin(call.audio)

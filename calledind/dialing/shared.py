@@ -21,6 +21,7 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from calledind.crash import crash_at
 from calledind.dialing.dialer import RETRY, Dialer, Ended
 from calledind.dialing.queue import FairQueue
 from calledind.dialing.surroundings import Surroundings
@@ -47,6 +48,12 @@ class CallsAudio(Protocol):
 
     def let_go(self, call: Call) -> None:
         """The call is over, or another node's."""
+
+    def accepted(self, call: Call) -> None:
+        """Its audio was prepared here, and pinned once: another node may take the call, or this one does soon."""
+
+    def sweep(self) -> None:
+        """Let go of what others seem to have taken."""
 
 
 class SharedDialer(Dialer):
@@ -87,6 +94,7 @@ class SharedDialer(Dialer):
 
     def accepted(self, call: Call) -> None:
         """A call was accepted here: it waits in the store."""
+        self._audio.accepted(call)
         self._routes.add(self.route(call))
         self.serve()
 
@@ -99,10 +107,9 @@ class SharedDialer(Dialer):
             Deferred.fromCoroutine(self._ask()).addErrback(self._bug)
 
     def replace(self, settings: Calls, trunks: Sequence[TrunkSettings]) -> None:
-        before = {trunk.name for trunk in self.trunks}
-        super().replace(settings, trunks)
-        if before - {trunk.name for trunk in self.trunks}:
+        if {trunk.name for trunk in self.trunks} - {trunk.name for trunk in trunks}:
             self._stranded |= self._routes
+        super().replace(settings, trunks)
 
     def drain(self) -> Deferred[None]:
         dialled = set(self._courses)
@@ -170,11 +177,17 @@ class SharedDialer(Dialer):
                 await self._take_stranded(route)
             return min((rest for _, rest in rests if rest is not None), default=None)
         queue = self._queues.get(route)
-        grants = await self._store.take(route, limits, own=len(queue or ()), most=room)
+        # Somebody may come to wait while the question is on its way.
+        self._routes.discard(route)
+        try:
+            grants = await self._store.take(route, limits, own=len(queue or ()), most=room)
+        except StoreUnavailable:
+            self._routes.add(route)
+            raise
+        if grants.waiting:
+            self._routes.add(route)
         for name, call in grants.calls:
             self._dial_granted(name, call if call is not None else queue.take() if queue is not None else None)
-        if not grants.waiting:
-            self._routes.discard(route)
         if len(grants.calls) == room:
             return 0
         if grants.wait is None and (grants.waiting or queue):
@@ -188,6 +201,7 @@ class SharedDialer(Dialer):
             if call is not None:
                 self._queue_again(call, FairQueue.add)
             return
+        crash_at("dial.claimed")
         trunk = self.trunks[name]
         trunk.hold()
         if self._audio.here(call):
@@ -235,12 +249,12 @@ class SharedDialer(Dialer):
         """Let calls look for their trunks anew, whose own are gone from the settings."""
         if route not in self._stranded and not self._alone():
             return
-        calls = await self._store.take_stranded(route)
-        for call in calls:
-            self._queue_again(call, FairQueue.add)
-        if not calls:
-            self._routes.discard(route)
-            self._stranded.discard(route)
+        self._routes.discard(route)
+        while calls := await self._store.take_stranded(route):
+            for call in calls:
+                self._queue_again(call, FairQueue.add)
+        self._stranded.discard(route)
+        self._again = True
 
     # what the dialer does for all
 
@@ -257,6 +271,7 @@ class SharedDialer(Dialer):
 
     async def _look(self) -> None:
         """See what other nodes have left to us, and what waited too long."""
+        self._audio.sweep()
         try:
             self._routes |= (await self._store.waiting()).keys()
             oldest = self._around.now() - self._around.settings.queue_ttl

@@ -176,6 +176,9 @@ class Trunks:
     def __iter__(self) -> Iterator[Trunk]:
         return iter(self._trunks.values())
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._trunks
+
     def __getitem__(self, name: str) -> Trunk:
         return self._trunks[name]
 

@@ -279,6 +279,14 @@ class PrepareTests(LibraryCase):
         self.assertEqual(self.prepare(), self.prepare("http://other/"))
         self.assertEqual((len(self.fetcher.asked), len(self.decoder.decoded)), (2, 1))
 
+    def test_ready(self) -> None:
+        """What `prepare` would give at once is ready; what its server must be asked for is not."""
+        self.assertFalse(self.library.ready(URL, cache=True))
+        self.prepare()
+        self.assertEqual([self.library.ready(URL, cache=cache) for cache in (True, False)], [True, False])
+        self.clock.advance(61.0)
+        self.assertFalse(self.library.ready(URL, cache=True))
+
 
 class WithoutCacheTests(LibraryCase):
     def test_always_fetched(self) -> None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from calledind.audio.errors import LibraryUnavailable
 from calledind.audio.shared import SharedAudio
 from calledind.store.interface import StoreUnavailable
-from tests.audio.test_library import URL, LibraryCase, name_of
+from tests.audio.test_library import LibraryCase, name_of
 from tests.dialing.world import AUDIO, make_call
 
 ENCODINGS = {"PCMU": b"u" * 8000, "PCMA": b"a" * 8000}
@@ -51,7 +51,8 @@ class FakeLibrary:
 class SharedAudioTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.library, self.keeper = FakeLibrary(), FakeKeeper()
-        self.audio = SharedAudio(self.library, self.keeper)
+        self.now = 100.0
+        self.audio = SharedAudio(self.library, self.keeper, lambda: self.now)
 
     def test_here(self) -> None:
         """What is on this machine is kept for a call, once, until it lets go of it."""
@@ -61,6 +62,22 @@ class SharedAudioTests(SynchronousTestCase):
         self.assertEqual(self.library.pins[AUDIO], 1)
         for _ in range(2):
             self.audio.let_go(call)
+        self.assertEqual(self.library.pins[AUDIO], 0)
+
+    def test_accepted_here(self) -> None:
+        """What was prepared for a call that was accepted here stays for some seconds, until this node takes the call."""
+        self.library.pins[AUDIO] = 3
+        calls = [make_call(str(number)) for number in range(3)]
+        for call in calls:
+            self.audio.accepted(call)
+        self.audio.here(calls[1])
+        self.audio.let_go(calls[2])
+        self.audio.sweep()
+        self.assertEqual(self.library.pins[AUDIO], 2)
+        self.now += 5.0
+        self.audio.sweep()
+        self.assertEqual(self.library.pins[AUDIO], 1)
+        self.audio.let_go(calls[1])
         self.assertEqual(self.library.pins[AUDIO], 0)
 
     def test_brought(self) -> None:

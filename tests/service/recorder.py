@@ -34,7 +34,7 @@ class Lines:
     def info(self, text: str, **values: Any) -> None:
         self._lines.append(text.format(**values))
 
-    def failure(self, text: str, **values: Any) -> None:
+    def failure(self, text: str, failure: object = None, **values: Any) -> None:
         self._lines.append(text.format(**values))
 
     warn = error = critical = info
