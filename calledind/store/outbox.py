@@ -124,10 +124,12 @@ class Outbox:
         written.addBoth(fire)
 
     def _end(self) -> None:
-        closing = self._closing
-        assert closing is not None
-        self._worker.run(self._drop).addBoth(lambda _: closing.callback(None))
-        self._worker.stop()
+        def ended(_: object) -> None:
+            self._worker.stop()
+            assert self._closing is not None
+            self._closing.callback(None)
+
+        self._worker.run(self._drop).addBoth(ended)
 
     def _explain(self, failure: Failure) -> NoReturn:
         raise StoreUnavailable(explain(failure.value, self._path)) from failure.value

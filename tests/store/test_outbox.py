@@ -94,11 +94,9 @@ class OutboxTests(SynchronousTestCase):
         closed = self.box.close()
         self.assertNoResult(closed)
         self.failureResultOf(self.box.put("c", "settle", "3"), StoreUnavailable)
-        self.runner.step()
-        self.runner.step()
-        for each in waiting:
+        self.runner.release()
+        for each in [*waiting, closed]:
             self.successResultOf(each)
-        self.runner.jobs.clear()
         self.assertEqual(len(self.successResultOf(self.reopen().open())), 2)
 
     def test_nobody_else_may_read_it(self) -> None:
