@@ -110,15 +110,15 @@ class Outbox:
         written = self._worker.run(lambda: self._write(changes)).addErrback(self._explain)
 
         def fire(result: Failure | None) -> None:
-            self._writing = False
-            if self._waiting:
-                self._write_next()
             for _, done in group:
                 if isinstance(result, Failure):
                     done.errback(StoreUnavailable(result.getErrorMessage()))
                 else:
                     done.callback(None)
-            if self._closing is not None and not self._writing:
+            self._writing = False
+            if self._waiting:
+                self._write_next()
+            elif self._closing is not None:
                 self._end()
 
         written.addBoth(fire)
