@@ -2,6 +2,8 @@
 """The operator's side: HTTP with JSON over a Unix socket that only its owner may open.
 
     GET  /status                        what the daemon is doing
+    GET  /nodes                         the daemons that share a store
+    POST /drain                         {"drain"}: true, take no more work and dial no more; false, do so again
     GET  /keys                          all api keys
     POST /keys                          {"name", "credits"} -> the new key; api_key and webhook_secret are told once
     GET  /keys/ID
@@ -83,6 +85,7 @@ class Admin(Resource):
     """All of the operator's requests.
 
     `status`: the daemon's own figures, JSON-able. `extra`: path -> what it shows, JSON-able.
+    `drain`: what is done when an operator says so or takes it back; JSON-able figures of what still runs.
     `trace`: call id -> its SIP messages, JSON-able, or None when they are not kept. `media`: the same of the figures
     of its packets, which become part of what is shown of the call.
     """
@@ -101,6 +104,7 @@ class Admin(Resource):
         extra: Mapping[bytes, Callable[[], object]] | None = None,
         trace: Callable[[str], object] | None = None,
         media: Callable[[str], object] | None = None,
+        drain: Callable[[bool], Mapping[str, object]] | None = None,
     ) -> None:
         super().__init__()
         self._reactor = reactor
@@ -111,9 +115,11 @@ class Admin(Resource):
         self._extra = {path.strip(b"/"): show for path, show in (extra or {}).items()}
         self._trace = trace
         self._media = media
+        self._drain = drain
         # "*" stands for an id, which the handler is given.
         self._routes: dict[tuple[bytes, ...], dict[bytes, Handler]] = {
             (b"status",): {b"GET": self._get_status},
+            (b"drain",): {b"POST": self._post_drain},
             (b"keys",): {b"GET": self._get_keys, b"POST": self._post_key},
             (b"keys", b"*"): {b"GET": self._get_key},
             (b"keys", b"*", b"disable"): {b"POST": self._disable},
@@ -200,6 +206,14 @@ class Admin(Resource):
         if messages is None:
             raise Refused(404, f"no SIP messages of call {call_id} are kept")
         return messages
+
+    async def _post_drain(self, request: Request) -> object:
+        wanted = _read_json(request).get("drain")
+        if not isinstance(wanted, bool):
+            raise Refused(400, "drain must be true or false")
+        if self._drain is None:
+            raise Refused(404, "this daemon can't be drained")
+        return self._drain(wanted)
 
     # keys and credits
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ from calledind.cli.numbers import dnc
 from calledind.cli.output import json_option, moment, print_fields, print_json, print_table
 from calledind.model import Reason
 from calledind.settings import SettingsError, load
+
+DRAIN_LOOK = 1.0
+"Seconds between two looks at calls that are to finish."
 
 
 class WrongSettings(click.ClickException):
@@ -90,6 +94,54 @@ def status(target: Target, as_json: bool) -> None:
         print_json(answer)
     else:
         print_fields(answer)
+
+
+@main.command()
+@json_option
+@click.pass_obj
+def nodes(target: Target, as_json: bool) -> None:
+    """Show the daemons that share a store with this one."""
+    answer = target.client().get("/nodes")
+    if as_json:
+        print_json(answer)
+        return
+    print_table(
+        ("node", "state", "live", "queued", "version", ""),
+        (
+            (
+                each["name"],
+                "draining" if each.get("draining") and each["state"] == "alive" else each["state"],
+                each.get("live", ""),
+                each.get("queued", ""),
+                each.get("version", ""),
+                "this one" if each["here"] else "",
+            )
+            for each in answer
+        ),
+    )
+
+
+@main.command()
+@click.option("--resume", is_flag=True, help="Let it take work again.")
+@click.option("--no-wait", is_flag=True, help="Do not wait for the running calls to finish.")
+@json_option
+@click.pass_obj
+def drain(target: Target, resume: bool, no_wait: bool, as_json: bool) -> None:
+    """Let a daemon take no more work, and wait until its running calls have finished.
+
+    Requests get 503, nothing more is dialled, and other nodes take what waits; without others it stays on disk.
+    """
+    client = target.client()
+    answer = client.post("/drain", {"drain": not resume})
+    while answer["live"] and answer["draining"] and not no_wait:
+        if not as_json:
+            click.echo(f"{answer['live']} calls are running", err=True)
+        time.sleep(DRAIN_LOOK)
+        answer = client.post("/drain", {"drain": True})
+    if as_json:
+        print_json(answer)
+    else:
+        click.echo("it is drained" if answer["draining"] else "it takes work again")
 
 
 @main.command()

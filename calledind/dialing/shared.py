@@ -86,7 +86,12 @@ class SharedDialer(Dialer):
         self._abandoned = False
 
     def __len__(self) -> int:
-        return super().__len__() + self._store.queued()
+        return self.own + self._store.queued()
+
+    @property
+    def own(self) -> int:
+        """How many calls wait here, and for no other node."""
+        return super().__len__()
 
     def route(self, call: Call) -> Route:
         """Return in which of the store's queues a call waits."""

@@ -65,7 +65,7 @@ class Trunk:
         return max(rest, self._pace.wait(self.settings.calls_per_second))
 
     def rest(self) -> float | None:
-        """Return the seconds until it wants calls again (0: now), whatever its channels and pace; None: when it is well."""
+        """Return the seconds until it wants calls (0: now), whatever its channels and pace; None: when it is well."""
         if self.health is Health.OPEN:
             return None
         return max(0.0, self._paused_until - self._timers.seconds())

@@ -11,7 +11,7 @@ import gc
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -49,8 +49,9 @@ from calledind.net.signalling import Signalling
 from calledind.net.strain import Strain
 from calledind.net.trace import SipTrace
 from calledind.outcome import Settlement
+from calledind.service.cluster import Cluster, node_name
 from calledind.service.errors import EXPECTED, StartFailed
-from calledind.service.files import read_files, read_pepper
+from calledind.service.files import read_files, read_instance, read_pepper
 from calledind.service.ports import Ports
 from calledind.service.recovery import Interrupted, Recovery
 from calledind.service.reload import InForce, Reload, codecs, reasons
@@ -60,6 +61,7 @@ from calledind.settings import Trunk as TrunkSettings
 from calledind.simulator.carrier import Carrier
 from calledind.simulator.scenarios import CREDENTIALS
 from calledind.store.embedded import EmbeddedStore
+from calledind.store.interface import Store
 
 EXIT_FAILED = 1
 GOODBYES = 4.0
@@ -88,6 +90,10 @@ class Daemon(Service):
         "Fires when calls that were hung up had their time to say goodbye."
         self._opened = False
         self._hanging_up = False
+        self._drained = False
+        "By an operator, who may take it back."
+        self._cluster: Cluster | None = None
+        "Where the store is shared with other nodes."
         self._carrier: Carrier | None = None
 
     # starting
@@ -123,12 +129,17 @@ class Daemon(Service):
             self._in_force.trunks = (simulator_trunk(*await self._carrier.start()),)
         self._signalling.start(self._in_force.trunks)
         self._dial()
+        if self._cluster is not None:
+            self._cluster.nodes.beat()
         self._listen()
         if self._stopping:
             return
         self._registrations.use_trunks(self._in_force.trunks)
         await self._callbacks.start()
-        await self._recovery().run()
+        if self._cluster is None:
+            await self._recovery().run()
+        else:
+            await self._cluster.nodes.start(self._cluster.dialer, self._callbacks, self._interrupted.end)
         self._dialer.start()
         self._started = True
         tune_collector()
@@ -146,7 +157,12 @@ class Daemon(Service):
         self._keyring = Keyring(read_pepper(settings.data))
         self._in_force.signer, self._in_force.trunks, context = read_files(settings, self._now())
         self._in_force.context = None if context is None else tls.ServerContext(context)
-        self._store = EmbeddedStore(reactor, settings.data / "store")
+        self._store: Store
+        if settings.store.kind == "redis":
+            self._cluster = Cluster(reactor, settings, read_instance(settings.data))
+            self._store = self._cluster.make_store(lambda: self._library, lambda: self._drained)
+        else:
+            self._store = EmbeddedStore(reactor, settings.data / "store")
         self._resolver = ThreadedResolver(reactor)
         fetching = GuardedAgent(
             reactor, Guard(settings.audio.allow_networks, settings.audio.allow_ports), self._resolver
@@ -178,34 +194,38 @@ class Daemon(Service):
             self._carrier = Carrier(reactor, recordings=recordings)
 
     def _dial(self) -> None:
-        settings, trunks = self._in_force.settings, self._in_force.trunks
+        settings, trunks, cluster = self._in_force.settings, self._in_force.trunks, self._cluster
         self._settlement = Settlement(
             store=self._store,
             timers=self._reactor,
             trunk_reasons=reasons(trunks),
             charge_accepted=settings.calls.charge == "accepted",
             settled=self._callbacks.add,
-            released=lambda call: self._library.unpin(call.audio),
+            released=self._let_go,
         )
-        self._dialer = Dialer(
-            Surroundings(
-                store=self._store,
-                user_agent=self._signalling.user_agent,
-                media=self._media,
-                timers=self._reactor,
-                settings=settings.calls,
-                audio_path=self._library.path,
-                audio_codecs=self._library.codecs,
-                media_closed=self._media_log.take,
-                targets=self._registrations,
-                local_host=self._signalling.local_host,
-                now=self._now,
-                sign=self._sign,
-            ),
-            trunks,
-            probe=self._probe,
-            ended=self._settlement.end,
+        surroundings = Surroundings(
+            store=self._store,
+            user_agent=self._signalling.user_agent,
+            media=self._media,
+            timers=self._reactor,
+            settings=settings.calls,
+            audio_path=self._library.path,
+            audio_codecs=self._library.codecs,
+            media_closed=self._media_log.take,
+            targets=self._registrations,
+            local_host=self._signalling.local_host,
+            now=self._now,
+            sign=self._sign,
         )
+        self._dialer: Dialer
+        if cluster is None:
+            self._dialer = Dialer(surroundings, trunks, probe=self._probe, ended=self._settlement.end)
+            accepted = self._dialer.add
+        else:
+            self._dialer = cluster.make_dialer(
+                surroundings, trunks, self._library, probe=self._probe, ended=self._settlement.end
+            )
+            accepted = cluster.dialer.accepted
         self._interrupted = Interrupted(
             user_agent=self._signalling.user_agent,
             settlement=self._settlement,
@@ -218,10 +238,11 @@ class Daemon(Service):
             library=self._library,
             regions=settings.regions,
             calls=settings.calls,
-            accepted=self._dialer.add,
+            accepted=accepted,
             obstacle=self._obstacle,
             now=self._now,
             most_waiting=max(1, settings.http.max_requests_in_flight // 2),
+            check_is_cheap=cluster is None,
         )
         self._reload = Reload(
             self._in_force,
@@ -235,6 +256,13 @@ class Daemon(Service):
             routed=self._route,
             now=self._now,
         )
+
+    def _let_go(self, call: Call) -> None:
+        """A call is over: its audio may go."""
+        if self._cluster is None:
+            self._library.unpin(call.audio)
+        else:
+            self._cluster.audio.let_go(call)
 
     def _recovery(self) -> Recovery:
         return Recovery(
@@ -273,6 +301,8 @@ class Daemon(Service):
     def _obstacle(self) -> Unavailable | None:
         if self._stopping:
             return Unavailable(self._stopping, 10)
+        if self._drained:
+            return Unavailable("this node is drained", 10)
         if not self._started:
             return Unavailable("calledin is starting", 1)
         if len(self._dialer) >= self._in_force.settings.calls.max_queued:
@@ -311,7 +341,8 @@ class Daemon(Service):
             keyring=self._keyring,
             now=self._now,
             status=status.figures,
-            extra={b"recordings": self._recordings, b"scenarios": self._scenarios},
+            extra={b"recordings": self._recordings, b"scenarios": self._scenarios, b"nodes": self._nodes},
+            drain=self._drain_for_operator,
             trace=self._trace.show,
             media=self._media_log.show,
         )
@@ -341,6 +372,26 @@ class Daemon(Service):
 
     def _scenarios(self) -> object:
         return [] if self._carrier is None else self._carrier.scenarios()
+
+    def _nodes(self) -> object:
+        if self._cluster is not None:
+            return self._cluster.nodes.show()
+        return [{"name": node_name(self._in_force.settings), "state": "alive", "here": True, **self._figures()}]
+
+    def _figures(self) -> Mapping[str, object]:
+        return {"live": self._dialer.live, "queued": len(self._dialer), "draining": self._drained}
+
+    def _drain_for_operator(self, wanted: bool) -> Mapping[str, object]:
+        """Take no more work and dial no more, or do so again."""
+        if wanted and not self._drained and not self._stopping:
+            self.log.info("an operator drains this node: no new work, the queue is left alone; running calls finish")
+            self._drained = True
+            self._dialer.drain()
+        elif not wanted and self._drained and not self._stopping:
+            self.log.info("this node takes work again")
+            self._drained = False
+            self._dialer.resume()
+        return self._figures()
 
     def _feed_watchdog(self) -> None:
         interval = systemd.watchdog_interval()
@@ -419,6 +470,8 @@ class Daemon(Service):
             await self._media.stop()
             await self._close_library()
             self._resolver.stop()
+            if self._cluster is not None:
+                self._cluster.nodes.stop()
             await self._store.close()
         self._strain.stop()
         if self._watchdog is not None and self._watchdog.running:

@@ -97,6 +97,17 @@ def read_pepper(data: Path, *, environment: Mapping[str, str] = os.environ) -> b
     return pepper
 
 
+def read_instance(data: Path) -> str:
+    """Return what tells this data folder from all others, made at the first start. Raises StartFailed."""
+    path = data / "instance"
+    try:
+        if not path.exists():
+            _keep(path, secrets.token_hex(16).encode())
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartFailed(f"{path}: can't be read or made: {error}") from None
+
+
 def _keep(path: Path, content: bytes) -> None:
     """Write a file that is whole or not there, whatever happens to the power."""
     new = path.with_suffix(".new")

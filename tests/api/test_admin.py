@@ -39,6 +39,7 @@ class AdminCase(SynchronousTestCase):
             extra={b"/recordings": lambda: [{"file": "a.wav"}]},
             trace={"c1": ["INVITE"]}.get,
             media={"c1": {"mos": 4.3}}.get,
+            drain=lambda wanted: {"draining": wanted, "live": 2},
         )
         self.site = admin_site(admin, reactor=self.clock)
 
@@ -70,6 +71,15 @@ class AdminCase(SynchronousTestCase):
         status, key = self.ask("POST", "/keys", {"name": "Ann", "credits": amount})
         self.assertEqual(status, 200)
         return key
+
+
+class DrainTests(AdminCase):
+    def test_drain(self) -> None:
+        """A node is drained and resumed, and says what still runs."""
+        for wanted in (True, False):
+            self.assertEqual(self.ask("POST", "/drain", {"drain": wanted}), (200, {"draining": wanted, "live": 2}))
+        self.assertIn("true or false", self.refused(400, "POST", "/drain", {"drain": "yes"}))
+        self.refused(405, "GET", "/drain")
 
 
 class KeyTests(AdminCase):

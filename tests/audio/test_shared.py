@@ -65,7 +65,7 @@ class SharedAudioTests(SynchronousTestCase):
         self.assertEqual(self.library.pins[AUDIO], 0)
 
     def test_accepted_here(self) -> None:
-        """What was prepared for a call that was accepted here stays for some seconds, until this node takes the call."""
+        """What was prepared for a call that was accepted here stays for some seconds, so that this node may take it."""
         self.library.pins[AUDIO] = 3
         calls = [make_call(str(number)) for number in range(3)]
         for call in calls:

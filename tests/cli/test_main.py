@@ -15,6 +15,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from calledind.api.admin import Admin, admin_site, listen
+from calledind.cli import main as commands
 from calledind.cli.main import main
 from calledind.keyring import Keyring
 from calledind.model import Attempt, Call, CallRecord, Cause, EndedBy, Ending, Outcome, Reason, State
@@ -36,6 +37,9 @@ class CommandCase(TestCase):
         self.socket = os.path.relpath(folder / "s")
         self.folder = folder
         self.ledger = Ledger()
+        self.nodes: list[Mapping[str, object]] = []
+        self.drained: list[bool] = []
+        self.live = 0
         admin = Admin(
             reactor=reactor,
             store=self.ledger.as_store,
@@ -47,9 +51,16 @@ class CommandCase(TestCase):
                 "calls": {"queued": 1234},
                 "trunks": [{"name": "one", "busy": 2, "up": True}],
             },
+            extra={b"nodes": lambda: self.nodes},
+            drain=self.drain,
         )
         port = listen(reactor, Path(self.socket), admin_site(admin, reactor=reactor))  # type: ignore[arg-type]
         self.addCleanup(port.stopListening)
+
+    def drain(self, wanted: bool) -> Mapping[str, object]:
+        self.drained.append(wanted)
+        self.live = max(0, self.live - 1)
+        return {"live": self.live, "queued": 0, "draining": wanted}
 
     def run_in_thread(self, *arguments: str, given: bytes = b"") -> Deferred[Result]:
         return deferToThread(run, "--socket", self.socket, *arguments, given=given)
@@ -228,3 +239,35 @@ class NotReachableTests(SynchronousTestCase):
             result = run(*arguments, "--help")
             self.assertEqual(result.exit_code, 0)
             self.assertIn("Usage:", result.output)
+
+
+class NodeTests(CommandCase):
+    async def test_nodes(self) -> None:
+        """The nodes are a table: who lives, who drains, which one was asked."""
+        figures = {"live": 3, "queued": 1, "version": "0.1.0"}
+        self.nodes = [
+            {"name": "east", "state": "alive", "here": True, "draining": True, **figures},
+            {"name": "west", "state": "silent for 7 s", "here": False, "draining": True, **figures},
+        ]
+        lines = [line.split() for line in (await self.done("nodes")).splitlines()]
+        self.assertIn(["east", "draining", "3", "1", "0.1.0", "this", "one"], lines)
+        self.assertIn(["west", "silent", "for", "7", "s", "3", "1", "0.1.0"], lines)
+        self.assertEqual(json.loads(await self.done("nodes", "--json")), self.nodes)
+
+    async def test_drain(self) -> None:
+        """Draining waits for the running calls, unless it is told not to, and is taken back."""
+        self.live = 5
+        self.assertIn("it is drained", await self.done("drain", "--no-wait"))
+        self.assertEqual((self.drained, self.live), ([True], 4))
+        self.live = 1
+        self.assertIn("it is drained", await self.done("drain"))
+        self.assertIn("it takes work again", await self.done("drain", "--resume"))
+        self.assertEqual(self.drained, [True, True, False])
+
+    async def test_drain_waits(self) -> None:
+        """Who waits sees how many calls are left."""
+        self.patch(commands, "DRAIN_LOOK", 0.0)
+        self.live = 3
+        printed = await self.done("drain")
+        self.assertIn("2 calls are running", printed)
+        self.assertEqual(self.drained, [True, True, True])
