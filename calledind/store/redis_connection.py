@@ -39,6 +39,8 @@ from calledind.store.interface import StoreUnavailable
 
 MOST_WAITING = 8192
 "Commands without an answer on one connection: what comes on top would be late anyhow."
+KINDS = frozenset("+-:$*")
+"What a reply begins with."
 PING = b"*1\r\n$4\r\nPING\r\n"
 
 OF_NO_USE = {
@@ -262,7 +264,17 @@ class Connection(RedisProtocol):  # type: ignore[misc] # txredisapi is not annot
                 rest, self._rest = self._rest, b""
                 super().dataReceived(rest)
         except (RedisError, UnicodeDecodeError):
-            self.give_up(f"{self.where} sent what is not Redis's protocol; is it a Redis?")
+            self.give_up(self._no_redis())
+
+    def lineReceived(self, line: str) -> None:
+        """Refuse what txredisapi would pass over in silence."""
+        if line[:1] in KINDS:
+            super().lineReceived(line)
+        else:
+            self.give_up(self._no_redis())
+
+    def _no_redis(self) -> str:
+        return f"{self.where} sent what is not Redis's protocol; correct the address"
 
     def setLineMode(self, extra: bytes = b"") -> None:
         """Go on with the rest in `dataReceived`: txredisapi would do so in the reactor's next turn, one reply each."""
@@ -277,7 +289,10 @@ class Connection(RedisProtocol):  # type: ignore[misc] # txredisapi is not annot
         if self._subscribed and isinstance(reply, list) and reply[:1] == [b"message"]:
             self._tell(reply[-1])
             return
-        if not self._sent or (isinstance(reply, Exception) and not isinstance(reply, ResponseError)):
+        if isinstance(reply, Exception) and not isinstance(reply, ResponseError):
+            self.give_up(self._no_redis())
+            return
+        if not self._sent:
             self.give_up(f"{self.where} sent an answer that nobody had asked for")
             return
         command = self._sent.popleft()
