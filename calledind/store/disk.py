@@ -7,6 +7,12 @@ A group is told to SQLite in one statement for each kind of change, its rows as 
 there are. It isn't only faster: each statement gives up Python's lock and must win it back from a busy
 reactor, which may take milliseconds each time.
 
+What is over is deleted by the age of calls and of the ledger's rows, some of it in a group. The pages that come free
+so are those of what follows: as calls and rows come in the order of their time, whole pages do. So the file grows to
+what the busiest `retention` took and stays there; it isn't made smaller, which would mean to move pages about
+(and `auto_vacuum` would have each commit write a map of them). Who wants the room back makes a backup, which has
+no free pages, and restores it.
+
 All of this blocks, so it runs in threads: `Disk` in that of the writer, `Archive` in that of the reader.
 """
 
@@ -26,9 +32,10 @@ from calledind.crash import crash_at
 from calledind.model import CallRecord, Outcome, PendingCallback, State
 from calledind.store import listings
 from calledind.store.do_not_call import encode
-from calledind.store.interface import FLOOD_SECONDS, StoreUnavailable
+from calledind.store.interface import FLOOD_SECONDS, LedgerEntry, StoreUnavailable
 from calledind.store.memory import Account, Change, Kind, Live, Loaded, Mark
 from calledind.store.rows import (
+    ENTRIES,
     PENDING,
     RECORDS,
     dump,
@@ -37,12 +44,13 @@ from calledind.store.rows import (
     to_answer,
     to_attempt,
     to_call,
+    to_entry,
     to_outcome,
     to_pending,
     to_record,
 )
 
-SCHEMA = 3
+SCHEMA = 4
 CHANGES = {
     1: """ALTER TABLE api_key ADD COLUMN caller_ids TEXT NOT NULL DEFAULT '[]';
         ALTER TABLE api_key ADD COLUMN attestation TEXT NOT NULL DEFAULT '';""",
@@ -50,6 +58,13 @@ CHANGES = {
         CREATE TABLE do_not_call (place INTEGER PRIMARY KEY, listed INTEGER NOT NULL, numbers BLOB NOT NULL);
         INSERT INTO do_not_call (listed, numbers) SELECT 1, packed(number) FROM do_not_call_2 GROUP BY number / 1000000;
         DROP TABLE do_not_call_2;""",
+    3: """ALTER TABLE call ADD COLUMN ended_at REAL;
+        UPDATE call SET ended_at = outcome -> 'ending' ->> 'ended_at' WHERE outcome IS NOT NULL;
+        CREATE INDEX call_over ON call (ended_at) WHERE state IN ('delivered', 'exhausted');
+        CREATE TABLE ledger (place INTEGER PRIMARY KEY, key_id TEXT NOT NULL, amount INTEGER NOT NULL,
+            reason TEXT NOT NULL, reference TEXT NOT NULL, at REAL NOT NULL, balance INTEGER NOT NULL);
+        CREATE INDEX ledger_of_key ON ledger (key_id, place);
+        CREATE INDEX ledger_by_age ON ledger (at);""",
 }
 "Schema -> what makes the next one of it."
 UNFINISHED = (State.ACCEPTED, State.DIALING, State.ANSWERED)
@@ -89,20 +104,28 @@ BEGIN = """UPDATE call SET state = 'dialing', attempt = row.value -> 1 FROM json
 ANSWER = """UPDATE call SET state = 'answered', answer = row.value -> 1 FROM json_each(?) AS row
     WHERE call.id = row.value ->> 0"""
 SETTLE = """UPDATE call SET state = row.value ->> 1, outcome = row.value -> 2, charged = row.value ->> 3,
-    due_at = row.value ->> 4 FROM json_each(?) AS row WHERE call.id = row.value ->> 0"""
+    due_at = row.value ->> 4, ended_at = row.value ->> 5 FROM json_each(?) AS row WHERE call.id = row.value ->> 0"""
 CALLBACK = """UPDATE call SET state = row.value ->> 1, tries = row.value ->> 2, due_at = row.value ->> 3
     FROM json_each(?) AS row WHERE call.id = row.value ->> 0"""
 BOOKS = """UPDATE api_key SET credits = credits + (row.value ->> 1), held = held + (row.value ->> 2),
     charged = charged + (row.value ->> 3), added = added + (row.value ->> 4)
     FROM json_each(?) AS row WHERE api_key.id = row.value ->> 0"""
+ENTER = """INSERT INTO ledger SELECT row.value ->> 0, row.value ->> 1, row.value ->> 2, row.value ->> 3,
+    row.value ->> 4, row.value ->> 5, row.value ->> 6 FROM json_each(?) AS row"""
 ADD_KEY = "INSERT INTO api_key VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 DISABLE = "UPDATE api_key SET disabled = ? WHERE id = ?"
 IDENTIFY = "UPDATE api_key SET caller_ids = ?, attestation = ? WHERE id = ?"
-RESTORE = """UPDATE call SET state = ?, attempt = ?, answer = ?, outcome = NULL, charged = NULL, due_at = NULL
-    WHERE id = ?"""
+RESTORE = """UPDATE call SET state = ?, attempt = ?, answer = ?, outcome = NULL, charged = NULL, due_at = NULL,
+    ended_at = NULL WHERE id = ?"""
 KNOWN = "SELECT json_group_array(id) FROM call WHERE id IN (SELECT value FROM json_each(?))"
 CALLBACKS = """SELECT json_group_array(json_array(id, state, tries, due_at)) FROM call
     WHERE id IN (SELECT value FROM json_each(?))"""
+OVER = """SELECT json_group_array(number), COUNT(*) FILTER (WHERE state = 'delivered'), COUNT(*) FROM
+    (SELECT number, state FROM call WHERE state IN ('delivered', 'exhausted') AND ended_at < ?
+    ORDER BY ended_at LIMIT ?)"""
+FORGET = "DELETE FROM call WHERE number IN (SELECT value FROM json_each(?))"
+FORGET_ENTRIES = "DELETE FROM ledger WHERE place IN (SELECT place FROM ledger WHERE at < ? ORDER BY at LIMIT ?)"
+STRIKE = "DELETE FROM ledger WHERE place IN (SELECT value FROM json_each(?))"
 
 
 class Disk:
@@ -131,6 +154,7 @@ class Disk:
             marks=_marks(database),
             counts=_counts(database),
             numbers=listings.read(database),
+            last_place=database.execute("SELECT COALESCE(MAX(place), 0) FROM ledger").fetchone()[0],
         )
 
     def write(self, changes: Sequence[Change]) -> None:
@@ -153,12 +177,14 @@ class Disk:
                 raise
         self._commits += 1
 
-    def probe(self) -> None:
+    def probe(self) -> list[Change]:
         """Find out whether changes could be kept again, after `write` has failed.
 
         When the failed group turns out to have reached the file, it is taken back there, as it was in memory:
         its askers were told that nothing happened. When not, this commit takes its place in the log, where a
         restart might have found it.
+
+        Returns what stands all the same: what was purged stays so.
         """
         database = self._connection()
         arrived = _commits(database) - self._commits
@@ -174,7 +200,9 @@ class Disk:
             self._abandon()
             raise
         self._commits += arrived + 1
+        standing = [change for change in self._doubtful if change.kind is Kind.PURGE]
         self._doubtful = ()
+        return standing
 
     def close(self) -> None:
         if self._database is not None:
@@ -237,6 +265,10 @@ class Archive:
         row = self._rows("SELECT outcome, charged FROM call WHERE id = ?", call_id).fetchone()
         return row is not None and row[0] is not None and (to_outcome(row[0]), bool(row[1])) == (outcome, charge)
 
+    def ledger(self, key_id: str, most: int, before: int) -> list[LedgerEntry]:
+        query = ENTRIES + "WHERE key_id = ? AND place < ? ORDER BY place DESC LIMIT ?"
+        return [to_entry(row) for row in self._rows(query, key_id, before, most)]
+
     def is_known(self, call_id: str) -> bool:
         return self._rows("SELECT 1 FROM call WHERE id = ?", call_id).fetchone() is not None
 
@@ -273,10 +305,23 @@ def _tell(database: sqlite3.Connection, changes: Sequence[Change]) -> None:
     if finished := by_kind[Kind.CALLBACK]:
         _execute(database, CALLBACK, _decide_callbacks(database, finished))
     _execute(database, BOOKS, _sums(changes))
+    if entries := [change.entry for change in changes if change.entry is not None]:
+        database.execute(ENTER, (dump(entries),))
     for change in changes:
         # In the order they came: a number may be listed and taken off again in one group.
         if change.kind in (Kind.LIST, Kind.UNLIST):
             database.execute(listings.KEEP, (change.kind is Kind.LIST, change.row))
+    for change in by_kind[Kind.PURGE]:
+        _purge(database, change)
+
+
+def _purge(database: sqlite3.Connection, change: Change) -> None:
+    numbers, delivered, calls = database.execute(OVER, change.row).fetchone()
+    if calls:
+        database.execute(FORGET, (numbers,))
+    entries = database.execute(FORGET_ENTRIES, change.row).rowcount
+    change.answer = calls + entries
+    change.before = {State.DELIVERED: delivered, State.EXHAUSTED: calls - delivered}
 
 
 def _execute(database: sqlite3.Connection, statement: str, rows: Iterable[str]) -> None:
@@ -321,6 +366,7 @@ def _sums(changes: Iterable[Change], sign: int = 1) -> Iterator[str]:
 def _take_back(database: sqlite3.Connection, changes: Sequence[Change]) -> None:
     """Make the file what it was before a group that reached it; memory has taken the group back already."""
     _execute(database, BOOKS, _sums(changes, -1))
+    database.execute(STRIKE, (dump([change.entry[0] for change in changes if change.entry is not None]),))
     for change in reversed(changes):
         if change.live is not None:
             live = change.live

@@ -38,7 +38,7 @@ from twisted.python.failure import Failure
 
 from calledind.model import Attempt, Call, CallRecord, Key, Outcome, PendingCallback, ReturnCode, State
 from calledind.store.disk import Archive, Connect, Disk, Repeated, connect, explain
-from calledind.store.interface import Number, StoreUnavailable, Totals
+from calledind.store.interface import LedgerEntry, Number, StoreUnavailable, Totals
 from calledind.store.memory import Change, Memory
 from calledind.store.worker import FromThread, Worker
 
@@ -56,6 +56,10 @@ GATHER_SECONDS = 0.004
 "From the beginning of a group of several changes to that of the next group at least."
 LIST_CHUNK = 1000
 "Numbers of the DoNotCall list changed at a time, some milliseconds of work."
+PURGE_CHUNK = 100
+"Calls and rows of the ledger purged at a time."
+LAST_PLACE = 2**63 - 1
+"What no row of the ledger stands behind."
 
 
 class Reactor(FromThread, Protocol):
@@ -291,7 +295,9 @@ class EmbeddedStore:
         self._retry = None
         self._writer.run(self._disk.probe).addCallbacks(self._recovered, self._still_failing)
 
-    def _recovered(self, _: None) -> None:
+    def _recovered(self, standing: Sequence[Change]) -> None:
+        for change in standing:
+            change.kept()
         if self._lock is not None:
             self._trouble = None
             self._log.info("The store takes changes again")
@@ -331,8 +337,18 @@ class EmbeddedStore:
     def set_attestation(self, key_id: str, attestation: str) -> Deferred[bool]:
         return self._decide(lambda: self._memory.set_attestation(key_id, attestation))
 
-    def add_credits(self, key_id: str, amount: int, now: float) -> Deferred[Key]:
-        return self._decide(lambda: self._memory.add_credits(key_id, amount))
+    def add_credits(self, key_id: str, amount: int, now: float, note: str = "") -> Deferred[Key]:
+        return self._decide(lambda: self._memory.add_credits(key_id, amount, now, note))
+
+    def ledger(self, key_id: str, *, most: int = 100, before: str = "") -> Deferred[Sequence[LedgerEntry]]:
+        if key_id not in self._memory.accounts:
+            return fail(KeyError(key_id))
+        place = LAST_PLACE
+        if before:
+            if not (before.isascii() and before.isdigit() and len(before) < len(str(LAST_PLACE))):
+                return fail(ValueError(f"{before!r} is no place in a ledger"))
+            place = int(before)
+        return self._read(lambda: self._archive.ledger(key_id, most, place))
 
     # DoNotCall
 
@@ -419,6 +435,24 @@ class EmbeddedStore:
 
     def callback_postponed(self, call_id: str, tries: int, due_at: float) -> Deferred[bool]:
         return self._decide(lambda: self._memory.finish_callback(call_id, State.DONE, tries, due_at))
+
+    # what time brings
+
+    def purge(self, before: float, *, most: int = 1000) -> Deferred[int]:
+        """Fails with `StoreUnavailable` when the disk does; what was purged until then stays so.
+
+        A hundred at a time, each among the changes that have gathered, so that nobody waits longer than for these.
+        """
+        return Deferred.fromCoroutine(self._purge(before, most))
+
+    async def _purge(self, before: float, most: int) -> int:
+        count = 0
+        for start in range(0, most, PURGE_CHUNK):
+            gone = await self._decide(partial(self._memory.purge, before, min(PURGE_CHUNK, most - start)))
+            count += gone
+            if not gone:
+                break
+        return count
 
     # figures
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from calledind.model import Attempt, Call, Key, Outcome, ReturnCode, State
 from calledind.store.do_not_call import NumberSet, decode, encode
-from calledind.store.interface import FLOOD_SECONDS, Number, Totals
+from calledind.store.interface import FLOOD_SECONDS, Entered, Number, Totals
 from calledind.store.listings import pack
 from calledind.store.rows import dump, from_answer, from_attempt, from_call, from_outcome
 
@@ -43,10 +43,14 @@ class Kind(IntEnum):
     LIST = 8
     UNLIST = 9
     IDENTIFY = 10
+    PURGE = 11
+    "Of what is over by then, calls of this very group among it."
 
 
 Books = tuple[str, int, int, int, int]
 "Key id, and what is added to its credits, held, charged and added."
+Entry = tuple[int, str, int, str, str, float, int]
+"A row of the ledger: place, key id, amount, reason, reference, time, balance."
 
 
 def _nothing() -> None:
@@ -64,6 +68,7 @@ class Change:
     row: Any = None
     "JSON text, or what `disk` documents for the kind."
     books: Books | None = None
+    entry: Entry | None = None
     undo: Callable[[], None] = _nothing
     "Puts memory back to before the decision, all later ones having been taken back."
     kept: Callable[[], None] = _nothing
@@ -73,7 +78,8 @@ class Change:
     live: Live | None = None
     "The call that BEGIN, ANSWER and SETTLE change."
     before: Any = None
-    "Of an IDENTIFY, the row that takes it back. Set by the disk for a CALLBACK: state, tries and due_at until then."
+    """Of an IDENTIFY, the row that takes it back. Set by the disk for a CALLBACK: state, tries and due_at until then;
+    for a PURGE: state -> how many calls are gone."""
 
     @property
     def is_nothing(self) -> bool:
@@ -142,6 +148,8 @@ class Loaded:
     "Of the last minute, the oldest first."
     counts: Counter[State]
     numbers: NumberSet = field(default_factory=NumberSet)
+    last_place: int = 0
+    "Of the ledger."
 
 
 class Memory:
@@ -155,6 +163,7 @@ class Memory:
         self._mark_order = deque(loaded.marks)
         self.numbers = loaded.numbers
         self._counts = loaded.counts
+        self._last_place = loaded.last_place
         self.ended: Collection[str] = ()
         "Calls that the disk has just found to be old ones, so that deciding once more finds it too."
 
@@ -169,6 +178,7 @@ class Memory:
             raise ValueError(f"credits must be from 0 to {MOST_CREDITS}")
         if key.held:
             raise ValueError("a new key has no calls that could hold credits")
+        dump(key.created_at)  # so does what isn't a time
         account = Account(
             key.id,
             key.name,
@@ -199,7 +209,13 @@ class Memory:
             account.created_at,
             *account.identity()[:2],
         )
-        return Change(Kind.ADD_KEY, None, row=row, undo=undo)
+        entry = self._entry(account, key.credits, Entered.ADDED, "", account.created_at) if key.credits else None
+        return Change(Kind.ADD_KEY, None, row=row, entry=entry, undo=undo)
+
+    def _entry(self, account: Account, amount: int, reason: Entered, reference: str, at: float) -> Entry:
+        """Return the row of a change that the account has seen; those that are taken back leave gaps."""
+        self._last_place += 1
+        return self._last_place, account.id, amount, reason, reference, at, account.credits
 
     def find_key(self, digest: bytes) -> Key | None:
         account = self._by_digest.get(digest)
@@ -241,8 +257,10 @@ class Memory:
 
         return Change(Kind.IDENTIFY, True, row=account.identity(), undo=undo, before=before)
 
-    def add_credits(self, key_id: str, amount: int) -> Change:
+    def add_credits(self, key_id: str, amount: int, now: float, note: str) -> Change:
         account = self.accounts[key_id]
+        note.encode()  # what isn't text, or not a time, raises here, as in `add_key`
+        dump(now)
         if account.credits + amount < 0:
             raise ValueError(f"{-amount} credits can't be taken: {account.credits} are left")
         if account.added + amount > MOST_CREDITS:
@@ -254,7 +272,10 @@ class Memory:
             account.credits -= amount
             account.added -= amount
 
-        return Change(Kind.NOTHING, account.key(), books=(key_id, amount, 0, 0, amount), undo=undo)
+        if not amount:
+            return Change(Kind.NOTHING, account.key())
+        entry = self._entry(account, amount, Entered.ADDED if amount > 0 else Entered.TAKEN, note, float(now))
+        return Change(Kind.NOTHING, account.key(), books=(key_id, amount, 0, 0, amount), entry=entry, undo=undo)
 
     # DoNotCall
 
@@ -336,7 +357,8 @@ class Memory:
                 del self._marks[number]
 
         books = (account.id, -1, 1, 0, 0)
-        return Change(Kind.ACCEPT, ReturnCode.ACCEPTED, call_id, row, books, undo)
+        entry = self._entry(account, -1, Entered.HELD, call_id, call.accepted_at)
+        return Change(Kind.ACCEPT, ReturnCode.ACCEPTED, call_id, row, books, entry, undo)
 
     def _mark(self, at: float, call_id: str, number: int) -> Mark:
         mark = (at, call_id, number)
@@ -396,8 +418,9 @@ class Memory:
             return Change(Kind.NOTHING, live.outcome == (outcome, charge))
         account, before = live.account, live.state
         state = State.DONE if live.has_callback else State.DELIVERED
-        due_at = outcome.ending.ended_at if live.has_callback else None
-        row = dump((call_id, state, from_outcome(outcome), charge, due_at))
+        ended_at = outcome.ending.ended_at
+        due_at = ended_at if live.has_callback else None
+        row = dump((call_id, state, from_outcome(outcome), charge, due_at, ended_at))
         charged = int(charge)
         account.held -= 1
         account.charged += charged
@@ -416,7 +439,9 @@ class Memory:
             del self.live[call_id]
 
         books = (account.id, 1 - charged, -1, charged, 0)
-        return Change(Kind.SETTLE, True, call_id, row, books, undo, kept, live=live)
+        reason = Entered.CHARGED if charged else Entered.RELEASED
+        entry = self._entry(account, 1 - charged, reason, call_id, ended_at)
+        return Change(Kind.SETTLE, True, call_id, row, books, entry, undo, kept, live=live)
 
     def _move(self, live: Live, state: State) -> None:
         self._counts[live.state] -= 1
@@ -433,6 +458,14 @@ class Memory:
                 self._counts[state] += 1
 
         change.kept = kept
+        return change
+
+    # what time brings
+
+    def purge(self, before: float, most: int) -> Change:
+        """Forget so many calls and rows of the ledger; which these are is found out by the disk."""
+        change = Change(Kind.PURGE, 0, row=(float(before), most))
+        change.kept = lambda: self._counts.subtract(change.before)
         return change
 
     # figures

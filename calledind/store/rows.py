@@ -8,6 +8,7 @@ from operator import attrgetter
 from typing import Any
 
 from calledind.model import Attempt, Call, CallRecord, Cause, EndedBy, Ending, Outcome, PendingCallback, Reason, State
+from calledind.store.interface import Entered, LedgerEntry
 
 CALL_FIELDS = tuple(field.name for field in fields(Call))
 _VALUES = attrgetter(*CALL_FIELDS)
@@ -16,6 +17,7 @@ ENDING_FIELDS = tuple(field.name for field in fields(Ending))
 
 RECORDS = "SELECT request, state, attempt, answer, outcome FROM call "
 PENDING = "SELECT request, outcome, tries, due_at FROM call "
+ENTRIES = "SELECT place, key_id, amount, reason, reference, at, balance FROM ledger "
 
 
 _ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"), check_circular=False)
@@ -90,3 +92,9 @@ def to_pending(row: tuple[Any, ...]) -> PendingCallback:
     """Read a row of `PENDING`."""
     request, outcome, tries, due_at = row
     return PendingCallback(to_call(request), to_outcome(outcome), tries, due_at)
+
+
+def to_entry(row: tuple[Any, ...]) -> LedgerEntry:
+    """Read a row of `ENTRIES`."""
+    place, key_id, amount, reason, reference, at, balance = row
+    return LedgerEntry(key_id, amount, Entered(reason), reference, at, balance, str(place))

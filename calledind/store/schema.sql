@@ -1,4 +1,4 @@
--- Schema 3 of the embedded store. Its number is kept as user_version, and checked whenever the store is opened.
+-- Schema 4 of the embedded store. Its number is kept as user_version, and checked whenever the store is opened.
 
 -- How many groups of changes were committed: tells, after a failed commit, whether it reached the disk.
 CREATE TABLE commits (
@@ -33,10 +33,26 @@ CREATE TABLE call (
     outcome TEXT, -- JSON of model.Outcome
     charged INTEGER, -- of the settled call: 1 charged, 0 released
     tries INTEGER NOT NULL DEFAULT 0, -- of the callback
-    due_at REAL -- of the callback's next try
+    due_at REAL, -- of the callback's next try
+    ended_at REAL -- of the outcome, by which it is forgotten
 );
 -- All calls end as delivered or exhausted: what still lives is found without reading what has ended.
 CREATE INDEX call_alive ON call (state, due_at) WHERE state <> 'delivered';
+-- What may be forgotten, the oldest first.
+CREATE INDEX call_over ON call (ended_at) WHERE state IN ('delivered', 'exhausted');
+
+-- Each change of a key's credits.
+CREATE TABLE ledger (
+    place INTEGER PRIMARY KEY, -- in the order in which they were decided
+    key_id TEXT NOT NULL,
+    amount INTEGER NOT NULL,
+    reason TEXT NOT NULL, -- interface.Entered
+    reference TEXT NOT NULL, -- the call's id, or the operator's note
+    at REAL NOT NULL,
+    balance INTEGER NOT NULL -- api_key.credits after it
+);
+CREATE INDEX ledger_of_key ON ledger (key_id, place);
+CREATE INDEX ledger_by_age ON ledger (at);
 
 -- What was put on the DoNotCall list, and taken off it, in this order.
 CREATE TABLE do_not_call (

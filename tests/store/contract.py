@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -28,7 +29,7 @@ from calledind.model import (
     ReturnCode,
     State,
 )
-from calledind.store.interface import Store, Totals
+from calledind.store.interface import Entered, LedgerEntry, Store, Totals
 
 if TYPE_CHECKING:
     from twisted.trial.unittest import TestCase
@@ -211,6 +212,193 @@ class StoreContract(TestCase):
         store = await self.with_call()
         await self.assertFailure(store.add_credits("key_1", -3, NOW), ValueError)
         self.assertEqual((await store.add_credits("key_1", -2, NOW)).held, 1)
+
+    # the ledger
+
+    async def entries(self, store: Store, key_id: str = "key_1") -> list[LedgerEntry]:
+        """Return a key's ledger, the oldest row first, having found that its balances add up."""
+        newest_first = await store.ledger(key_id)
+        rows = list(newest_first)[::-1]
+        for before, after in pairwise(rows):
+            self.assertEqual(before.balance + after.amount, after.balance)
+        credits = {key.id: key.credits for key in await store.keys()}[key_id]
+        if rows:
+            self.assertEqual(rows[-1].balance, credits)
+        return rows
+
+    async def test_every_change_of_credits_is_in_the_ledger(self) -> None:
+        """Each way in which credits change leaves a row: how many, why, on whose account, when, and what is left."""
+        store = await self.with_key(credits=3)
+        await store.add_credits("key_1", 4, NOW + 1, 'invoice 2027-1 "é" \U0001f4de')
+        await store.add_credits("key_1", -2, NOW + 2.5)
+        await store.accept(make_call("call1", at=NOW + 3))
+        await store.accept(make_call("call2", number=OTHER, at=NOW + 3.25))
+        await store.begin_dialing("call2", make_attempt())
+        await store.record_answer("call2", DIALOG, NOW + 9)
+        await store.settle("call1", BUSY, charge=False)
+        await store.settle("call2", ANSWERED, charge=True)
+        await store.callback_delivered("call2", 1, NOW + 21)
+        expected = [
+            LedgerEntry("key_1", 3, Entered.ADDED, "", NOW, 3),
+            LedgerEntry("key_1", 4, Entered.ADDED, 'invoice 2027-1 "é" \U0001f4de', NOW + 1, 7),
+            LedgerEntry("key_1", -2, Entered.TAKEN, "", NOW + 2.5, 5),
+            LedgerEntry("key_1", -1, Entered.HELD, "call1", NOW + 3, 4),
+            LedgerEntry("key_1", -1, Entered.HELD, "call2", NOW + 3.25, 3),
+            LedgerEntry("key_1", 1, Entered.RELEASED, "call1", NOW + 3.5, 4),
+            LedgerEntry("key_1", 0, Entered.CHARGED, "call2", NOW + 20.1, 4),
+        ]
+        for _ in range(2):
+            self.assertEqual(await self.entries(store), expected)
+            store = await self.reopened(store)
+
+    async def test_ledger_is_of_one_key(self) -> None:
+        """Each key has rows of its own, a new one without credits none, and what is no key has no ledger."""
+        store = await self.with_call()
+        await store.add_key(make_key("key_2", credits=0), b"digest 2")
+        self.assertEqual(await self.entries(store, "key_2"), [])
+        await store.add_credits("key_2", 5, NOW + 1, "prepaid")
+        self.assertEqual(
+            await self.entries(store, "key_2"), [LedgerEntry("key_2", 5, Entered.ADDED, "prepaid", NOW + 1, 5)]
+        )
+        self.assertEqual([row.reason for row in await self.entries(store)], [Entered.ADDED, Entered.HELD])
+        await self.assertFailure(store.ledger("key_9"), KeyError)
+
+    async def test_what_changes_nothing_is_not_in_the_ledger(self) -> None:
+        """Neither a change that is asked for again, nor one that is refused, nor one of no credits leaves a row."""
+        store = await self.with_key(credits=1)
+        await self.assertFailure(store.add_credits("key_1", -2, NOW), ValueError)
+        await store.add_credits("key_1", 0, NOW)
+        for _ in range(2):
+            self.assertIs(await store.accept(make_call()), ReturnCode.ACCEPTED)
+        self.assertIs(await store.accept(make_call("call2")), ReturnCode.FLOOD)
+        self.assertIs(await store.accept(make_call("call3", number=OTHER)), ReturnCode.NO_CREDITS)
+        self.assertEqual([row.reason for row in await self.entries(store)], [Entered.ADDED, Entered.HELD])
+        for _ in range(2):
+            self.assertIs(await store.settle("call1", BUSY, charge=False), True)
+            self.assertIs(await store.settle("call1", BUSY, charge=True), False)
+            self.assertIs(await store.accept(make_call()), ReturnCode.ACCEPTED)
+            self.assertEqual(
+                [row.reason for row in await self.entries(store)], [Entered.ADDED, Entered.HELD, Entered.RELEASED]
+            )
+            store = await self.reopened(store)
+
+    async def test_ledger_comes_by_page(self) -> None:
+        """The newest rows come first, so many at a time; those before a row's place are the ones before it."""
+        store = await self.with_key(credits=3)
+        for amount in range(1, 7):
+            await store.add_credits("key_1", amount, NOW + amount)
+        whole = list(await store.ledger("key_1"))
+        self.assertEqual([row.amount for row in whole], [6, 5, 4, 3, 2, 1, 3])
+        self.assertEqual(len({row.place for row in whole}), 7)
+        for most in (1, 3, 7, 100):
+            read: list[LedgerEntry] = []
+            while page := await store.ledger("key_1", most=most, before=read[-1].place if read else ""):
+                self.assertEqual(len(page), min(most, 7 - len(read)))
+                read.extend(page)
+            self.assertEqual(read, whole)
+        place = whole[2].place
+        await store.add_credits("key_1", 9, NOW + 9)
+        self.assertEqual([row.amount for row in await store.ledger("key_1", before=place)], [3, 2, 1, 3])
+
+    async def test_ledger_of_many_changes_at_once(self) -> None:
+        """Whatever is changed at the same moment, the rows are in the order in which it was: their balances add up."""
+        store = await self.with_key(credits=20)
+        changes: list[Deferred[Any]] = []
+        for index in range(20):
+            changes.append(store.accept(make_call(f"call{index}", number=("1", f"21255501{index:02d}"))))
+            changes.append(store.add_credits("key_1", -1 if index % 3 else 2, NOW))
+            changes.append(store.settle(f"call{index}", BUSY, charge=bool(index % 2)))
+        await gatherResults(changes)
+        rows = await self.entries(store)
+        self.assertEqual(len(rows), 61)
+        self.assertEqual(rows[0].balance, 20)
+        reasons = [row.reason for row in rows]
+        self.assertEqual([reasons.count(reason) for reason in Entered], [8, 13, 20, 10, 10])
+
+    # what time brings
+
+    async def purged(self, store: Store, before: float, *, most: int = 1000) -> int:
+        """Purge until there is no more, and return how often that took something."""
+        for turn in range(100):
+            if not await store.purge(before, most=most):
+                return turn
+        raise AssertionError("a purge doesn't end")
+
+    async def with_one_of_each(self) -> Store:
+        """A store with a call in each state, which have ended, where they have, at NOW + 3.5."""
+        store = await self.with_key(credits=10)
+        for index, state in enumerate(State):
+            await store.accept(make_call(state.value, number=("1", f"212555010{index}")))
+            if state is not State.ACCEPTED:
+                await store.begin_dialing(state.value, make_attempt())
+            if state not in (State.ACCEPTED, State.DIALING):
+                await store.record_answer(state.value, DIALOG, NOW)
+            if state in (State.DONE, State.DELIVERED, State.EXHAUSTED):
+                await store.settle(state.value, BUSY, charge=True)
+            if state is State.DELIVERED:
+                await store.callback_delivered(state.value, 1, NOW + 4)
+            if state is State.EXHAUSTED:
+                await store.callback_exhausted(state.value, 10, NOW + 4)
+        return store
+
+    async def test_purge_forgets_what_is_over(self) -> None:
+        """Calls whose callbacks were delivered or given up are forgotten; all others stay, however old."""
+        store = await self.with_one_of_each()
+        keys, pending, unfinished = await store.keys(), await store.pending_callbacks(), await store.unfinished()
+        self.assertEqual(await self.purged(store, NOW + 10**8), 1)
+        kept = {state.value: int(state not in (State.DELIVERED, State.EXHAUSTED)) for state in State}
+        for _ in range(2):
+            for state in State:
+                self.assertIs(await self.state(store, state.value), state if kept[state.value] else None)
+            self.assertEqual((await store.totals()).calls, kept)
+            self.assertEqual(await store.keys(), keys)
+            self.assertEqual((await store.totals()).charged, 3)
+            self.assertEqual(await store.pending_callbacks(), pending)
+            self.assertEqual(await store.unfinished(), unfinished)
+            self.assertIs(await store.callback_delivered("delivered", 1, NOW), False)
+            self.assertIs(await store.settle("exhausted", BUSY, charge=True), False)
+            self.assertEqual(await store.purge(NOW + 10**8), 0)
+            store = await self.reopened(store)
+        self.assertIs(await store.callback_delivered("done", 1, NOW + 9), True)
+        self.assertEqual(await self.purged(store, NOW + 10**8), 1)
+        self.assertIsNone(await self.state(store, "done"))
+
+    async def test_purge_leaves_what_is_young(self) -> None:
+        """A call is forgotten when it ended before the moment, not when it did at it or later."""
+        store = await self.with_call(make_call(callback_url=None))
+        await store.settle("call1", BUSY, charge=False)
+        await self.purged(store, NOW + 3.5)
+        self.assertIs(await self.state(store), State.DELIVERED)
+        await self.purged(store, NOW + 3.75)
+        self.assertIsNone(await self.state(store))
+
+    async def test_purge_of_the_ledger(self) -> None:
+        """A ledger's older rows are forgotten, whatever their order; what comes later goes on from the balance."""
+        store = await self.with_key(credits=3)
+        for at in (5, 1, 7, 3):
+            await store.add_credits("key_1", 1, NOW + at)
+        await self.purged(store, NOW + 5)
+        self.assertEqual([row.at for row in await store.ledger("key_1")], [NOW + 7, NOW + 5])
+        await self.purged(store, NOW + 10)
+        self.assertEqual(await store.ledger("key_1"), [])
+        store = await self.reopened(store)
+        self.assertEqual(await self.figures(store), (7, 0, 0))
+        await store.accept(make_call(at=NOW + 11))
+        self.assertEqual(await self.entries(store), [LedgerEntry("key_1", -1, Entered.HELD, "call1", NOW + 11, 6)])
+
+    async def test_purge_takes_a_little_at_a_time(self) -> None:
+        """At most so many calls and so many rows of the ledger are forgotten at a time, the rest the next time."""
+        store = await self.with_key(credits=9)
+        for index in range(5):
+            await store.accept(make_call(f"call{index}", number=("1", f"212555010{index}"), callback_url=None))
+            await store.settle(f"call{index}", BUSY, charge=True)
+        self.assertGreater(await store.purge(NOW + 60, most=2), 0)
+        self.assertEqual((await store.totals()).calls["delivered"], 3)
+        self.assertEqual(len(await store.ledger("key_1")), 9)
+        await self.purged(store, NOW + 60, most=2)
+        self.assertEqual((await store.totals()).calls["delivered"], 0)
+        self.assertEqual(await store.ledger("key_1"), [])
+        self.assertEqual(await self.figures(store), (4, 0, 5))
 
     # DoNotCall
 

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,8 +19,9 @@ from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from calledind.model import Key, ReturnCode, State
+from calledind.store.disk import FORGET_ENTRIES, OVER
 from calledind.store.embedded import GATHER_SECONDS, EmbeddedStore
-from calledind.store.interface import Number, Store, StoreUnavailable, Totals
+from calledind.store.interface import Entered, LedgerEntry, Number, Store, StoreUnavailable, Totals
 from tests.store.contract import (
     ANSWERED,
     BUSY,
@@ -84,6 +86,11 @@ class ByHand(SynchronousTestCase):
         numbers: Iterable[Number] = self.successResultOf(cast(Any, self.store.do_not_call()))
         return list(numbers)
 
+    def ledger(self, key_id: str = "key_1") -> list[LedgerEntry]:
+        """Return its rows, the newest first."""
+        rows: Sequence[LedgerEntry] = self.successResultOf(cast(Any, self.store.ledger(key_id, most=1000)))
+        return list(rows)
+
     def state(self, call_id: str) -> State | None:
         record = self.successResultOf(self.store.find_call(call_id))
         return None if record is None else record.state
@@ -97,6 +104,11 @@ class ByHand(SynchronousTestCase):
         before = (self.totals(), self.keys(), self.listed())
         self.restart()
         self.assertEqual((self.totals(), self.keys(), self.listed()), before)
+        for key in self.keys():
+            rows = self.ledger(key.id)
+            self.assertEqual([row.balance for row in rows[:1]], [key.credits][: len(rows)])
+            for after, row in pairwise(rows):
+                self.assertEqual(row.balance + after.amount, after.balance)
 
 
 class GroupCommitTests(ByHand):
@@ -346,7 +358,7 @@ class FailureTests(ByHand):
         self.assertIs(self.successResultOf(lone), True)
         self.bench.writer.step()
         self.assertIs(self.successResultOf(answers[1]), True)
-        before = self.totals()
+        before, ledger = self.totals(), self.ledger()
         self.bench.faults.after_commit = BROKEN
         self.bench.faults.at_connect = sqlite3.OperationalError("unable to open database file")
         self.bench.writer.release()
@@ -354,6 +366,7 @@ class FailureTests(ByHand):
             self.refused(answer)
         arrived = sqlite3.connect(self.bench.folder / "calledin.sqlite3")
         self.assertEqual(arrived.execute("SELECT COUNT(*) FROM call").fetchall(), [(5,)])
+        self.assertEqual(arrived.execute("SELECT COUNT(*) FROM ledger").fetchall(), [(len(ledger) + 7,)])
         arrived.close()
         self.bench.faults.mend()
         self.bench.faults.after_commit = BROKEN
@@ -376,6 +389,7 @@ class FailureTests(ByHand):
         self.assertEqual([(item.call.id, item.tries, item.due_at) for item in pending], [("call3", 1, NOW + 9)])
         self.assertEqual(self.listed(), [OTHER])
         self.assertEqual(self.totals().calls, {**before.calls, "dialing": 2, "accepted": 0, "answered": 0, "done": 1})
+        self.assertEqual(self.ledger(), ledger)
         self.assert_memory_is_disk()
 
     def test_probe_that_arrives_takes_nothing_back(self) -> None:
@@ -486,6 +500,94 @@ class SlowDiskTests(ByHand):
         self.assertEqual(self.totals().held, 2)
 
 
+class PurgeTests(ByHand):
+    """What is over is forgotten, and nobody waits for it."""
+
+    def over(self, count: int, *, start: int = 0) -> None:
+        """Have so many calls end."""
+        self.successResultOf(self.store.add_credits("key_1", count, NOW))
+        for index in range(start, start + count):
+            self.successResultOf(self.accept(index))
+            self.successResultOf(self.store.settle(f"call{index}", BUSY, charge=True))
+            self.successResultOf(self.store.callback_delivered(f"call{index}", 1, NOW))
+
+    def test_others_go_on_meanwhile(self) -> None:
+        """A hundred are purged at a time, and what has gathered meanwhile is kept with the next hundred."""
+        self.over(150)
+        self.bench.writer.held = True
+        purged = self.store.purge(NOW + 60)
+        accepted = self.accept(500, at=NOW + 70)
+        self.bench.writer.step()
+        self.assertNoResult(accepted)
+        self.bench.writer.step()
+        self.assertIs(self.successResultOf(accepted), ReturnCode.ACCEPTED)
+        self.assertNoResult(purged)
+        self.assertEqual(self.totals().calls["delivered"], 50)
+        self.bench.writer.release()
+        self.bench.clock.advance(GATHER_SECONDS)
+        self.assertEqual(self.successResultOf(purged), 150 + 302)
+        self.assert_memory_is_disk()
+
+    def test_purge_that_fails(self) -> None:
+        """A purge that the disk refuses has changed nothing."""
+        self.over(3)
+        before, ledger = self.totals(), self.ledger()
+        self.bench.faults.at_commit = BROKEN
+        self.assertIn("can't be written", self.refused(self.store.purge(NOW + 50)))
+        self.assertEqual((self.totals(), self.ledger()), (before, ledger))
+        self.assert_memory_is_disk()
+
+    def test_purge_that_arrived_stays(self) -> None:
+        """A purge that is found on disk after its asker was told otherwise is counted, and what came with it undone."""
+        self.over(3)
+        self.bench.writer.held = True
+        answers: list[Deferred[Any]] = [self.store.purge(NOW + 50)]
+        self.bench.faults.after_commit = BROKEN
+        self.bench.faults.at_connect = sqlite3.OperationalError("unable to open database file")
+        self.bench.writer.release()
+        self.refused(answers[0])
+        self.assertEqual(self.totals().calls["delivered"], 3)
+        self.bench.faults.mend()
+        self.bench.faults.after_commit = BROKEN
+        self.bench.clock.advance(2)
+        self.bench.faults.mend()
+        self.bench.clock.advance(2)
+        self.assertTrue(self.store.healthy())
+        self.assertEqual(self.totals().calls["delivered"], 0)
+        self.assertEqual(self.successResultOf(self.store.purge(NOW + 50)), 0)
+        self.assert_memory_is_disk()
+
+    def test_room_is_used_again(self) -> None:
+        """The file doesn't grow when as much is purged as is accepted."""
+        sizes = []
+        database = self.store._disk._connection()
+        for turn in range(6):
+            self.over(200, start=turn * 200)
+            while self.successResultOf(self.store.purge(NOW + 61)):
+                pass
+            sizes.append(database.execute("PRAGMA page_count").fetchone()[0])
+        self.assertLessEqual(sizes[-1], sizes[0] * 1.1)
+
+    def test_purge_finds_its_way_by_an_index(self) -> None:
+        """What there is to purge is found without reading what stays."""
+        database = self.store._disk._connection()
+        for statement in (OVER, FORGET_ENTRIES):
+            plan = " ".join(row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {statement}", (NOW, 100)))
+            self.assertRegex(plan, r"USING (COVERING )?INDEX (call_over|ledger_by_age)")
+
+    def test_place_in_the_ledger(self) -> None:
+        """What can't be a place is told so."""
+        for place in ("x", "-1", "1.5", "9" * 30, "٣"):
+            self.failureResultOf(self.store.ledger("key_1", before=place), ValueError)
+
+    def test_note_that_is_no_text(self) -> None:
+        """A note that can't be written down, or a time that is none, is refused before it could harm others."""
+        self.failureResultOf(self.store.add_credits("key_1", 1, NOW, "\ud800"), ValueError)
+        self.failureResultOf(self.store.add_credits("key_1", 1, float("nan")), ValueError)
+        self.assertEqual(self.totals().credits, 10)
+        self.assert_memory_is_disk()
+
+
 class FolderTests(ByHand):
     """The files, and what may be found in their place."""
 
@@ -530,6 +632,38 @@ class FolderTests(ByHand):
         self.assertIn("schema 99", self.refused(self.bench.store.open()))
         self.assertEqual(path.read_bytes(), before)
 
+    def test_file_of_schema_3_is_taken_over(self) -> None:
+        """In a file from before there was a ledger, one begins; its calls are forgotten when their time has come."""
+        for index in (1, 2, 3):
+            self.successResultOf(self.accept(index))
+        self.successResultOf(self.store.settle("call1", BUSY, charge=False))
+        self.successResultOf(self.store.settle("call2", ANSWERED, charge=True))
+        self.successResultOf(self.store.callback_delivered("call2", 1, NOW))
+        totals = self.totals()
+        self.successResultOf(self.store.close())
+        database = sqlite3.connect(self.bench.folder / "calledin.sqlite3")
+        database.executescript(
+            """DROP INDEX call_over; ALTER TABLE call DROP COLUMN ended_at; DROP TABLE ledger;
+            PRAGMA user_version = 3;"""
+        )
+        database.close()
+        self.bench.reopen()
+        self.store = self.bench.store
+        self.successResultOf(self.store.open())
+        self.assertEqual(self.totals(), totals)
+        self.assertEqual(self.ledger(), [])
+        self.successResultOf(self.store.settle("call3", BUSY, charge=False))
+        self.assertEqual(self.ledger(), [LedgerEntry("key_1", 1, Entered.RELEASED, "call3", NOW + 3.5, 9)])
+        self.assertEqual(self.successResultOf(self.store.purge(NOW + 20)), 1)
+        self.assertIs(self.state("call2"), State.DELIVERED)
+        self.assertEqual(self.successResultOf(self.store.purge(NOW + 21)), 1)
+        self.assertIsNone(self.state("call2"))
+        self.assertIs(self.successResultOf(self.store.callback_delivered("call1", 1, NOW)), True)
+        self.assertEqual(self.successResultOf(self.store.purge(NOW + 21)), 1)
+        self.assertEqual(self.totals().calls["done"], 1)
+        self.successResultOf(self.store.add_credits("key_1", 1, NOW))
+        self.assert_memory_is_disk()
+
     def test_file_of_an_older_schema_is_taken_over(self) -> None:
         """A file of schema 1, with no caller ids and a row for each DoNotCall number, is made one of today."""
         self.successResultOf(self.accept())
@@ -538,7 +672,8 @@ class FolderTests(ByHand):
         database = sqlite3.connect(self.bench.folder / "calledin.sqlite3")
         database.executescript(
             """ALTER TABLE api_key DROP COLUMN caller_ids; ALTER TABLE api_key DROP COLUMN attestation;
-            DROP TABLE do_not_call; CREATE TABLE do_not_call (number INTEGER PRIMARY KEY);
+            DROP INDEX call_over; ALTER TABLE call DROP COLUMN ended_at; DROP TABLE ledger; DROP TABLE do_not_call;
+            CREATE TABLE do_not_call (number INTEGER PRIMARY KEY);
             INSERT INTO do_not_call VALUES (112125550100), (1442125550101), (112125550199); PRAGMA user_version = 1;"""
         )
         database.close()

@@ -21,7 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from calledind.model import ReturnCode, State
 from calledind.store.embedded import GATHER_SECONDS
-from calledind.store.interface import StoreUnavailable
+from calledind.store.interface import Entered, LedgerEntry, StoreUnavailable
 from tests.store.contract import ANSWERED, BUSY, DIALOG, NOW, make_attempt, make_call, make_key
 from tests.store.fakes import Bench
 
@@ -41,11 +41,18 @@ class Model:
         self.listed: set[tuple[str, str]] = set()
         self.marks: dict[tuple[str, str], float] = {}
         self.calls: dict[str, dict[str, Any]] = {}
+        self.ledger: list[LedgerEntry] = []
+
+    def change(self, key_id: str, amount: int, reason: Entered, reference: str, at: float, **figures: int) -> None:
+        """Change a key's figures, `amount` those of its credits, and enter it into the ledger."""
+        self.keys[key_id].update(credits=amount, **figures)
+        self.ledger.append(LedgerEntry(key_id, amount, reason, reference, at, self.keys[key_id]["credits"]))
 
     def add_key(self, key_id: str) -> Any:
         if key_id in self.keys:
             return ValueError
-        self.keys[key_id] = Counter(credits=2, added=2)
+        self.keys[key_id] = Counter()
+        self.change(key_id, 2, Entered.ADDED, "", NOW, added=2)
         return None
 
     def set_disabled(self, key_id: str, disabled: bool) -> Any:
@@ -56,12 +63,13 @@ class Model:
         self.caller_ids[key_id] = caller_ids
         return True
 
-    def add_credits(self, key_id: str, amount: int) -> Any:
+    def add_credits(self, key_id: str, amount: int, at: float, note: str) -> Any:
         if key_id not in self.keys:
             return KeyError
         if self.keys[key_id]["credits"] + amount < 0:
             return ValueError
-        self.keys[key_id].update(credits=amount, added=amount)
+        if amount:
+            self.change(key_id, amount, Entered.ADDED if amount > 0 else Entered.TAKEN, note, at, added=amount)
         return self.keys[key_id]["credits"]
 
     def list_number(self, number: tuple[str, str]) -> Any:
@@ -87,7 +95,7 @@ class Model:
             return ReturnCode.FLOOD
         if not self.keys[key_id]["credits"]:
             return ReturnCode.NO_CREDITS
-        self.keys[key_id].update(credits=-1, held=1)
+        self.change(key_id, -1, Entered.HELD, call_id, at, held=1)
         self.marks[number] = at
         self.calls[call_id] = {"key": key_id, "state": State.ACCEPTED, "attempt": 0, "callback": callback, "tries": 0}
         return ReturnCode.ACCEPTED
@@ -110,14 +118,15 @@ class Model:
         call["state"] = State.ANSWERED
         return True
 
-    def settle(self, call_id: str, charge: bool) -> Any:
+    def settle(self, call_id: str, charge: bool, at: float) -> Any:
         call = self.calls.get(call_id)
         if call is None:
             return False
         if "charge" in call:
             return call["charge"] == charge
         call.update(state=State.DONE if call["callback"] else State.DELIVERED, charge=charge)
-        self.keys[call["key"]].update(held=-1, charged=int(charge), credits=int(not charge))
+        reason, call["ended"] = Entered.CHARGED if charge else Entered.RELEASED, at
+        self.change(call["key"], int(not charge), reason, call_id, at, held=-1, charged=int(charge))
         return True
 
     def finish_callback(self, call_id: str, state: State, tries: int) -> Any:
@@ -128,6 +137,15 @@ class Model:
             call.update(state=state, tries=tries, finished=True)
             return True
         return call["state"] == state and call["tries"] == tries and call.get("finished", False)
+
+    def purge(self, before: float) -> Any:
+        over = (State.DELIVERED, State.EXHAUSTED)
+        gone = [name for name, call in self.calls.items() if call["state"] in over and call["ended"] < before]
+        for name in gone:
+            del self.calls[name]
+        rows = len(self.ledger)
+        self.ledger = [row for row in self.ledger if row.at >= before]
+        return len(gone) + rows - len(self.ledger)
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -188,6 +206,11 @@ class StoreMachine(RuleBasedStateMachine):
         numbers: list[Any] = []
         self.bench.store.do_not_call().addCallback(numbers.extend)
         assert numbers == sorted(self.model.listed)
+        if self.bench.store.healthy() and self.bench.faults.at_connect is None:
+            for key_id in self.model.keys:
+                rows: list[Any] = []
+                self.bench.store.ledger(key_id, most=10**6).addCallback(rows.extend)
+                assert rows[::-1] == [row for row in self.model.ledger if row.key_id == key_id]
         keys: list[Any] = []
         self.bench.store.keys().addCallback(keys.extend)
         assert {key.id: key.caller_ids for key in keys if key.caller_ids} == {
@@ -219,10 +242,11 @@ class StoreMachine(RuleBasedStateMachine):
             lambda: self.model.set_caller_ids(key_id, caller_ids) if key_id in self.model.keys else False,
         )
 
-    @rule(key_id=KEYS, amount=st.integers(-2, 4))
-    def add_credits(self, key_id: str, amount: int) -> None:
-        answer: Deferred[Any] = self.bench.store.add_credits(key_id, amount, self.time)
-        self.ask(answer.addCallback(lambda key: key.credits), lambda: self.model.add_credits(key_id, amount))
+    @rule(key_id=KEYS, amount=st.integers(-2, 4), note=st.sampled_from(["", 'é "quoted"']))
+    def add_credits(self, key_id: str, amount: int, note: str = "") -> None:
+        at = self.time
+        answer: Deferred[Any] = self.bench.store.add_credits(key_id, amount, at, note)
+        self.ask(answer.addCallback(lambda key: key.credits), lambda: self.model.add_credits(key_id, amount, at, note))
 
     @rule(number=NUMBERS)
     def list_number(self, number: tuple[str, str]) -> None:
@@ -267,9 +291,10 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(call_id=CALLS, charge=st.booleans())
     def settle(self, call_id: str, charge: bool) -> None:
         self.settling.add(call_id)
+        outcome = ANSWERED if charge else BUSY
         self.ask(
-            self.bench.store.settle(call_id, ANSWERED if charge else BUSY, charge=charge),
-            lambda: self.model.settle(call_id, charge),
+            self.bench.store.settle(call_id, outcome, charge=charge),
+            lambda: self.model.settle(call_id, charge, outcome.ending.ended_at),
         )
 
     @rule(call_id=CALLS, tries=st.integers(1, 3), state=st.sampled_from([State.DONE, State.DELIVERED, State.EXHAUSTED]))
@@ -285,6 +310,15 @@ class StoreMachine(RuleBasedStateMachine):
         else:
             answer = store.callback_exhausted(call_id, tries, NOW)
         self.ask(answer, lambda: self.model.finish_callback(call_id, state, tries))
+
+    @rule(before=st.sampled_from([NOW, NOW + 10, NOW + 100, NOW + 500]))
+    def purge(self, before: float) -> None:
+        """Once all is quiet, and with a restart: a call that is forgotten may be accepted anew, but for its mark."""
+        self.mend()
+        self.release()
+        self.time = max(self.time, before) + 61
+        self.ask(self.bench.store.purge(before), lambda: self.model.purge(before))
+        self.restart()
 
     @rule()
     def hold(self) -> None:
