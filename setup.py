@@ -13,7 +13,7 @@ setup(
     # Without package_dir an editable install would not see the plugin folder.
     package_dir={"": "."},
     packages=[*find_packages(include=["calledind", "calledind.*"]), "twisted.plugins"],
-    package_data={"calledind": ["py.typed", "simulator/*.mp3", "store/*.sql"]},
+    package_data={"calledind": ["py.typed", "simulator/*.mp3", "store/*.sql", "store/lua/*.lua"]},
     entry_points={"console_scripts": ["calledin = calledind.cli.main:main"]},
     install_requires=[
         "twisted[tls]>=26.10",

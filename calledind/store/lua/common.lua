@@ -1,0 +1,252 @@
+-- What several decisions share. It stands in front of each of them when they are loaded into Redis.
+--
+-- KEYS[1] of every script is the prefix of all names. The others are made from it, as one Redis holds them all:
+--
+--   keys                  zset: key id by its time of creation
+--   digests               hash: digest of an api key -> key id
+--   key:ID                hash: digest, name, credits, held, charged, added, disabled, created_at, caller_ids (JSON),
+--                         attestation, version (counts the changes of what is not credits)
+--   ledger:KEY            stream: one entry for each change of the key's credits
+--   ledgers               zset: key id by the time of its ledger's oldest entry
+--   call:ID               hash: request (JSON of model.Call), state, route, owner (none: nobody's), attempt (JSON),
+--                         number (of the attempt), void (digests of attempts that must not begin any more),
+--                         answer (JSON), outcome (JSON), charged, tries, due_at
+--   withdrawn:ID          string: the call must not be accepted any more
+--   credited:TOKEN        string: credits were added under this token
+--   floods                zset: number by the time of its last accepted call
+--   dnc, dnc:START        sets: the DoNotCall list, all but the last four digits, and to each of those its last four
+--   counts                hash: state -> calls in it; dnc -> numbers on the list
+--   queue                 zset: all calls that wait, by the time of their acceptance
+--   waiting               hash: route -> calls that wait for it
+--   ring:ROUTE            zset: keys with calls that wait for a route, by their turns
+--   line:KEY(newline)ROUTE  zset: a key's calls that wait for a route, by the time of their acceptance
+--   pace                  hash: trunk -> moment of its pace that was used last, by Redis's clock
+--   busy:TRUNK            hash: owner -> channels
+--   audio:NAME            hash: codec -> octets
+--   node:NAME             hash: epoch, instance, state (live, fenced, left), beats, joined_at, figures, gone_at
+--   nodes, epochs         set of names; the last epoch
+--   live, lost            sets of owners, "NAME:EPOCH": alive; to be taken over
+--   owned:OWNER           set: calls of a node (none: nobody's) that are not ended, and do not wait
+--   pending:OWNER         zset: callbacks of a node (none: nobody's), by when they are due
+--   grants:OWNER          hash: number of a question -> call ids it was answered with; see `reckon`
+--   ended                 zset: calls that are over, by the time of their end
+
+local P = KEYS[1]
+local redis_call = redis.call
+
+local function is_live(us)
+  return redis_call('SISMEMBER', P .. 'live', us) == 1
+end
+
+-- Whether a node may change a call. A fenced one may still say what became of its own, until that is taken over.
+local function may(owner, us)
+  if owner and owner ~= '' then
+    return owner == us
+  end
+  return is_live(us)
+end
+
+local function number_of(request)
+  return '1' .. request.country_code .. request.phone_number
+end
+
+local function move(from, to)
+  redis_call('HINCRBY', P .. 'counts', from, -1)
+  redis_call('HINCRBY', P .. 'counts', to, 1)
+end
+
+-- keys
+
+local KEY_FIELDS = {
+  'name', 'credits', 'held', 'charged', 'disabled', 'created_at', 'caller_ids', 'attestation', 'version', 'added',
+}
+
+-- Answers id, then KEY_FIELDS; nothing where there is no such key.
+local function key_row(id)
+  local row = redis_call('HMGET', P .. 'key:' .. id, unpack(KEY_FIELDS))
+  if not row[1] then
+    return nil
+  end
+  table.insert(row, 1, id)
+  return row
+end
+
+local function enter(key, amount, reason, reference, at, balance)
+  redis_call('XADD', P .. 'ledger:' .. key, '*', 'amount', amount, 'reason', reason, 'reference', reference,
+    'at', at, 'balance', balance)
+  redis_call('ZADD', P .. 'ledgers', 'LT', at, key)
+end
+
+-- admission
+
+local function is_listed(number)
+  return redis_call('SISMEMBER', P .. 'dnc:' .. number:sub(1, -5), tonumber(number:sub(-4))) == 1
+end
+
+-- Answers the code, then credits, held and version of the key.
+local function verdict(key, number, now)
+  local row = redis_call('HMGET', P .. 'key:' .. key, 'credits', 'held', 'disabled', 'version')
+  local credits = tonumber(row[1])
+  if not credits then
+    return 1
+  end
+  local code = 0
+  if row[3] == '1' then
+    code = 5
+  elseif is_listed(number) then
+    code = 3
+  else
+    local mark = redis_call('ZSCORE', P .. 'floods', number)
+    if mark and math.abs(now - mark) < 60 then
+      code = 6
+    elseif credits < 1 then
+      code = 2
+    end
+  end
+  return code, credits, tonumber(row[2]), row[4]
+end
+
+-- the queue
+
+local function line_of(key, route)
+  return P .. 'line:' .. key .. '\n' .. route
+end
+
+local function enqueue(id, route, request, in_front)
+  local key, at = request.key_id, request.accepted_at
+  if redis_call('ZADD', P .. 'queue', at, id) == 0 then
+    return
+  end
+  redis_call('ZADD', line_of(key, route), at, id)
+  redis_call('HINCRBY', P .. 'waiting', route, 1)
+  local ring = P .. 'ring:' .. route
+  if in_front then
+    local first = redis_call('ZRANGE', ring, 0, 0, 'WITHSCORES')
+    if first[1] ~= key then
+      redis_call('ZADD', ring, first[2] and first[2] - 1 or 0, key)
+    end
+  elseif not redis_call('ZSCORE', ring, key) then
+    local last = redis_call('ZRANGE', ring, -1, -1, 'WITHSCORES')
+    redis_call('ZADD', ring, last[2] and last[2] + 1 or 0, key)
+  end
+end
+
+local function count_out(id, route)
+  redis_call('ZREM', P .. 'queue', id)
+  if redis_call('HINCRBY', P .. 'waiting', route, -1) <= 0 then
+    redis_call('HDEL', P .. 'waiting', route)
+  end
+end
+
+local function dequeue(id, route, request)
+  if not redis_call('ZSCORE', P .. 'queue', id) then
+    return
+  end
+  count_out(id, route)
+  local key = request.key_id
+  local line = line_of(key, route)
+  redis_call('ZREM', line, id)
+  if redis_call('EXISTS', line) == 0 then
+    redis_call('ZREM', P .. 'ring:' .. route, key)
+  end
+end
+
+local function own(id, us)
+  redis_call('HSET', P .. 'call:' .. id, 'owner', us)
+  redis_call('SADD', P .. 'owned:' .. us, id)
+end
+
+-- Takes the next call of a route for `us`; answers its id and request. The keys take turns.
+local function claim_next(route, us)
+  local ring = P .. 'ring:' .. route
+  while true do
+    local key = redis_call('ZRANGE', ring, 0, 0)[1]
+    if not key then
+      return nil
+    end
+    local line = line_of(key, route)
+    local id = redis_call('ZPOPMIN', line)[1]
+    if redis_call('EXISTS', line) == 0 then
+      redis_call('ZREM', ring, key)
+    else
+      local last = redis_call('ZRANGE', ring, -1, -1, 'WITHSCORES')
+      if last[1] ~= key then
+        redis_call('ZADD', ring, last[2] + 1, key)
+      end
+    end
+    if id then
+      count_out(id, route)
+      local row = redis_call('HMGET', P .. 'call:' .. id, 'state', 'owner', 'request')
+      -- What a failover has brought back may be somebody's, or over.
+      if row[1] == 'accepted' and (not row[2] or row[2] == '') then
+        own(id, us)
+        return id, row[3]
+      end
+    end
+  end
+end
+
+-- Takes one call out of the queue for `us`, whatever its turn; answers its request.
+local function claim(id, us)
+  local row = redis_call('HMGET', P .. 'call:' .. id, 'state', 'owner', 'request', 'route')
+  if not row[3] then
+    redis_call('ZREM', P .. 'queue', id)
+    return nil
+  end
+  dequeue(id, row[4], cjson.decode(row[3]))
+  if row[1] ~= 'accepted' or (row[2] and row[2] ~= '') then
+    return nil
+  end
+  own(id, us)
+  return row[3]
+end
+
+-- what nodes have
+
+-- Makes a call, or its callback, nobody's. A call that was not dialled waits again.
+local function let_go(id, us)
+  local row = redis_call('HMGET', P .. 'call:' .. id, 'state', 'owner', 'route', 'request')
+  redis_call('SREM', P .. 'owned:' .. us, id)
+  local due_at = redis_call('ZSCORE', P .. 'pending:' .. us, id)
+  redis_call('ZREM', P .. 'pending:' .. us, id)
+  if row[2] ~= us then
+    return
+  end
+  redis_call('HDEL', P .. 'call:' .. id, 'owner')
+  if row[1] == 'accepted' then
+    enqueue(id, row[3], cjson.decode(row[4]), true)
+  elseif row[1] == 'done' then
+    redis_call('ZADD', P .. 'pending:', due_at or 0, id)
+  else
+    redis_call('SADD', P .. 'owned:', id)
+  end
+end
+
+-- A question by which a node takes something has a number. What it was answered with is kept until the node has said
+-- that it heard: `done`. Where it has not, because the answer was lost, the question is void: what it took is let go
+-- of, and if it has not been heard yet (it waits in a socket, say), it takes nothing. Numbers with spaces between.
+local function reckon(us, done, void)
+  local grants = P .. 'grants:' .. us
+  for question in done:gmatch('%S+') do
+    redis_call('HDEL', grants, question)
+  end
+  for question in void:gmatch('%S+') do
+    local ids = redis_call('HGET', grants, question)
+    redis_call('HSET', grants, question, '')
+    for id in (ids or ''):gmatch('[^\n]+') do
+      let_go(id, us)
+    end
+  end
+end
+
+-- Whether the question was asked before: what it was answered with then has been let go of, or is about to be.
+local function is_stale(us, question)
+  return redis_call('HEXISTS', P .. 'grants:' .. us, question) == 1
+end
+
+local function grant(us, question, ids)
+  if #ids > 0 then
+    redis_call('HSET', P .. 'grants:' .. us, question, table.concat(ids, '\n'))
+  end
+end
+

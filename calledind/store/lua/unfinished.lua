@@ -1,0 +1,16 @@
+-- Lists calls that are not ended, do not wait, and are not another live node's.
+-- KEYS: prefix
+-- ARGV: owner
+-- Answers their ids.
+local owners = redis_call('SMEMBERS', P .. 'lost')
+owners[#owners + 1] = ''
+if redis_call('SISMEMBER', P .. 'lost', ARGV[1]) == 0 then
+  owners[#owners + 1] = ARGV[1]
+end
+local ids = {}
+for _, owner in ipairs(owners) do
+  for _, id in ipairs(redis_call('SMEMBERS', P .. 'owned:' .. owner)) do
+    ids[#ids + 1] = id
+  end
+end
+return ids

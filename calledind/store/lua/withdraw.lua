@@ -1,0 +1,24 @@
+-- Takes an acceptance back whose asker was told that it failed, and sees to it that none comes late.
+-- KEYS: prefix
+-- ARGV: call id, seconds for which a late acceptance is refused
+-- Answers 1; 0 where there was no such call, or it is somebody's already, and goes on.
+local id, keep = unpack(ARGV)
+local call = P .. 'call:' .. id
+redis_call('SET', P .. 'withdrawn:' .. id, 1, 'EX', keep)
+local row = redis_call('HMGET', call, 'state', 'owner', 'route', 'request')
+if row[1] ~= 'accepted' or (row[2] and row[2] ~= '') then
+  return 0
+end
+local request = cjson.decode(row[4])
+dequeue(id, row[3], request)
+redis_call('DEL', call)
+redis_call('HINCRBY', P .. 'counts', 'accepted', -1)
+local key = P .. 'key:' .. request.key_id
+redis_call('HINCRBY', key, 'held', -1)
+local credits = redis_call('HINCRBY', key, 'credits', 1)
+enter(request.key_id, 1, 'released', id, request.accepted_at, credits)
+local number = number_of(request)
+if tonumber(redis_call('ZSCORE', P .. 'floods', number)) == request.accepted_at then
+  redis_call('ZREM', P .. 'floods', number)
+end
+return 1

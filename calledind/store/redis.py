@@ -1,0 +1,173 @@
+"""The store that several nodes share, in Redis: `interface.SharedStore`.
+
+Every decision is one script (`lua/`), which Redis runs from its beginning to its end before anything else, so that two
+requests on two nodes can never take the same credit. What a script changes it changes by compare-and-set; asked again
+after it was done, it does nothing. The parts, each built on the one before:
+
+    redis_base ─▶ redis_keys ─▶ redis_calls ─▶ redis_queue ─▶ redis_nodes ─▶ here
+                                     └─ redis_late, the outbox
+
+**An answer that is lost** says nothing of whether the script has run, or will run yet. What follows from that:
+
+* an acceptance is withdrawn, and one that comes after its withdrawal is refused;
+* an attempt counts as not made: the next one, or the return of the call to the queue, takes its place;
+* what was taken from the queue is let go of again with the next question (`reckon` in lua/common.lua);
+* what became of a call goes into the outbox, and is told until Redis has it;
+* all else is the asker's to repeat.
+
+**A failover** to a replica that lacks the last changes takes them back. Where [redis] replicas is set, no acceptance
+and no attempt is answered before replicas have it. A lost `take` leaves the call in the queue: whichever node says
+`begin_dialing` first has it, and the other's answers False. A lost heartbeat makes a node look older than it is.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from calledind.model import Call
+from calledind.settings import Redis
+from calledind.store.interface import Route, StoreUnavailable
+from calledind.store.outbox import Outbox
+from calledind.store.redis_base import AGAIN, boot_time, scripts
+from calledind.store.redis_late import Late
+from calledind.store.redis_link import RedisLink
+from calledind.store.redis_nodes import RedisNodes
+
+
+class RedisStore(RedisNodes):
+    """`interface.SharedStore` in Redis. Not thread-safe: the reactor's thread alone may ask it."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        settings: Redis,
+        *,
+        node: str,
+        lease: float,
+        instance: str,
+        folder: Path,
+        route_of: Callable[[Call], Route],
+        encodings: Callable[[str], Deferred[Mapping[str, bytes]]] | None,
+        fresh_audio: float,
+        version: str = "",
+        secure: Any = None,
+        environment: Mapping[str, str] = os.environ,
+        now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = boot_time,
+        link: RedisLink | None = None,
+        outbox: Outbox | None = None,
+    ) -> None:
+        """
+        `node`: this node's name. `lease`: seconds. `instance`: id of the data folder: a node of this name with another
+        instance is another one. `folder`: where the outbox is.
+        `route_of`: the trunks that a call waits for. `encodings`: reads an MP3's encodings from this node's library,
+        by its name; None: audio is not shared. `fresh_audio`: seconds for which audio is kept after its last accept.
+        `version`: of this calledin, for the other nodes' operators.
+        `secure`, `environment`: as `RedisLink` takes them.
+        `now`: seconds since the epoch. `monotonic`: seconds that go on while the machine is suspended.
+        """
+        decisions = scripts()
+        if link is None:
+            link = RedisLink(
+                reactor,
+                settings,
+                decisions,
+                channel=settings.prefix + "changed",
+                told=self._told,
+                connected=self._connected,
+                secure=secure,
+                environment=environment,
+            )
+        super().__init__(
+            reactor,
+            link,
+            scripts=decisions,
+            prefix=settings.prefix,
+            route_of=route_of,
+            encodings=encodings,
+            fresh_audio=fresh_audio,
+            node=node,
+            lease=lease,
+            instance=instance,
+            version=version,
+            now=now,
+            monotonic=monotonic,
+        )
+        self._late = Late(
+            outbox or Outbox(reactor, folder), self._tell_late, lambda: self._later(AGAIN, self._tell_again)
+        )
+        self._opened = False
+        self._telling_again = False
+
+    def open(self) -> Deferred[None]:
+        """Connect, join, and tell what the process before could not.
+
+        Fails with StoreUnavailable, whose words say what to do, within some seconds; within a lease where another node
+        of this name is to be seen dead first.
+        """
+        return Deferred.fromCoroutine(self._open())
+
+    async def _open(self) -> None:
+        await self._late.open()
+        try:
+            await self._link.start()
+            await self._join()
+            # Before what the former epoch of this node had is taken over.
+            await self._late.tell_again()
+        except BaseException:
+            self._closed = True
+            await self._link.stop()
+            await self._late.close()
+            raise
+        self._opened = True
+
+    def close(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._close())
+
+    async def _close(self) -> None:
+        if not self._opened:
+            return
+        self._opened = False
+        self._closed = True
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        try:
+            await self._leave()
+        except StoreUnavailable as error:
+            self._log.warn(
+                "This node could not take leave of the others, who wait for its lease to end: {error}", error=error
+            )
+        await self._link.stop()
+        await self._late.close()
+
+    def healthy(self) -> bool:
+        return self._opened and self._link.trouble is None and not self._lacking
+
+    # what the link says
+
+    def _told(self, message: bytes) -> None:
+        """Another node has changed a key."""
+        self._cache.drop(message.decode("utf-8", "replace"))
+
+    def _connected(self) -> None:
+        """A connection has come about: what was told meanwhile may have been missed."""
+        self._cache.clear()
+        if self._opened:
+            self._tell_again()
+
+    def _tell_again(self) -> None:
+        if not self._telling_again:
+            self._telling_again = True
+            self._late.tell_again().addCallbacks(self._told_again, self._bug)
+
+    def _told_again(self, is_all: bool) -> None:
+        self._telling_again = False
+        if not is_all and not self._closed:
+            self._later(AGAIN, self._tell_again)

@@ -1,0 +1,260 @@
+"""Acceptance, the life of a call and its callback, and audio in Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail
+from twisted.python.failure import Failure
+
+from calledind.model import Attempt, Call, CallRecord, Outcome, PendingCallback, ReturnCode, State
+from calledind.store.do_not_call import encode
+from calledind.store.interface import StoreUnavailable
+from calledind.store.redis_base import AGAIN, text_of
+from calledind.store.redis_keys import RedisKeys
+from calledind.store.redis_late import Late, LateChange
+from calledind.store.redis_link import NotReplicated, Unanswered
+from calledind.store.rows import (
+    dump,
+    from_answer,
+    from_attempt,
+    from_call,
+    from_outcome,
+    to_outcome,
+    to_pending,
+    to_record,
+)
+
+TRIES = 3
+"Of an acceptance, where the key has changed or the audio is not there."
+WITHDRAWN_SECONDS = 3600
+"For which an acceptance that was withdrawn is refused, should it still come."
+READ_CHUNK = 200
+"Calls read at a time."
+CLAIM_CHUNK = 500
+"Callbacks claimed at a time."
+RECORD = "request state attempt answer outcome"
+PENDING = "request outcome tries due_at state"
+UNFINISHED = frozenset({State.ACCEPTED, State.DIALING, State.ANSWERED})
+
+
+class RedisCalls(RedisKeys):
+    """The part of `interface.SharedStore` that is about calls."""
+
+    _late: Late
+
+    # admission
+
+    def check(self, key_id: str, country_code: str, phone_number: str, now: float) -> Deferred[ReturnCode]:
+        try:
+            number = encode(country_code, phone_number)
+        except ValueError as error:
+            return fail(error)
+        return self._run("check", key_id, number, now).addCallback(ReturnCode)
+
+    def accept(self, call: Call) -> Deferred[ReturnCode]:
+        """One question, where the key and the audio are known.
+
+        An acceptance whose answer is lost fails with StoreUnavailable, and is withdrawn as soon as Redis answers again,
+        unless another node has taken the call by then. With `encodings`, fails as that does.
+        """
+        try:
+            for text in (call.secret, call.callback_url or "", call.caller_id):
+                text.encode()
+            number = encode(call.country_code, call.phone_number)
+            request = dump(from_call(call))
+            at = dump(float(call.accepted_at))
+        except ValueError as error:
+            return fail(error)
+        return self._accept(call, (call.id, call.key_id, number, at, request, text_of(self._route_of(call))), TRIES)
+
+    def _accept(self, call: Call, args: tuple[str | int, ...], tries: int) -> Deferred[ReturnCode]:
+        _, version = self._cache.known(call.key_id)
+        audio = call.audio if self._encodings is not None else ""
+        accepting = self._change("accept", *args, version, audio, self._fresh_audio)
+        return accepting.addCallbacks(
+            self._accepted, self._not_accepted, callbackArgs=(call, args, tries), errbackArgs=(call.id,)
+        )
+
+    def _accepted(self, reply: Any, call: Call, args: tuple[str | int, ...], tries: int) -> Any:
+        if isinstance(reply, int):
+            code = ReturnCode(reply)
+            if code in (ReturnCode.INVALID_KEY, ReturnCode.KEY_DISABLED):
+                self._cache.drop(call.key_id)
+            return code
+        if tries == 1 or reply[0] == b"withdrawn":
+            raise StoreUnavailable("the shared store could not be asked as often as it takes; ask again")
+        if reply[0] == b"audio":
+            return Deferred.fromCoroutine(self._bring_audio(call.audio)).addCallback(
+                lambda _: self._accept(call, args, tries - 1)
+            )
+        self._learn(call.key_id, reply[1])
+        return self._accept(call, args, tries - 1)
+
+    def _learn(self, key_id: str, row: Sequence[bytes]) -> None:
+        """Take a key's new row; what was decided by an old identity is not accepted."""
+        before, _ = self._cache.known(key_id)
+        if before is None:
+            return
+        after = self._cache.renew(key_id, row)
+        if (before.caller_ids, before.attestation) != (after.caller_ids, after.attestation):
+            raise StoreUnavailable("the api key was changed on another node at this moment; ask again")
+
+    async def _bring_audio(self, name: str) -> None:
+        assert self._encodings is not None
+        await self.keep_audio(name, await self._encodings(name))
+
+    def _not_accepted(self, failure: Failure, call_id: str) -> Any:
+        error = failure.value
+        if isinstance(error, NotReplicated) and error.reply != 0:
+            # It has changed nothing, so no replica lacks it.
+            return ReturnCode(error.reply) if isinstance(error.reply, int) else failure
+        if isinstance(error, Unanswered):
+            Deferred.fromCoroutine(self._withdraw(call_id)).addErrback(self._bug)
+        return failure
+
+    async def _withdraw(self, call_id: str) -> None:
+        while not self._closed:
+            try:
+                withdrawn = await self._change("withdraw", call_id, WITHDRAWN_SECONDS)
+            except StoreUnavailable:
+                await self._pause(AGAIN)
+            else:
+                if withdrawn:
+                    self._log.info("call {call}: refused with 503, and withdrawn from the shared store", call=call_id)
+                return
+
+    # the life of a call
+
+    def begin_dialing(self, call_id: str, attempt: Attempt) -> Deferred[bool]:
+        """An attempt whose answer is lost fails with StoreUnavailable, and counts as not made from then on."""
+        try:
+            text = dump(from_attempt(attempt))
+        except ValueError as error:
+            return fail(error)
+        doubtful = self._doubtful.get(call_id, ())
+        beginning = self._change("begin_dialing", call_id, self._owner, text, attempt.number, *doubtful)
+        return beginning.addCallbacks(
+            self._begun, self._not_begun, callbackArgs=(call_id,), errbackArgs=(call_id, text)
+        )
+
+    def _begun(self, reply: int, call_id: str) -> bool:
+        if reply:
+            self._doubtful.pop(call_id, None)
+        return bool(reply)
+
+    def _not_begun(self, failure: Failure, call_id: str, text: str) -> Failure:
+        if isinstance(failure.value, Unanswered):
+            self._doubtful.setdefault(call_id, []).append(text)
+        return failure
+
+    def record_answer(self, call_id: str, dialog: str, now: float) -> Deferred[bool]:
+        """While Redis is away, it is kept on this machine's disk, and answered with True; Redis is told later."""
+        try:
+            change = LateChange("record_answer", call_id, self._owner, (dump(from_answer(dialog, now)),))
+        except ValueError as error:
+            return fail(error)
+        return self._late.tell(change, patient=False).addCallback(bool)
+
+    def settle(self, call_id: str, outcome: Outcome, *, charge: bool) -> Deferred[bool]:
+        """While Redis is away, it is kept on this machine's disk; this fires when Redis has it.
+
+        Fails with StoreUnavailable when the store is closed before; Redis is told after the next start then.
+        """
+        try:
+            ended_at = dump(float(outcome.ending.ended_at))
+            args = (dump(from_outcome(outcome)), str(int(charge)), ended_at)
+        except ValueError as error:
+            return fail(error)
+
+        def settled(reply: Any) -> bool:
+            self._doubtful.pop(call_id, None)
+            if isinstance(reply, int):
+                return bool(reply)
+            return to_outcome(reply[0].decode()) == outcome and reply[1] == args[1].encode()
+
+        return self._late.tell(LateChange("settle", call_id, self._owner, args)).addCallback(settled)
+
+    def _tell_late(self, change: LateChange) -> Deferred[Any]:
+        return self._change(change.kind, change.call_id, self._owner, change.owner, *change.args)
+
+    def unfinished(self) -> Deferred[Sequence[CallRecord]]:
+        """Return those that wait or are nobody's as well, but none that another live node is making."""
+        return Deferred.fromCoroutine(self._unfinished())
+
+    async def _unfinished(self) -> Sequence[CallRecord]:
+        ids = [id async for id in self._scan("ZSCAN", "queue")][::2]
+        ids += await self._run("unfinished", self._owner)
+        records = [to_record(row) for row in await self._read(RECORD, ids)]
+        return sorted(
+            (record for record in records if record.state in UNFINISHED), key=lambda each: each.call.accepted_at
+        )
+
+    async def _read(self, fields: str, ids: Sequence[bytes]) -> list[Any]:
+        """Read calls; those that are not there are left out."""
+        distinct = list(dict.fromkeys(ids))
+        rows: list[Any] = []
+        for first in range(0, len(distinct), READ_CHUNK):
+            rows += await self._run("read_calls", fields, *distinct[first : first + READ_CHUNK])
+        return [texts(row) for row in rows]
+
+    def find_call(self, call_id: str) -> Deferred[CallRecord | None]:
+        return Deferred.fromCoroutine(self._find_call(call_id))
+
+    async def _find_call(self, call_id: str) -> CallRecord | None:
+        rows = await self._read(RECORD, [call_id.encode()])
+        return to_record(rows[0]) if rows else None
+
+    # callbacks
+
+    def pending_callbacks(self) -> Deferred[Sequence[PendingCallback]]:
+        """Take those that are nobody's, and return all that are this node's."""
+        return Deferred.fromCoroutine(self._pending_callbacks())
+
+    async def _pending_callbacks(self) -> Sequence[PendingCallback]:
+        while await self._run("claim_callbacks", self._owner, CLAIM_CHUNK):
+            pass
+        ids = [id async for id in self._scan("ZSCAN", f"pending:{self._owner}")][::2]
+        rows = await self._read(PENDING, ids)
+        pending = [to_callback(row[:4]) for row in rows if row[4] == State.DONE]
+        return sorted(pending, key=lambda each: (each.due_at, each.call.id))
+
+    def callback_delivered(self, call_id: str, tries: int, now: float) -> Deferred[bool]:
+        return self._callback(call_id, State.DELIVERED, tries, "")
+
+    def callback_exhausted(self, call_id: str, tries: int, now: float) -> Deferred[bool]:
+        return self._callback(call_id, State.EXHAUSTED, tries, "")
+
+    def callback_postponed(self, call_id: str, tries: int, due_at: float) -> Deferred[bool]:
+        try:
+            return self._callback(call_id, State.DONE, tries, dump(float(due_at)))
+        except ValueError as error:
+            return fail(error)
+
+    def _callback(self, call_id: str, state: State, tries: int, due_at: str) -> Deferred[bool]:
+        return self._change("callback", call_id, self._owner, state, tries, due_at).addCallback(bool)
+
+    # audio
+
+    def keep_audio(self, name: str, encodings: Mapping[str, bytes]) -> Deferred[None]:
+        if not encodings:
+            return fail(StoreUnavailable("the audio of this call is not in this node's library any more"))
+        parts = [part for pair in encodings.items() for part in pair]
+        return self._run_slowly("keep_audio", name, self._fresh_audio, *parts)
+
+    def find_audio(self, name: str) -> Deferred[Mapping[str, bytes]]:
+        finding = self._link.bulk("HGETALL", f"{self._prefix}audio:{name}")
+        return finding.addCallback(
+            lambda parts: {codec.decode(): octets for codec, octets in zip(parts[::2], parts[1::2], strict=True)}
+        )
+
+
+def to_callback(row: Sequence[str]) -> PendingCallback:
+    """Read a callback's request, outcome, tries and due_at."""
+    request, outcome, tries, due_at = row
+    return to_pending((request, outcome, int(tries), float(due_at)))
+
+
+def texts(row: Sequence[bytes | None]) -> list[Any]:
+    return [None if value is None else value.decode() for value in row]

@@ -1,0 +1,182 @@
+"""What became of running calls, while Redis is away: kept in the outbox, and told when it is back.
+
+A change is told to Redis at once, and goes to the disk only when that failed:
+
+    tell ──▶ Redis ──▶ answered
+               │ away, or no answer
+               ▼
+            outbox (fsync) ──▶ told again at each new connection and each second, in the order they came ──▶ answered
+
+Told twice, a change does nothing the second time; told when others have taken the call over, it is refused. So it
+does no harm that an entry whose removal failed is told once more after a restart.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from calledind.store.interface import StoreUnavailable
+from calledind.store.outbox import Outbox
+
+
+@dataclass(frozen=True, slots=True)
+class LateChange:
+    """A change of a call that must be told to Redis, however late."""
+
+    kind: str
+    "Name of its script."
+    call_id: str
+    owner: str
+    "Whose the call was: this node by the name it had then."
+    args: tuple[str, ...]
+    "What the script is given after the owners."
+
+    def text(self) -> str:
+        return json.dumps([self.owner, *self.args])
+
+    @classmethod
+    def read(cls, call_id: str, kind: str, text: str) -> LateChange:
+        owner, *args = json.loads(text)
+        return cls(kind, call_id, owner, tuple(args))
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    change: LateChange
+    kept: Deferred[Any]
+    "Fires with 1 when it is on disk, with None when that failed."
+    told: list[Deferred[Any]] = field(default_factory=list)
+    "Those who wait for Redis's answer."
+
+
+class Late:
+    """See the module's text."""
+
+    log = Logger()
+
+    def __init__(
+        self, outbox: Outbox, tell: Callable[[LateChange], Deferred[Any]], keeps: Callable[[], object]
+    ) -> None:
+        """`tell`: has Redis run it; fails with StoreUnavailable. `keeps`: is called when something begins to wait."""
+        self._outbox = outbox
+        self._keeps = keeps
+        self._tell_redis = tell
+        self._waiting: dict[tuple[str, str], _Waiting] = {}
+        "Call id and kind -> what waits, in the order in which it came."
+        self._telling = False
+        self._closed = False
+
+    def __len__(self) -> int:
+        """How many changes wait for Redis."""
+        return len(self._waiting)
+
+    async def open(self) -> None:
+        """Read what was left. Raises StoreUnavailable."""
+        for call_id, kind, text in await self._outbox.open():
+            self._waiting[call_id, kind] = _Waiting(LateChange.read(call_id, kind, text), succeed(1))
+        if self._waiting:
+            self.log.info("{count} changes of calls wait to be told to the shared store", count=len(self._waiting))
+
+    def tell(self, change: LateChange, *, patient: bool = True) -> Deferred[Any]:
+        """Fire with Redis's answer, or, where that is not `patient`, with 1 as soon as it is on disk."""
+        if self._closed:
+            return fail(StoreUnavailable("the store is closed"))
+        if any((change.call_id, kind) in self._waiting for kind in ("record_answer", "settle")):
+            # Not past what waits of the same call.
+            return self._keep(change, patient)
+        telling = self._tell_redis(change)
+        return telling.addErrback(self._not_told, change, patient)
+
+    def _not_told(self, failure: Failure, change: LateChange, patient: bool) -> Deferred[Any]:
+        if self._closed or not isinstance(failure.value, StoreUnavailable):
+            return fail(failure)
+        return self._keep(change, patient)
+
+    def _keep(self, change: LateChange, patient: bool) -> Deferred[Any]:
+        place = change.call_id, change.kind
+        waiting = self._waiting.get(place)
+        if waiting is None:
+            waiting = self._waiting[place] = _Waiting(change, self._outbox.put(*place, change.text()))
+            waiting.kept.addCallbacks(lambda _: 1, self._not_kept, errbackArgs=(change,))
+            self._keeps()
+        elif waiting.change != change:
+            # The first is the one that counts.
+            return fail(StoreUnavailable("another change of this call waits for the shared store"))
+        told: Deferred[Any] = Deferred()
+        waiting.told.append(told)
+        return told if patient else _first(told, waiting.kept)
+
+    def _not_kept(self, failure: Failure, change: LateChange) -> None:
+        self.log.error(
+            "call {call}: the shared store is away, and what became of it is in memory alone: {error}",
+            call=change.call_id,
+            error=failure.getErrorMessage(),
+        )
+
+    def tell_again(self) -> Deferred[bool]:
+        """Tell Redis all that waits; fires with whether it has all of it."""
+        return Deferred.fromCoroutine(self._tell_all())
+
+    async def _tell_all(self) -> bool:
+        if self._telling or not self._waiting:
+            return not self._waiting
+        self._telling = True
+        try:
+            for place, waiting in list(self._waiting.items()):
+                try:
+                    reply = await self._tell_redis(waiting.change)
+                except StoreUnavailable:
+                    return False
+                self._answered(place, waiting, reply)
+        finally:
+            self._telling = False
+        return not self._waiting
+
+    def _answered(self, place: tuple[str, str], waiting: _Waiting, reply: Any) -> None:
+        if reply == 0:
+            self.log.warn(
+                "call {call}: what this node could not tell in time ({kind}) came too late: others have ended it",
+                call=waiting.change.call_id,
+                kind=waiting.change.kind,
+            )
+        del self._waiting[place]
+        self._outbox.remove(*place).addErrback(self._not_removed)
+        for told in waiting.told:
+            told.callback(reply)
+
+    def _not_removed(self, failure: Failure) -> None:
+        self.log.warn("{error}", error=failure.getErrorMessage())
+
+    def close(self) -> Deferred[None]:
+        """Let go of the disk; who still waits is told so."""
+        self._closed = True
+        waiting, self._waiting = self._waiting, {}
+        for each in waiting.values():
+            for told in each.told:
+                told.errback(StoreUnavailable("the store is closed; it is on disk, and told after the next start"))
+        return self._outbox.close()
+
+
+def _first(told: Deferred[Any], kept: Deferred[Any]) -> Deferred[Any]:
+    """Fire with what Redis says, or with 1 when it is on disk before."""
+    first: Deferred[Any] = Deferred()
+
+    def fire(result: Any) -> None:
+        if not first.called:
+            first.callback(result)
+
+    def on_disk(is_kept: int | None) -> int | None:
+        if is_kept:
+            fire(1)
+        return is_kept
+
+    told.addBoth(fire)
+    kept.addCallback(on_disk)
+    return first
