@@ -48,7 +48,6 @@ OF_NO_USE = {
     "LOADING": "is still loading its data",
     "MASTERDOWN": "is a replica that has lost its master",
     "CLUSTERDOWN": "belongs to a cluster that is down",
-    "NOAUTH": "wants us to log in again",
     "UNBLOCKED": "is a replica, and not the master any more",
 }
 "What an error says of the whole server: another connection is looked for. The command was not run."
@@ -434,7 +433,7 @@ def _fail(command: Command, error: Exception) -> None:
         done.errback(error)
 
 
-def in_words(error: BaseException) -> str:
+def in_words(error: BaseException | None) -> str:
     """Say to people why a connection is no more, or never was."""
     if isinstance(error, VerificationError):
         return "TLS: its certificate is not one for this name; correct tls_name, or its certificate"

@@ -36,6 +36,7 @@ START = 5.0
 FIRST, LONGEST = 0.1, 2.0
 "Seconds between two tries: at first, and at most."
 NOT_STARTED = "the connection to Redis is not opened yet"
+OPENING = "Redis has not answered yet; look whether it is up, and whether redis.address and redis.tls are right"
 STOPPED = "the connection to Redis is closed: this process ends"
 
 log = Logger()
@@ -109,7 +110,7 @@ class RedisLink:
         return started.addBoth(over)
 
     def _give_up_start(self) -> None:
-        words = self.trouble or "Redis does not answer"
+        words = self.trouble or OPENING
         starting, self._starting = self._starting, None
 
         def failed(_: object) -> None:
@@ -259,16 +260,19 @@ class _Line:
         self._up = up
         self._down = down
         self._keeping: Deferred[None] = succeed(None)
+        self._stopped = False
 
     def start(self) -> None:
+        self.trouble = OPENING
         self._keeping = Deferred.fromCoroutine(self._keep())
         self._keeping.addErrback(lambda failure: failure.trap(CancelledError))
 
     def stop(self) -> Deferred[None]:
         """Close the connection; fires when what was sent is answered, or late."""
+        self._stopped = True
         connection, self.connection, self.trouble = self.connection, None, STOPPED
-        self._keeping.cancel()
         if connection is None:
+            self._keeping.cancel()
             return succeed(None)
         return connection.idle().addCallback(lambda _: connection.give_up(STOPPED))
 
@@ -279,7 +283,7 @@ class _Line:
                 connection = await self._open()
             except StoreUnavailable as error:
                 words = str(error)
-            except CancelledError:
+            except CancelledError:  # by `stop`
                 return
             except Exception:  # noqa: BLE001 - whatever it is, we must be there when it is over
                 log.failure("The shared store can't be asked; this is an error of ours")
@@ -289,6 +293,8 @@ class _Line:
                 words = await self._use(connection)
                 if self._reactor.seconds() - since > LONGEST:
                     pause = FIRST
+            if self._stopped:
+                return
             self.trouble = words
             self._down(words)
             await self._sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 - nodes shall not all come at once

@@ -1,3 +1,4 @@
+# mypy: allow-untyped-calls
 """How a connection to the master comes about: found by the sentinels, opened, logged in, and looked at.
 
     sentinels, in turn → TCP → TLS → HELLO with the password: is it 7 or newer, is it a master? → SELECT, SCRIPT LOAD
