@@ -8,7 +8,9 @@
     POST /keys                          {"name", "credits"} -> the new key; api_key and webhook_secret are told once
     GET  /keys/ID
     POST /keys/ID/disable | enable
-    POST /keys/ID/credits               {"amount"}, negative to take some
+    POST /keys/ID/credits               {"amount", "note"}, negative to take some; the note may be left out
+    GET  /keys/ID/ledger                {"entries"}: changes of its credits, the newest first
+         ?most=100&before=PLACE         so many; those before the entry of this "place"
     POST /keys/ID/caller-ids            {"caller_ids"}: all that its requests may name; an empty list: any
     POST /keys/ID/attestation           {"attestation"}: "A", "B", "C", or "" for what the settings say
     GET  /calls/ID                      what became of a call
@@ -63,6 +65,9 @@ MOST_REJECTED = 500_000
 "Wrong lines told in one answer."
 MOST_CALLER_IDS = 1000
 "Of one key."
+LONGEST_NOTE = 200
+MOST_ENTRIES = 1000
+"Of a ledger, in one answer."
 
 
 class Refused(Exception):
@@ -125,6 +130,7 @@ class Admin(Resource):
             (b"keys", b"*", b"disable"): {b"POST": self._disable},
             (b"keys", b"*", b"enable"): {b"POST": self._enable},
             (b"keys", b"*", b"credits"): {b"POST": self._post_credits},
+            (b"keys", b"*", b"ledger"): {b"GET": self._get_ledger},
             (b"keys", b"*", b"caller-ids"): {b"POST": self._post_caller_ids},
             (b"keys", b"*", b"attestation"): {b"POST": self._post_attestation},
             (b"calls", b"*"): {b"GET": self._get_call},
@@ -256,15 +262,32 @@ class Admin(Resource):
         return asdict(await self._key(key_id))
 
     async def _post_credits(self, request: Request, key_id: str) -> object:
-        amount = _read_amount(_read_json(request), "amount")
+        wanted = _read_json(request)
+        amount = _read_amount(wanted, "amount")
+        note = wanted.get("note", "")
+        if not isinstance(note, str) or len(note) > LONGEST_NOTE or not note.isprintable():
+            raise Refused(400, f"note must be at most {LONGEST_NOTE} printable characters")
         try:
-            key = await self._store.add_credits(key_id, amount, self._now())
+            key = await self._store.add_credits(key_id, amount, self._now(), note)
         except KeyError:
             raise Refused(404, f"there is no key {key_id}") from None
         except ValueError as error:
             raise Refused(409, str(error)) from None
         self.log.info("key {key_id} credited {amount}", key_id=key_id, amount=amount)
         return asdict(key)
+
+    async def _get_ledger(self, request: Request, key_id: str) -> object:
+        most = request.args.get(b"most", [b"100"])[0]
+        if not (most.isdigit() and len(most) < 9 and 1 <= int(most) <= MOST_ENTRIES):
+            raise Refused(400, f"most must be a number from 1 to {MOST_ENTRIES}")
+        before = request.args.get(b"before", [b""])[0].decode("ascii", "replace")
+        try:
+            entries = await self._store.ledger(key_id, most=int(most), before=before)
+        except KeyError:
+            raise Refused(404, f"there is no key {key_id}") from None
+        except ValueError as error:
+            raise Refused(400, str(error)) from None
+        return {"entries": [asdict(entry) for entry in entries]}
 
     async def _post_caller_ids(self, request: Request, key_id: str) -> object:
         wanted = _read_caller_ids(_read_json(request))
@@ -332,11 +355,10 @@ class Admin(Resource):
 
     async def _export(self, request: Request) -> object:
         numbers = await self._store.do_not_call()
-        if request.channel is None:  # the client has left meanwhile
-            return NOT_DONE_YET
-        request.setHeader(b"content-type", b"text/csv; charset=utf-8")
-        request.write(b"country_code,phone_number\n")
-        request.registerProducer(_Export(request, numbers, self.log), False)
+        if request.channel is not None:  # the client has not left meanwhile
+            request.setHeader(b"content-type", b"text/csv; charset=utf-8")
+            request.write(b"country_code,phone_number\n")
+            request.registerProducer(_Export(request, numbers, self.log), False)
         return NOT_DONE_YET
 
 

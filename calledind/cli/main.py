@@ -27,6 +27,10 @@ DRAIN_LOOK = 1.0
 "Seconds between two looks at calls that are to finish."
 
 
+PAGE = 1000
+"Rows of a ledger asked for at a time."
+
+
 class WrongSettings(click.ClickException):
     """The file that --config names is no good; exit code 2."""
 
@@ -305,17 +309,56 @@ def set_attestation(target: Target, key_id: str, level: str, as_json: bool) -> N
 )
 @click.argument("key_id", metavar="ID")
 @click.argument("amount", type=int, required=False)
+@click.option("--note", help="Why; kept in the log beside AMOUNT.")
+@click.option("--log", "show_log", is_flag=True, help="Show how the credits have changed, the newest change first.")
+@click.option("--most", type=click.IntRange(1), default=50, show_default=True, help="Changes that --log shows.")
 @json_option
 @click.pass_obj
-def add_credits(target: Target, key_id: str, amount: int | None, as_json: bool) -> None:
+def add_credits(
+    target: Target, key_id: str, amount: int | None, note: str | None, show_log: bool, most: int, as_json: bool
+) -> None:
     """Show a key's call credits, or add AMOUNT to them; a negative AMOUNT takes some."""
+    if note is not None and amount is None:
+        raise click.UsageError("--note goes with an AMOUNT")
+    if show_log and amount is not None:
+        raise click.UsageError("give either AMOUNT or --log")
     path = f"/keys/{quote(key_id, safe='')}"
     client = target.client()
-    key = client.get(path) if amount is None else client.post(f"{path}/credits", {"amount": amount})
+    if show_log:
+        _show_log(_entries(client, path, most), as_json)
+        return
+    wanted = {"amount": amount} if note is None else {"amount": amount, "note": note}
+    key = client.get(path) if amount is None else client.post(f"{path}/credits", wanted)
     if as_json:
         print_json(key)
     else:
         print_fields({name: key[name] for name in ("id", "name", "credits", "held", "charged")})
+
+
+def _entries(client: Client, path: str, most: int) -> list[dict[str, Any]]:
+    """Read that many rows of a key's ledger, a page at a time."""
+    entries: list[dict[str, Any]] = []
+    while len(entries) < most:
+        place = quote(entries[-1]["place"], safe="") if entries else ""
+        wanted = min(most - len(entries), PAGE)
+        page = client.get(f"{path}/ledger?most={wanted}&before={place}")["entries"]
+        entries.extend(page)
+        if len(page) < wanted:
+            break
+    return entries
+
+
+def _show_log(entries: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print_json({"entries": entries})
+        return
+    print_table(
+        ("time", "amount", "reason", "reference", "balance"),
+        (
+            (moment(entry["at"]), entry["amount"], entry["reason"], entry["reference"], entry["balance"])
+            for entry in entries
+        ),
+    )
 
 
 main.add_command(dnc)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, fail, succeed
 
 from calledind.model import CallRecord, Key
-from calledind.store.interface import Number, StoreUnavailable, Totals
+from calledind.store.interface import Entered, LedgerEntry, Number, StoreUnavailable, Totals
 
 if TYPE_CHECKING:
     from calledind.store.interface import Store
@@ -22,6 +22,7 @@ class Ledger:
         self.by_digest: dict[bytes, Key] = {}
         self.numbers: set[Number] = set()
         self.calls: dict[str, CallRecord] = {}
+        self.entries: list[LedgerEntry] = []
         self.full = False
         self.breaks_after: int | None = None
         "Numbers given by `do_not_call` before it fails."
@@ -58,14 +59,26 @@ class Ledger:
                 return succeed(True)
         return succeed(False)
 
-    def add_credits(self, key_id: str, amount: int, now: float) -> Deferred[Key]:
+    def add_credits(self, key_id: str, amount: int, now: float, note: str = "") -> Deferred[Key]:
         for digest, key in self.by_digest.items():
             if key.id == key_id:
                 if key.credits + amount < 0:
                     return fail(ValueError(f"only {key.credits} credits are left"))
                 self.by_digest[digest] = replace(key, credits=key.credits + amount)
+                reason, place = Entered.ADDED if amount > 0 else Entered.TAKEN, f"place &{len(self.entries)}"
+                self.entries.append(LedgerEntry(key_id, amount, reason, note, now, key.credits + amount, place))
                 return succeed(self.by_digest[digest])
         return fail(KeyError(key_id))
+
+    def ledger(self, key_id: str, *, most: int = 100, before: str = "") -> Deferred[Sequence[LedgerEntry]]:
+        if all(key.id != key_id for key in self.by_digest.values()):
+            return fail(KeyError(key_id))
+        rows = [entry for entry in reversed(self.entries) if entry.key_id == key_id]
+        places = [row.place for row in rows]
+        if before and before not in places:
+            return fail(ValueError(f"{before} is no place"))
+        start = places.index(before) + 1 if before else 0
+        return succeed(rows[start : start + most])
 
     def add_do_not_call(self, numbers: Iterable[Number]) -> Deferred[int]:
         if self.full:

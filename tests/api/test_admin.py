@@ -166,6 +166,45 @@ class KeyTests(AdminCase):
         self.refused(400, "POST", path, {})
         self.refused(404, "POST", "/keys/nobody/credits", {"amount": 1})
 
+    def test_note(self) -> None:
+        """Credits may come with a note, of one line that can be printed."""
+        path = f"/keys/{self.new_key(5)['id']}/credits"
+        self.assertEqual(self.ask("POST", path, {"amount": 3, "note": "invoice é 7"})[1]["credits"], 8)
+        for wrong in (7, None, "a\nb", "\0", "\ud800", "a" * 201):
+            self.assertIn("printable", self.refused(400, "POST", path, {"amount": 1, "note": wrong}))
+        self.assertEqual([entry.reference for entry in self.ledger.entries], ["invoice é 7"])
+
+    def test_ledger(self) -> None:
+        """The changes of a key's credits are told by page, the newest first."""
+        key_id = self.new_key(5)["id"]
+        path = f"/keys/{key_id}/ledger"
+        self.assertEqual(self.ask("GET", path), (200, {"entries": []}))
+        for amount, note in ((3, "one"), (-2, ""), (4, "three")):
+            self.ask("POST", f"/keys/{key_id}/credits", {"amount": amount, "note": note})
+        newest = {
+            "key_id": key_id,
+            "amount": 4,
+            "reason": "added",
+            "reference": "three",
+            "at": NOW,
+            "balance": 10,
+            "place": "place &2",
+        }
+        status, page = self.ask("GET", f"{path}?most=2")
+        self.assertEqual((status, page["entries"][0]), (200, newest))
+        self.assertEqual([entry["reason"] for entry in page["entries"]], ["added", "taken"])
+        _, rest = self.ask("GET", f"{path}?before=place%20%261")
+        self.assertEqual([entry["reference"] for entry in rest["entries"]], ["one"])
+
+    def test_wrong_ledger(self) -> None:
+        """A page has a size, begins at a place, and is of a key."""
+        path = f"/keys/{self.new_key(5)['id']}/ledger"
+        for most in ("0", "-1", "1001", "x", "", "9" * 5000, "%D9%A3"):
+            self.assertIn("most must be", self.refused(400, "GET", f"{path}?most={most}"))
+        self.assertIn("no place", self.refused(400, "GET", f"{path}?before=%ff"))
+        self.refused(404, "GET", "/keys/nobody/ledger")
+        self.refused(405, "POST", path, {})
+
 
 class DoNotCallTests(AdminCase):
     def test_add_and_remove(self) -> None:

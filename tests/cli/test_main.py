@@ -88,6 +88,28 @@ class KeyTests(CommandCase):
         self.assertRegex(await self.done("credits", key["id"]), r"credits +0")
         self.assertIn("only 0 credits are left", await self.done("credits", key["id"], "-1", code=1))
 
+    async def test_log_of_credits(self) -> None:
+        """How a key's credits have changed is shown, the newest change first, with the operator's notes."""
+        key = json.loads(await self.done("keys", "add", "Ann", "--json"))
+        await self.done("credits", key["id"], "1500", "--note", "invoice [red]7")
+        await self.done("credits", key["id"], "-200")
+        heading, *lines = (await self.done("credits", key["id"], "--log")).splitlines()
+        self.assertEqual(heading.split(), ["time", "amount", "reason", "reference", "balance"])
+        self.assertRegex(lines[0], r"^2023-11-1\d \d\d:\d\d:\d\d +-200 +taken +1,300$")
+        self.assertRegex(lines[1], r" 1,500 +added +invoice \[red\]7 +1,500$")
+        shown = json.loads(await self.done("credits", key["id"], "--log", "--most", "1", "--json"))
+        self.assertEqual([(entry["amount"], entry["balance"]) for entry in shown["entries"]], [(-200, 1300)])
+
+    async def test_long_log_of_credits(self) -> None:
+        """As much of the log is shown as is wanted, a page after the other."""
+        key = json.loads(await self.done("keys", "add", "Ann", "--json"))
+        for amount in range(1, 31):
+            self.ledger.add_credits(key["id"], amount, 1_700_000_000.0)
+        self.patch(commands, "PAGE", 7)
+        for most, count in ((5, 5), (14, 14), (20, 20), (30, 30), (99, 30)):
+            shown = json.loads(await self.done("credits", key["id"], "--log", "--most", str(most), "--json"))
+            self.assertEqual([entry["amount"] for entry in shown["entries"]], list(range(30, 30 - count, -1)))
+
     async def test_identity_of_a_key(self) -> None:
         """The caller ids of a key and its attestation are set and shown."""
         key = json.loads(await self.done("keys", "add", "Ann", "--json"))
@@ -114,7 +136,12 @@ class KeyTests(CommandCase):
 
     async def test_not_found(self) -> None:
         """What is not there ends with code 1 and words."""
-        for arguments in (("keys", "disable", "a/b"), ("credits", "nobody"), ("call", "nobody")):
+        for arguments in (
+            ("keys", "disable", "a/b"),
+            ("credits", "nobody"),
+            ("credits", "nobody", "--log"),
+            ("call", "nobody"),
+        ):
             self.assertIn("there is no", await self.done(*arguments, code=1))
 
 
@@ -220,6 +247,9 @@ class NotReachableTests(SynchronousTestCase):
             ("keys", "add"),
             ("keys", "add", "a", "--credits", "-1"),
             ("credits", "a", "b"),
+            ("credits", "a", "--note", "b"),
+            ("credits", "a", "1", "--log"),
+            ("credits", "a", "--log", "--most", "0"),
             ("dnc", "add"),
             ("dnc", "import", "/nowhere.csv"),
             ("dnc", "import", "-", "--country-code", "&x"),
