@@ -55,6 +55,7 @@ from calledind.service.files import read_files, read_instance, read_pepper
 from calledind.service.ports import Ports
 from calledind.service.recovery import Interrupted, Recovery
 from calledind.service.reload import InForce, Reload, codecs, reasons
+from calledind.service.retention import Retention
 from calledind.service.status import Status
 from calledind.settings import Settings
 from calledind.settings import Trunk as TrunkSettings
@@ -141,6 +142,7 @@ class Daemon(Service):
         else:
             await self._cluster.nodes.start(self._cluster.dialer, self._callbacks, self._interrupted.end)
         self._dialer.start()
+        self._retention.start()
         self._started = True
         tune_collector()
         systemd.notify("READY=1")
@@ -163,6 +165,7 @@ class Daemon(Service):
             self._store = self._cluster.make_store(lambda: self._library, lambda: self._drained)
         else:
             self._store = EmbeddedStore(reactor, settings.data / "store")
+        self._retention = Retention(reactor=reactor, store=self._store, days=settings.store.retention, now=self._now)
         self._resolver = ThreadedResolver(reactor)
         fetching = GuardedAgent(
             reactor, Guard(settings.audio.allow_networks, settings.audio.allow_ports), self._resolver
@@ -472,6 +475,7 @@ class Daemon(Service):
             self._resolver.stop()
             if self._cluster is not None:
                 self._cluster.nodes.stop()
+            self._retention.stop()
             await self._store.close()
         self._strain.stop()
         if self._watchdog is not None and self._watchdog.running:
