@@ -120,7 +120,10 @@ class Store(Protocol):
         """Add (or take, when negative) credits. Raises KeyError; ValueError when fewer are left than are taken."""
 
     def ledger(self, key_id: str, *, most: int = 100, before: str = "") -> Deferred[Sequence[LedgerEntry]]:
-        """Return the newest changes of a key's credits, the newest first; those `before` a `place`. Raises KeyError."""
+        """Return the newest changes of a key's credits, the newest first; those `before` a `place`.
+
+        Raises KeyError; ValueError where `before` can be no place.
+        """
 
     # DoNotCall
 
