@@ -10,7 +10,7 @@ import socket
 import threading
 from dataclasses import dataclass
 
-from tests.interop.judge import Carrier, header
+from tests.interop.carrier import Carrier, header
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Talk:
 
 
 class SpoilingCarrier(Carrier):
-    """The judge's carrier, with re-INVITEs, and answers that are not its own."""
+    """The witness, with re-INVITEs, and answers that are not its own."""
 
     def __post_init__(self) -> None:
         self.answers: list[bytes] = []

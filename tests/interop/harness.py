@@ -141,11 +141,11 @@ def web_server(files: Mapping[str, bytes], *, host: str = "127.0.0.1") -> Iterat
             if parts.path.startswith("/callback"):
                 query = {name: values[0] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
                 headers = {name.lower(): value for name, value in self.headers.items()}
+                web.told.put(Told(query, headers, self.path, time.time()))
                 status = web.refuse.pop(0) if web.refuse else 200
                 self.send_response(status)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
-                web.told.put(Told(query, headers, self.path, time.time()))
                 return
             web.fetched.append(parts.path)
             if parts.path in web.files:
@@ -235,15 +235,25 @@ class Daemon:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        self.launch()
+        wait_for(f"daemon ready (log: {self.log})", self.is_ready)
+
+    def launch(self, **environment: str) -> None:
+        """Begin to start it, with more in its environment; it may end before it is ready."""
         command = [sys.executable, *self._program, "--nodaemon", "--pidfile=", "calledin"]
         command += ["--config", str(self.config), "--http", join(self.host, self.port)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self._environment, cwd=self.folder
+                command,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env={**self._environment, **environment},
+                cwd=self.folder,
             )
-        wait_for(f"daemon ready (log: {self.log})", self._ready)
 
-    def _ready(self) -> bool:
+    def is_ready(self) -> bool:
+        """Raises AssertionError where it has ended."""
         assert self._process is not None
         if self._process.poll() is not None:
             raise AssertionError(f"the daemon ended with {self._process.returncode}:\n{self.log.read_text()[-3000:]}")
@@ -257,11 +267,24 @@ class Daemon:
         assert self._process is not None
         return self._process.pid
 
+    def has_died(self, seconds: float) -> bool:
+        """Wait for it to be killed, by whatever."""
+        assert self._process is not None
+        try:
+            return self._process.wait(seconds) == -signal.SIGKILL
+        except subprocess.TimeoutExpired:
+            return False
+
     def kill(self) -> None:
         """kill -9, as a power cut would."""
         assert self._process is not None
         self._process.kill()
         self._process.wait()
+
+    def end(self) -> None:
+        """Kill it where it is there."""
+        if self._process is not None:
+            self.kill()
 
     def stop(self, seconds: float = 30.0) -> int:
         """SIGTERM; returns the exit status."""

@@ -22,10 +22,10 @@ from urllib.parse import urlencode
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.interop.carrier import SDP
+from tests.interop.case import SHORT, settings, trunk
 from tests.interop.fuzz_carriers import Bridge, SpoilingCarrier
 from tests.interop.harness import Daemon, Told, errors_in, free_ports, free_udp_port, wait_for, web_server
-from tests.interop.judge import SDP
-from tests.interop.test_kill import SHORT, settings
 
 LONG = os.environ.get("CALLEDIN_LONG") == "1"
 MUTATIONS = int(os.environ.get("CALLEDIN_FUZZ", "100000" if LONG else "2000"))
@@ -201,7 +201,14 @@ class FuzzTests(SynchronousTestCase):
         self.bridge = Bridge(self.carrier.port)
         world.callback(self.bridge.close)
         self.sip_port, self.rtp_port = free_udp_port(), free_ports(400)
-        text = settings(self.carrier.port, self.sip_port, self.rtp_port) + self.bridge.trunk
+        text = settings(
+            trunk(self.carrier.port, name="judge", more="channels = 1000"),
+            self.bridge.trunk,
+            sip_port=self.sip_port,
+            first_rtp=self.rtp_port,
+            calls="ring_timeout = 2.0",
+            sip="t1 = 0.1",
+        )
         text = text.replace("ring_timeout = 2.0", "ring_timeout = 20.0")  # it has much to do meanwhile
         self.daemon = Daemon(folder, text)
         self.daemon.start()

@@ -18,13 +18,13 @@ from itertools import pairwise
 from queue import Empty
 from urllib.parse import quote, urlencode
 
-from tests.interop import judge
+from tests.interop import carrier
 from tests.interop import scenarios as sc
+from tests.interop.carrier import Carrier
 from tests.interop.case import SHORT, SPEECH, InteropCase, settings, trunk
 from tests.interop.faults import HOSTILE
 from tests.interop.harness import Answer, Daemon, Told, free_tcp_port, need, sipp, wait_for
 from tests.interop.hearing import Ear, by_ffmpeg
-from tests.interop.judge import Carrier
 
 ANSWERS, BUSY, RINGS = "2125550100", "2125550105", "2125550107"
 "Numbers whose last digit says what `Carrier` does with them."
@@ -48,7 +48,7 @@ class PromiseCase(InteropCase):
         """`more`: of the trunk; the others are lines of the tables of these names, `trunks` more of them."""
         self.ear = Ear()
         self.world.callback(self.ear.close)
-        self.patch(judge, "SDP", judge.SDP.replace("audio 9 ", f"audio {self.ear.port} "))
+        self.patch(carrier, "SDP", carrier.SDP.replace("audio 9 ", f"audio {self.ear.port} "))
         self.carrier = Carrier()
         self.world.callback(self.carrier.close)
         self.faults = self.folder / "faults"

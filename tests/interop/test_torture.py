@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from unittest import SkipTest
 
+from tests.interop.carrier import Carrier
 from tests.interop.case import InteropCase, settings, trunk
 from tests.interop.harness import Daemon, free_udp_port, wait_for
-from tests.interop.judge import Carrier
 from tests.sip.torture import TABLE, Torture, written
 
 TRUNK, STRANGER = "127.0.0.1", "127.0.0.2"
