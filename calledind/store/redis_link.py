@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail, succeed
@@ -139,7 +139,7 @@ class RedisLink:
     # commands
 
     def run(
-        self, script: str, keys: Iterable[Part], args: Iterable[Part], *, replicated: bool = False
+        self, script: str, keys: Sequence[Part], args: Sequence[Part], *, replicated: bool = False
     ) -> Deferred[Any]:
         """Run a script. `replicated`: where [redis] replicas is set, that many must have what it changed."""
         line = self._sure if replicated else self._main
@@ -208,6 +208,7 @@ class RedisLink:
         return connection
 
     def _is_up(self, where: str) -> None:
+        self._leave_others(where)
         self._say_up(where)
         if self._main.trouble or self._sure.trouble:
             return
@@ -217,9 +218,16 @@ class RedisLink:
             starting.callback(None)
 
     def _is_subscribed(self, where: str) -> None:
+        self._leave_others(where)
         self._say_up(where)
         if self.trouble is None:
             self._tell_connected()
+
+    def _leave_others(self, where: str) -> None:
+        """There is one master: what led to another was opened before this."""
+        for connection in [self._spare, *(line.connection for line in self._lines)]:
+            if connection is not None and connection.where != where:
+                connection.give_up(f"the master is {where} now, and not {connection.where}")
 
     def _is_down(self, words: str) -> None:
         if words not in self._said:

@@ -169,7 +169,8 @@ class Opening:
         host = host.strip("[]")
         try:
             endpoint = self._endpoint(host, int(port))
-            await endpoint.connect(_Factory(connection))
+            # The endpoint's own time does not begin before a name is looked up.
+            await endpoint.connect(_Factory(connection)).addTimeout(self._patience, self._reactor)
             self._open.add(connection)
             connection.gone.addCallback(lambda _: self._open.discard(connection))
         except CancelledError:

@@ -240,12 +240,30 @@ class TimeTests(ConnectionCase):
         """Where it was us who could not read, an answer that waits to be read is taken."""
         asked = self.connection.ask("PING")
         self.clock.rightNow += 60.0
-        alarm: Any = self.clock.calls.pop()
-        alarm.func(*alarm.args)
+        self.turn()
         self.receive(b"+PONG\r\n")
         self.successResultOf(asked)
         self.clock.advance(0)
         self.assertFalse(self.wire.aborted)
+
+    def turn(self) -> None:
+        """Do what is due, as the reactor does before it reads again."""
+        alarm: Any = self.clock.calls.pop()
+        alarm.called = 1
+        alarm.func(*alarm.args)
+
+    def test_late_for_ever(self) -> None:
+        """A server that answers all the time, and each too late, is given up all the same."""
+        asked = [self.connection.ask("PING") for _ in range(100)]
+        for each in asked:
+            each.addErrback(lambda failure: failure.trap(Unanswered))
+        self.clock.rightNow += 1.0
+        answers = 0
+        while not self.wire.aborted:
+            self.turn()
+            self.receive(b"+PONG\r\n")
+            answers += 1
+        self.assertEqual(answers, redis_connection.TURNS + 1)
 
     def test_silence(self) -> None:
         """When nothing is heard for a while, a PING finds out whether somebody is there."""
