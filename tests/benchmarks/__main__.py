@@ -12,7 +12,19 @@ from pathlib import Path
 
 from tests.benchmarks.report import Row, options, read, tell
 
-NAMES = ("accepts", "growth", "do_not_call", "store", "prepare", "rtp", "streams", "calls", "busy")
+NAMES = (
+    "accepts",
+    "growth",
+    "do_not_call",
+    "store",
+    "prepare",
+    "rtp",
+    "streams",
+    "calls",
+    "busy",
+    "nodes",
+    "shared_queue",
+)
 ROOT = Path(__file__).parents[2]
 
 
