@@ -19,6 +19,7 @@
     POST /dnc/add | remove              {"numbers": ["+12125550100", ...]}
     POST /dnc/import[?country_code=1]   a number a line; wrong lines are told, the others taken
     GET  /dnc/export                    country_code,phone_number lines
+    POST /backup                        a tar file, see store.backup
 
 An error is {"error": words} with a status of 400 or more.
 """
@@ -29,7 +30,7 @@ import json
 import os
 import socket
 import stat
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from io import BytesIO
 from itertools import islice
@@ -38,7 +39,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IPullProducer, IReactorTime, IReactorUNIX
+from twisted.internet.interfaces import IListeningPort, IPullProducer, IPushProducer, IReactorTime, IReactorUNIX
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -51,6 +52,7 @@ from calledind.api.numbers import parse_lines, parse_number
 from calledind.api.site import Request, Site
 from calledind.keyring import Keyring
 from calledind.model import ANONYMOUS, ATTESTATIONS, CallRecord, Key, is_caller_id
+from calledind.store.backup import AlreadyRunning, Backup
 from calledind.store.interface import Number, Store, StoreUnavailable
 
 LARGEST_IMPORT = 256 * 1024 * 1024
@@ -110,6 +112,7 @@ class Admin(Resource):
         trace: Callable[[str], object] | None = None,
         media: Callable[[str], object] | None = None,
         drain: Callable[[bool], Mapping[str, object]] | None = None,
+        backup: Backup | None = None,
     ) -> None:
         super().__init__()
         self._reactor = reactor
@@ -121,6 +124,7 @@ class Admin(Resource):
         self._trace = trace
         self._media = media
         self._drain = drain
+        self._backup = backup
         # "*" stands for an id, which the handler is given.
         self._routes: dict[tuple[bytes, ...], dict[bytes, Handler]] = {
             (b"status",): {b"GET": self._get_status},
@@ -141,6 +145,7 @@ class Admin(Resource):
             (b"dnc", b"remove"): {b"POST": self._remove_numbers},
             (b"dnc", b"import"): {b"POST": self._import},
             (b"dnc", b"export"): {b"GET": self._export},
+            (b"backup",): {b"POST": self._post_backup},
         }
 
     # the way of a request
@@ -360,6 +365,70 @@ class Admin(Resource):
             request.write(b"country_code,phone_number\n")
             request.registerProducer(_Export(request, numbers, self.log), False)
         return NOT_DONE_YET
+
+    # a backup
+
+    async def _post_backup(self, request: Request) -> object:
+        if self._backup is None:
+            raise Refused(404, "this daemon can't be backed up")
+        try:
+            made = await self._backup.make()
+        except AlreadyRunning as error:
+            raise Refused(409, str(error)) from None
+        self.log.info("a backup of {size} octets is made", size=made.size)
+        if request.channel is None:  # the client has left meanwhile
+            made.close()
+            return NOT_DONE_YET
+        request.setHeader(b"content-type", b"application/x-tar")
+        request.setHeader(b"calledin-store-octets", b"%d" % made.size)
+        sending = Deferred.fromCoroutine(_Sender(request, self.log).send(made.pieces()))
+        sending.addBoth(lambda _: made.close())
+        return NOT_DONE_YET
+
+
+@implementer(IPushProducer)
+class _Sender:
+    """Writes what comes in pieces, as fast as the client takes them."""
+
+    def __init__(self, request: Request, log: Logger) -> None:
+        self._request = request
+        self._log = log
+        self._left = False
+        self._flow: Deferred[None] | None = None
+        "Fires when more may be written; None: it may."
+
+    async def send(self, pieces: AsyncIterator[bytes]) -> None:
+        self._request.registerProducer(self, True)
+        try:
+            async for piece in pieces:
+                if not self._left:
+                    self._request.write(piece)
+                if self._flow is not None:
+                    await self._flow
+                if self._left:
+                    return
+        except Exception:  # noqa: BLE001 - half a file must not look like a whole one
+            report_incident(self._log, Failure(), "a backup")
+            if not self._left:
+                self._request.unregisterProducer()
+                self._request.channel.abort()
+            return
+        self._request.unregisterProducer()
+        self._request.finish()
+
+    def pauseProducing(self) -> None:
+        if self._flow is None:
+            self._flow = Deferred()
+
+    def resumeProducing(self) -> None:
+        flow, self._flow = self._flow, None
+        if flow is not None:
+            flow.callback(None)
+
+    def stopProducing(self) -> None:
+        """The client has left."""
+        self._left = True
+        self.resumeProducing()
 
 
 @implementer(IPullProducer)

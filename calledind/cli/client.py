@@ -6,7 +6,7 @@ import http.client
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,14 @@ class Refused(click.ClickException):
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=TIMEOUT)
+    def __init__(self, path: Path, patience: float = TIMEOUT) -> None:
+        super().__init__("localhost", timeout=patience)
         self._path = path
+        self._patience = patience
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(TIMEOUT)
+        self.sock.settimeout(self._patience)
         self.sock.connect(os.fspath(self._path))
 
 
@@ -59,13 +60,24 @@ class Client:
         """Return what the JSON says. `body`: lines of text."""
         return self._ask("POST", path, body, "text/csv")
 
-    def stream(self, path: str) -> Iterator[bytes]:
-        """Give the answer in pieces as it comes."""
-        connection = _UnixConnection(self._path)
+    def stream(
+        self,
+        path: str,
+        *,
+        method: str = "GET",
+        patience: float = TIMEOUT,
+        begun: Callable[[Mapping[str, str]], None] = lambda headers: None,
+    ) -> Iterator[bytes]:
+        """Give the answer in pieces as it comes.
+
+        `patience`: seconds without a sign of the daemon. `begun`: is told the answer's header fields.
+        """
+        connection = _UnixConnection(self._path, patience)
         try:
-            response = self._open(connection, "GET", path, None, "")
+            response = self._open(connection, method, path, None, "")
             if response.status >= 400:
                 raise _refusal(response.status, response.read())
+            begun(response.headers)  # type: ignore[arg-type] # a Message is one, but for its name
             while piece := response.read(65536):
                 yield piece
         except (OSError, http.client.HTTPException) as error:

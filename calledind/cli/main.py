@@ -20,6 +20,7 @@ import calledind
 from calledind.cli.client import Client, find_socket
 from calledind.cli.numbers import dnc
 from calledind.cli.output import json_option, moment, print_fields, print_json, print_table
+from calledind.cli.storage import backup, migrate, restore
 from calledind.model import Reason
 from calledind.settings import SettingsError, load
 
@@ -362,3 +363,6 @@ def _show_log(entries: list[dict[str, Any]], as_json: bool) -> None:
 
 
 main.add_command(dnc)
+main.add_command(backup)
+main.add_command(restore)
+main.add_command(migrate)

@@ -61,6 +61,7 @@ from calledind.settings import Settings
 from calledind.settings import Trunk as TrunkSettings
 from calledind.simulator.carrier import Carrier
 from calledind.simulator.scenarios import CREDENTIALS
+from calledind.store.backup import Backup
 from calledind.store.embedded import EmbeddedStore
 from calledind.store.interface import Store
 
@@ -156,7 +157,8 @@ class Daemon(Service):
             settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise StartFailed(f"data: the folder {settings.data} can't be made: {error.strerror}") from None
-        self._keyring = Keyring(read_pepper(settings.data))
+        pepper = read_pepper(settings.data)
+        self._keyring = Keyring(pepper)
         self._in_force.signer, self._in_force.trunks, context = read_files(settings, self._now())
         self._in_force.context = None if context is None else tls.ServerContext(context)
         self._store: Store
@@ -181,6 +183,15 @@ class Daemon(Service):
             Decoder(reactor, settings.audio),
             self._now,
             codecs=codecs(settings.trunks),
+        )
+        self._backup = Backup(
+            reactor,
+            settings.data / "backup",
+            copy=self._store.copy_into,
+            audio=self._encodings,
+            pepper=pepper,
+            store=settings.store.kind,
+            now=self._now,
         )
         self._callbacks = CallbackSender(
             reactor, telling, self._store, self._keyring, settings.callbacks, self._now, wall=time.time
@@ -259,6 +270,11 @@ class Daemon(Service):
             routed=self._route,
             now=self._now,
         )
+
+    async def _encodings(self, name: str) -> Mapping[str, bytes]:
+        """Read the audio of a call from the library here, or else from where all nodes keep it."""
+        found = await self._library.encodings(name)
+        return found if found or self._cluster is None else await self._cluster.store.find_audio(name)
 
     def _let_go(self, call: Call) -> None:
         """A call is over: its audio may go."""
@@ -346,6 +362,7 @@ class Daemon(Service):
             status=status.figures,
             extra={b"recordings": self._recordings, b"scenarios": self._scenarios, b"nodes": self._nodes},
             drain=self._drain_for_operator,
+            backup=self._backup,
             trace=self._trace.show,
             media=self._media_log.show,
         )

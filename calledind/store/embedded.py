@@ -37,6 +37,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from calledind.model import Attempt, Call, CallRecord, Key, Outcome, PendingCallback, ReturnCode, State
+from calledind.store.backup import copy_database
 from calledind.store.disk import Archive, Connect, Disk, Repeated, connect, explain
 from calledind.store.interface import LedgerEntry, Number, StoreUnavailable, Totals
 from calledind.store.memory import Change, Memory
@@ -121,7 +122,7 @@ class EmbeddedStore:
     def open(self) -> Deferred[None]:
         """Fails with `StoreUnavailable`, whose words say what to do, also where another process has it open."""
         try:
-            self._lock = _lock(self._folder)
+            self._lock = lock_folder(self._folder)
         except OSError as error:
             return fail(StoreUnavailable(explain(error, self._path)))
         except StoreUnavailable as error:
@@ -459,8 +460,20 @@ class EmbeddedStore:
     def totals(self) -> Deferred[Totals]:
         return succeed(self._memory.totals())
 
+    # backups
 
-def _lock(folder: Path) -> int:
+    def copy_into(self, path: Path) -> Deferred[None]:
+        """Write what is on disk at one moment into a new file, while changes go on. Fails as `copy_database` does."""
+        copier = self._runner(self._reactor, "calledin store copy")
+
+        def over(result: T) -> T:
+            copier.stop()
+            return result
+
+        return copier.run(lambda: copy_database(self._path, path)).addBoth(over)
+
+
+def lock_folder(folder: Path) -> int:
     """Make the folder, and hold it against other processes. Raises `StoreUnavailable`, OSError."""
     if not folder.exists():
         folder.mkdir(mode=0o700, parents=True)

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -197,6 +198,14 @@ class Store(Protocol):
     # figures
 
     def totals(self) -> Deferred[Totals]: ...
+
+    # backups
+
+    def copy_into(self, path: Path) -> Deferred[None]:
+        """Write all that is kept, as of one moment, into this empty file: a database of the embedded store's schema.
+
+        Changes go on meanwhile. Fails with StoreUnavailable, OSError, sqlite3.Error.
+        """
 
 
 Route = tuple[str, ...]

@@ -35,11 +35,31 @@ def pack(numbers: Sequence[int] | NDArray[np.int64]) -> bytes:
 
 def read(database: sqlite3.Connection) -> NumberSet:
     """Read the log; where it has grown too long, write it anew."""
+    numbers, mentions, rows = _read_log(database)
+    too_long = mentions > 2 * len(numbers) + SLACK
+    too_many = rows > (len(numbers) + SLACK) // 1000 + len(numbers) // ROW
+    if too_long or too_many:
+        try:
+            _write(database, numbers)
+        except sqlite3.OperationalError as error:
+            # A full disk must not keep the daemon from starting: nothing is lost, and the next start tries again.
+            log.warn("the DoNotCall list can't be written anew, it stays as it is on disk: {error}", error=error)
+    return NumberSet(_pages(numbers))
+
+
+def listed(database: sqlite3.Connection) -> NDArray[np.int64]:
+    """Return the numbers that are on the list, in order, and change nothing."""
+    numbers, _, __ = _read_log(database)
+    return numbers
+
+
+def _read_log(database: sqlite3.Connection) -> tuple[NDArray[np.int64], int, int]:
+    """Return the numbers in order, and how many mentions and rows the log has."""
     octets, sizes, signs = bytearray(), array("q"), bytearray()
-    for listed, row in database.execute("SELECT listed, numbers FROM do_not_call ORDER BY place"):
+    for sign, row in database.execute("SELECT listed, numbers FROM do_not_call ORDER BY place"):
         octets += row
         sizes.append(len(row) // 8)
-        signs.append(listed)
+        signs.append(sign)
     # SQLite would keep the pages that it has read, and none of them is wanted again.
     database.execute("PRAGMA shrink_memory")
     mentions = np.frombuffer(octets, "<i8")
@@ -49,15 +69,7 @@ def read(database: sqlite3.Connection) -> NumberSet:
         numbers.sort()
     else:
         numbers = _last_words(mentions, np.repeat(np.frombuffer(signs, bool), sizes))
-    too_long = len(mentions) > 2 * len(numbers) + SLACK
-    too_many = len(sizes) > (len(numbers) + SLACK) // 1000 + len(numbers) // ROW
-    if too_long or too_many:
-        try:
-            _write(database, numbers)
-        except sqlite3.OperationalError as error:
-            # A full disk must not keep the daemon from starting: nothing is lost, and the next start tries again.
-            log.warn("the DoNotCall list can't be written anew, it stays as it is on disk: {error}", error=error)
-    return NumberSet(_pages(numbers))
+    return numbers, len(mentions), len(sizes)
 
 
 def _last_words(mentions: NDArray[np.int64], listed: NDArray[np.bool_]) -> NDArray[np.int64]:
