@@ -9,7 +9,7 @@ after it was done, it does nothing. The parts, each built on the one before:
 
 **An answer that is lost** says nothing of whether the script has run, or will run yet. What follows from that:
 
-* an acceptance is withdrawn, and one that comes after its withdrawal is refused;
+* an acceptance is withdrawn, by way of the outbox, and one that comes after its withdrawal is refused;
 * an attempt counts as not made: the next one, or the return of the call to the queue, takes its place;
 * what was taken from the queue is let go of again with the next question (`reckon` in lua/common.lua);
 * what became of a call goes into the outbox, and is told until Redis has it;
@@ -114,16 +114,14 @@ class RedisStore(RedisNodes):
         return Deferred.fromCoroutine(self._open())
 
     async def _open(self) -> None:
-        await self._late.open()
         try:
+            await self._late.open()
             await self._link.start()
             await self._join()
             # Before what the former epoch of this node had is taken over.
             await self._late.tell_again()
         except BaseException:
-            self._closed = True
-            await self._link.stop()
-            await self._late.close()
+            await self._let_go()
             raise
         self._opened = True
 
@@ -131,24 +129,34 @@ class RedisStore(RedisNodes):
         return Deferred.fromCoroutine(self._close())
 
     async def _close(self) -> None:
-        if not self._opened:
+        if self._opened:
+            self._opened = False
+            try:
+                await self._late.tell_again()
+                await self._leave()
+            except StoreUnavailable as error:
+                self._log.warn(
+                    "This node could not take leave of the others, who wait for its lease to end: {error}", error=error
+                )
+        await self._let_go()
+
+    async def _let_go(self) -> None:
+        if self._closed:
             return
-        self._opened = False
         self._closed = True
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
-        try:
-            await self._leave()
-        except StoreUnavailable as error:
-            self._log.warn(
-                "This node could not take leave of the others, who wait for its lease to end: {error}", error=error
-            )
         await self._link.stop()
         await self._late.close()
 
     def healthy(self) -> bool:
         return self._opened and self._link.trouble is None and not self._lacking
+
+    def copy_into(self, path: Path) -> Deferred[None]:
+        from calledind.store.redis_copy import copy_into_file  # noqa: PLC0415 - numpy and SQLite come with it
+
+        return Deferred.fromCoroutine(copy_into_file(self._reactor, self._link, self._prefix, path))
 
     # what the link says
 
@@ -165,9 +173,9 @@ class RedisStore(RedisNodes):
     def _tell_again(self) -> None:
         if not self._telling_again:
             self._telling_again = True
-            self._late.tell_again().addCallbacks(self._told_again, self._bug)
+            self._late.tell_again().addErrback(self._bug).addCallback(self._told_again)
 
-    def _told_again(self, is_all: bool) -> None:
+    def _told_again(self, is_all: bool | None) -> None:
         self._telling_again = False
         if not is_all and not self._closed:
             self._later(AGAIN, self._tell_again)

@@ -131,6 +131,9 @@ class RedisBase:
         self._fresh_audio = max(1, int(fresh_audio))
         self._owner = ""
         "This node, as the calls know it."
+        self._owners: dict[str, str] = {}
+        """Call id -> this node by the name under which it was given the call: what it decided before it was fenced must
+        not count for a call that others have put back into the queue since."""
         self._cache = KeyCache()
         self._timers: set[IDelayedCall] = set()
         self._closed = False
@@ -198,6 +201,20 @@ class RedisBase:
     def _reckoned(self, done: Iterable[int], void: Iterable[int]) -> None:
         self._done = [each for each in self._done if each not in set(done)]
         self._void = [each for each in self._void if each not in set(void)]
+
+    def _owner_of(self, call_id: str) -> str:
+        return self._owners.get(call_id, self._owner)
+
+    def _is_given(self, call_ids: Iterable[str]) -> None:
+        """Note that these calls are this node's now."""
+        for call_id in call_ids:
+            self._owners[call_id] = self._owner
+
+    def _let_go_of(self, call_id: str) -> None:
+        """Forget about a call that is not this node's any more."""
+        self._doubtful.pop(call_id, None)
+        if self._owners.get(call_id) == self._owner:
+            del self._owners[call_id]
 
     # time
 

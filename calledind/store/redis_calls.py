@@ -11,9 +11,9 @@ from twisted.python.failure import Failure
 from calledind.model import Attempt, Call, CallRecord, Outcome, PendingCallback, ReturnCode, State
 from calledind.store.do_not_call import encode
 from calledind.store.interface import StoreUnavailable
-from calledind.store.redis_base import AGAIN, text_of
+from calledind.store.redis_base import text_of
 from calledind.store.redis_keys import RedisKeys
-from calledind.store.redis_late import Late, LateChange
+from calledind.store.redis_late import WITHDRAW, Late, LateChange
 from calledind.store.redis_link import NotReplicated, Unanswered
 from calledind.store.rows import (
     dump,
@@ -111,19 +111,18 @@ class RedisCalls(RedisKeys):
             # It has changed nothing, so no replica lacks it.
             return ReturnCode(error.reply) if isinstance(error.reply, int) else failure
         if isinstance(error, Unanswered):
-            Deferred.fromCoroutine(self._withdraw(call_id)).addErrback(self._bug)
+            withdrawal = LateChange(WITHDRAW, call_id, self._owner, (str(WITHDRAWN_SECONDS),))
+            self._late.tell(withdrawal).addCallbacks(self._withdrawn, self._not_withdrawn, callbackArgs=(call_id,))
         return failure
 
-    async def _withdraw(self, call_id: str) -> None:
-        while not self._closed:
-            try:
-                withdrawn = await self._change("withdraw", call_id, WITHDRAWN_SECONDS)
-            except StoreUnavailable:
-                await self._pause(AGAIN)
-            else:
-                if withdrawn:
-                    self._log.info("call {call}: refused with 503, and withdrawn from the shared store", call=call_id)
-                return
+    def _withdrawn(self, reply: int, call_id: str) -> None:
+        if reply:
+            self._log.info("call {call}: refused with 503, and withdrawn from the shared store", call=call_id)
+
+    def _not_withdrawn(self, failure: Failure) -> None:
+        # Where the store is closed, it is on disk.
+        if not isinstance(failure.value, StoreUnavailable):
+            self._bug(failure)
 
     # the life of a call
 
@@ -134,7 +133,7 @@ class RedisCalls(RedisKeys):
         except ValueError as error:
             return fail(error)
         doubtful = self._doubtful.get(call_id, ())
-        beginning = self._change("begin_dialing", call_id, self._owner, text, attempt.number, *doubtful)
+        beginning = self._change("begin_dialing", call_id, self._owner_of(call_id), text, attempt.number, *doubtful)
         return beginning.addCallbacks(
             self._begun, self._not_begun, callbackArgs=(call_id,), errbackArgs=(call_id, text)
         )
@@ -142,6 +141,7 @@ class RedisCalls(RedisKeys):
     def _begun(self, reply: int, call_id: str) -> bool:
         if reply:
             self._doubtful.pop(call_id, None)
+            self._owners.setdefault(call_id, self._owner)
         return bool(reply)
 
     def _not_begun(self, failure: Failure, call_id: str, text: str) -> Failure:
@@ -152,7 +152,7 @@ class RedisCalls(RedisKeys):
     def record_answer(self, call_id: str, dialog: str, now: float) -> Deferred[bool]:
         """While Redis is away, it is kept on this machine's disk, and answered with True; Redis is told later."""
         try:
-            change = LateChange("record_answer", call_id, self._owner, (dump(from_answer(dialog, now)),))
+            change = LateChange("record_answer", call_id, self._owner_of(call_id), (dump(from_answer(dialog, now)),))
         except ValueError as error:
             return fail(error)
         return self._late.tell(change, patient=False).addCallback(bool)
@@ -169,12 +169,14 @@ class RedisCalls(RedisKeys):
             return fail(error)
 
         def settled(reply: Any) -> bool:
-            self._doubtful.pop(call_id, None)
-            if isinstance(reply, int):
-                return bool(reply)
+            if reply == 0:
+                return False
+            self._let_go_of(call_id)
+            if reply == 1:
+                return True
             return to_outcome(reply[0].decode()) == outcome and reply[1] == args[1].encode()
 
-        return self._late.tell(LateChange("settle", call_id, self._owner, args)).addCallback(settled)
+        return self._late.tell(LateChange("settle", call_id, self._owner_of(call_id), args)).addCallback(settled)
 
     def _tell_late(self, change: LateChange) -> Deferred[Any]:
         return self._change(change.kind, change.call_id, self._owner, change.owner, *change.args)

@@ -1,4 +1,4 @@
-"""What became of running calls, while Redis is away: kept in the outbox, and told when it is back.
+"""What Redis must be told, however late: what became of calls, and which acceptances are withdrawn.
 
 A change is told to Redis at once, and goes to the disk only when that failed:
 
@@ -24,6 +24,8 @@ from twisted.python.failure import Failure
 
 from calledind.store.interface import StoreUnavailable
 from calledind.store.outbox import Outbox
+
+WITHDRAW = "withdraw"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +136,19 @@ class Late:
                     reply = await self._tell_redis(waiting.change)
                 except StoreUnavailable:
                     return False
+                except Exception as error:  # noqa: BLE001 - one that Redis can't take must not hold up the others
+                    self.log.failure("call {call}: {kind} is an error to Redis", call=place[0], kind=place[1])
+                    del self._waiting[place]
+                    for told in waiting.told:
+                        told.errback(error)
+                    continue
                 self._answered(place, waiting, reply)
         finally:
             self._telling = False
         return not self._waiting
 
     def _answered(self, place: tuple[str, str], waiting: _Waiting, reply: Any) -> None:
-        if reply == 0:
+        if reply == 0 and waiting.change.kind != WITHDRAW:
             self.log.warn(
                 "call {call}: what this node could not tell in time ({kind}) came too late: others have ended it",
                 call=waiting.change.call_id,

@@ -76,12 +76,11 @@ class RedisNodes(RedisQueue):
             )
             if joined:
                 break
+        self._owners = {call_id: owner for call_id, owner in self._owners.items() if owner == self._owner}
         self._epoch = joined
         self._owner = f"{self._name}:{joined}"
         self._beats = 0
         self._done, self._void = [], []
-        self._doubtful.clear()
-        self._channels.clear()
         self._valid_until = sent + VALID * self._lease
 
     async def _former_epoch(self) -> str:
@@ -159,12 +158,10 @@ class RedisNodes(RedisQueue):
         return Deferred.fromCoroutine(self._take_over(most))
 
     async def _take_over(self, most: int) -> tuple[Sequence[CallRecord], Sequence[PendingCallback], bool]:
-        records, callbacks, more = await self._take_once("take_over", most)
-        return (
-            [to_record(tuple(texts(row))) for row in records],
-            [to_callback(texts(row)) for row in callbacks],
-            bool(more),
-        )
+        rows, callbacks, more = await self._take_once("take_over", most)
+        records = [to_record(tuple(texts(row))) for row in rows]
+        self._is_given(record.call.id for record in records)
+        return records, [to_callback(texts(row)) for row in callbacks], bool(more)
 
 
 def to_status(row: Sequence[bytes]) -> NodeStatus:

@@ -25,7 +25,8 @@ class RedisQueue(RedisCalls):
     def __init__(self, *args: Any, **others: Any) -> None:
         super().__init__(*args, **others)
         self._channels: Counter[str] = Counter()
-        "Trunk -> channels that this node has been given, and not given back."
+        """Trunk -> channels that this node has been given, and not given back. One that was fenced has them still: they
+        count for its new epoch, until its calls have ended."""
         self._taking = 0
         "Questions for channels that are under way."
 
@@ -51,12 +52,15 @@ class RedisQueue(RedisCalls):
         for each in limits:
             if each.trunk in order:
                 trunks += (each.trunk, each.channels, float(each.calls_per_second))
+        # Heartbeats speak of all trunks from which an answer that was lost may have taken channels.
+        self._channels.update({each.trunk: 0 for each in limits})
         self._taking += 1
         try:
             reply = await self._take_once("take", text_of(route), own, most, *trunks)
             granted, wait, waiting, self._queued = reply
             calls = [(trunk.decode(), to_call(request.decode()) if request else None) for trunk, request in granted]
             self._channels.update(trunk for trunk, _ in calls)
+            self._is_given(call.id for _, call in calls if call is not None)
         finally:
             self._taking -= 1
         return Grants(calls, float(wait) if wait else None, waiting)
@@ -65,10 +69,10 @@ class RedisQueue(RedisCalls):
         doubtful = self._doubtful.get(call_id, ())
 
         def given(reply: int) -> bool:
-            self._doubtful.pop(call_id, None)
+            self._let_go_of(call_id)
             return bool(reply)
 
-        return self._run("give_back", call_id, self._owner, text_of(route), *doubtful).addCallback(given)
+        return self._run("give_back", call_id, self._owner_of(call_id), text_of(route), *doubtful).addCallback(given)
 
     def take_expired(self, accepted_before: float, *, most: int = 100) -> Deferred[Sequence[Call]]:
         return self._take_out(dump(float(accepted_before)), (), most)
@@ -77,13 +81,15 @@ class RedisQueue(RedisCalls):
         return self._take_out("", route, most)
 
     def _take_out(self, before: str, route: Route, most: int) -> Deferred[Sequence[Call]]:
+        def taken(requests: Sequence[bytes]) -> Sequence[Call]:
+            calls = [to_call(request.decode()) for request in requests]
+            self._is_given(call.id for call in calls)
+            return calls
+
         taking = Deferred.fromCoroutine(self._take_once("take_out", before, text_of(route), most))
-        return taking.addCallback(lambda requests: [to_call(request.decode()) for request in requests])
+        return taking.addCallback(taken)
 
     def release(self, trunk: str) -> None:
-        if self._channels[trunk] == 0:
-            # It was taken before this node was fenced: Redis does not count it any more.
-            return
         self._channels[trunk] -= 1
         self._run("release", self._owner, trunk).addErrback(self._not_released)
 

@@ -4,10 +4,7 @@
 
 from __future__ import annotations
 
-import atexit
-from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 from twisted.internet import reactor
@@ -17,25 +14,7 @@ from calledind.settings import Redis
 from calledind.store.interface import Store
 from calledind.store.redis import RedisStore
 from tests.store.contract import StoreContract
-from tests.store.redis_server import Cluster, RedisServer
-
-ROUTE = ("trunk 1", "trunk 2")
-
-
-@cache
-def one_server() -> RedisServer:
-    """Start the Redis of this module, once; it ends with the process."""
-    server = RedisServer(Path(mkdtemp(prefix="calledin-redis-")) / "redis")
-    atexit.register(server.stop)
-    return server.start()
-
-
-@cache
-def cluster() -> Cluster:
-    """Start a master, its replica and a sentinel, once."""
-    servers = Cluster(Path(mkdtemp(prefix="calledin-redis-")), replicas=1, sentinels=1)
-    atexit.register(servers.stop)
-    return servers.start()
+from tests.store.redis_case import ROUTE, cluster, one_server
 
 
 class RedisContract(StoreContract, TestCase):

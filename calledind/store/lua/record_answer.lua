@@ -1,6 +1,6 @@
 -- DIALING -> ANSWERED.
 -- KEYS: prefix
--- ARGV: call id, owner, owner when it happened, answer (JSON)
+-- ARGV: call id, owner, owner when it happened (the one that must have the call), answer (JSON)
 -- Answers 1; 0 where the call is not being dialled by us.
 local id, us, former, answer = unpack(ARGV)
 local call = P .. 'call:' .. id
@@ -8,7 +8,7 @@ local row = redis_call('HMGET', call, 'state', 'owner', 'answer')
 if row[1] == 'answered' and row[3] == answer then
   return 1
 end
-if row[1] ~= 'dialing' or not (may(row[2], us) or row[2] == former) then
+if row[1] ~= 'dialing' or not may(row[2], former) then
   return 0
 end
 redis_call('HSET', call, 'state', 'answered', 'answer', answer)

@@ -1,6 +1,6 @@
 -- ACCEPTED, DIALING or ANSWERED -> DONE, or DELIVERED where no callback was asked for; the credit is settled.
 -- KEYS: prefix
--- ARGV: call id, owner, owner when it happened, outcome (JSON), charge (0 or 1), ended_at
+-- ARGV: call id, owner, owner when it happened (the one that must have the call), outcome (JSON), charge (0 or 1), ended_at
 -- Answers 1; 0 where there is no such call or it is another node's; for one that has ended: outcome and charged.
 local id, us, former, outcome, charge, ended_at = unpack(ARGV)
 local call = P .. 'call:' .. id
@@ -12,7 +12,7 @@ end
 if row[5] then
   return {row[5], row[6]}
 end
-if not (may(owner, us) or owner == former) then
+if not may(owner, former) then
   return 0
 end
 local request = cjson.decode(row[4])

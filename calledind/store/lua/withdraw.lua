@@ -1,8 +1,8 @@
 -- Takes an acceptance back whose asker was told that it failed, and sees to it that none comes late.
 -- KEYS: prefix
--- ARGV: call id, seconds for which a late acceptance is refused
+-- ARGV: call id, owner, owner when it happened, seconds for which a late acceptance is refused
 -- Answers 1; 0 where there was no such call, or it is somebody's already, and goes on.
-local id, keep = unpack(ARGV)
+local id, keep = ARGV[1], ARGV[4]
 local call = P .. 'call:' .. id
 redis_call('SET', P .. 'withdrawn:' .. id, 1, 'EX', keep)
 local row = redis_call('HMGET', call, 'state', 'owner', 'route', 'request')

@@ -1,0 +1,234 @@
+# Trial's assertions are not annotated.
+# mypy: allow-untyped-calls
+"""Answers that are lost, and questions that arrive late: nothing is done twice, and nothing is forgotten."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+
+from calledind.model import CallRecord, ReturnCode, State
+from calledind.store.interface import Grants, StoreUnavailable
+from calledind.store.redis import RedisStore
+from calledind.store.redis_link import Unanswered
+from tests.store.contract import BUSY, DIALOG, NOW, make_attempt
+from tests.store.redis_case import ROUTE, WIDE, Losses, RedisCase, numbered, until
+
+
+class AcceptTests(RedisCase):
+    async def test_lost_acceptance_is_withdrawn(self) -> None:
+        """An acceptance whose answer is lost is taken back: no call, no credit held, no mark."""
+        store = await self.with_calls(credits=5)
+        losses = Losses(store)
+        losses.lost = {"accept"}
+        await self.assertFailure(store.accept(numbered(1)), StoreUnavailable)
+        losses.mend()
+        await until("it is withdrawn", lambda: self.raw("EXISTS", "withdrawn:call1") == 1)
+        self.assertIsNone(await store.find_call("call1"))
+        self.assertEqual(await self.figures(store), (5, 0, 0))
+        self.assertEqual(await store.waiting(), {})
+        self.assertEqual([entry.amount for entry in await store.ledger("key_1")], [1, -1, 5])
+        self.assertEqual((await store.totals()).calls["accepted"], 0)
+        call = numbered(1)
+        self.assertIs(
+            await store.check("key_1", call.country_code, call.phone_number, call.accepted_at), ReturnCode.ACCEPTED
+        )
+
+    async def test_late_acceptance_is_refused(self) -> None:
+        """An acceptance that arrives after its withdrawal changes nothing."""
+        store = await self.with_calls(credits=5)
+        losses = Losses(store)
+        losses.delayed = {"accept"}
+        await self.assertFailure(store.accept(numbered(1)), StoreUnavailable)
+        await until("it is withdrawn", lambda: self.raw("EXISTS", "withdrawn:call1") == 1)
+        self.assertEqual(await losses.arrive(), [[b"withdrawn"]])
+        self.assertEqual(await self.figures(store), (5, 0, 0))
+        losses.mend()
+        await self.assertFailure(store.accept(numbered(1)), StoreUnavailable)
+
+    async def test_withdrawal_of_a_call_that_was_taken(self) -> None:
+        """A call that another node has taken before it could be withdrawn is made, and counted, as any other."""
+        store = await self.with_calls(credits=5)
+        two = await self.node("two")
+        losses = Losses(store)
+        losses.lost = {"accept", "withdraw"}
+        losses.delayed = {"withdraw"}
+        await self.assertFailure(store.accept(numbered(1)), StoreUnavailable)
+        self.assertEqual(await self.taken(two), ["call1"])
+        losses.mend()
+        await until("it was tried", lambda: self.raw("EXISTS", "withdrawn:call1") == 1)
+        self.assertIs(await two.begin_dialing("call1", make_attempt()), True)
+        self.assertEqual(await self.figures(store), (4, 1, 0))
+
+    async def test_withdrawal_outlives_the_process(self) -> None:
+        """An acceptance that could not be withdrawn before the end of the process is by the next."""
+        store = await self.with_calls(credits=5)
+        losses = Losses(store)
+        losses.lost = {"accept", "withdraw"}
+        losses.delayed = {"withdraw"}
+        await self.assertFailure(store.accept(numbered(1)), StoreUnavailable)
+        await self.dies(store)
+        self.assertEqual(self.raw("HGET", "call:call1", "state"), b"accepted")
+        again = await self.node()
+        self.assertIsNone(await again.find_call("call1"))
+        self.assertEqual(await self.figures(again), (5, 0, 0))
+
+    async def test_lost_credits_are_added_once(self) -> None:
+        """Credits whose addition was not answered are asked for once more, and added once."""
+        store = await self.with_calls(credits=5)
+        losses = Losses(store)
+        losses.lost = {"add_credits"}
+        adding = store.add_credits("key_1", 7, NOW)
+        await until("they are there", lambda: self.raw("HGET", "key:key_1", "credits") == b"12")
+        losses.mend()
+        self.assertEqual((await adding).credits, 12)
+        self.assertEqual((await store.totals()).added, 12)
+
+
+class DialingTests(RedisCase):
+    async def with_lost_attempt(self, number: int = 1) -> tuple[RedisStore, Losses]:
+        """Return a store that has taken call1, and does not know whether its attempt was kept; it was."""
+        store = await self.with_calls(1)
+        await self.taken(store)
+        for earlier in range(1, number):
+            await store.begin_dialing("call1", make_attempt(earlier))
+        losses = Losses(store)
+        losses.lost = {"begin_dialing"}
+        await self.assertFailure(store.begin_dialing("call1", make_attempt(number)), StoreUnavailable)
+        losses.mend()
+        return store, losses
+
+    async def test_attempt_takes_the_place_of_a_lost_one(self) -> None:
+        """After an attempt whose answer was lost, another with the same number is made; the first never was."""
+        for number in (1, 2):
+            store, _ = await self.with_lost_attempt(number)
+            other = make_attempt(number + 10)
+            other = type(other)(number, other.trunk, other.invitation)
+            self.assertIs(await store.begin_dialing("call1", other), True)
+            self.assertEqual(await store.find_call("call1"), CallRecord(numbered(1), State.DIALING, other))
+            self.assertIs(await store.begin_dialing("call1", make_attempt(number)), False)
+            await store.settle("call1", BUSY, charge=False)
+            await self.dies(store)
+            self.server().call("FLUSHALL")
+
+    async def test_known_attempt_is_not_replaced(self) -> None:
+        """An attempt that was answered stands: another with its number is refused."""
+        store = await self.with_calls(1)
+        await self.taken(store)
+        await store.begin_dialing("call1", make_attempt())
+        other = type(make_attempt())(1, "trunk 2", "{}")
+        self.assertIs(await store.begin_dialing("call1", other), False)
+
+    async def test_call_with_a_lost_attempt_waits_again(self) -> None:
+        """A call whose first attempt was lost can be given back, and another node dials it."""
+        store, _ = await self.with_lost_attempt()
+        self.assertIs(await store.give_back("call1", ROUTE), True)
+        two = await self.node("two")
+        self.assertEqual(await self.taken(two), ["call1"])
+        self.assertIs(await two.begin_dialing("call1", make_attempt()), False, "it may be the one that was lost")
+        other = type(make_attempt())(1, "trunk 2", "{}")
+        self.assertIs(await two.begin_dialing("call1", other), True)
+
+    async def test_late_attempt_of_a_call_that_waits_again(self) -> None:
+        """An attempt that arrives after its call was given back is not made, taken by somebody or not."""
+        store = await self.with_calls(1)
+        await self.taken(store)
+        losses = Losses(store)
+        losses.delayed = {"begin_dialing"}
+        await self.assertFailure(store.begin_dialing("call1", make_attempt()), StoreUnavailable)
+        self.assertIs(await store.give_back("call1", ROUTE), True)
+        self.assertEqual(await losses.arrive(), [0])
+        losses.mend()
+        self.assertEqual(await self.taken(store), ["call1"])
+
+    async def test_late_attempt_after_the_next(self) -> None:
+        """An attempt that arrives after another has taken its place is not made."""
+        store = await self.with_calls(1)
+        await self.taken(store)
+        losses = Losses(store)
+        losses.delayed = {"begin_dialing"}
+        await self.assertFailure(store.begin_dialing("call1", make_attempt()), StoreUnavailable)
+        losses.mend()
+        other = type(make_attempt())(1, "trunk 2", "{}")
+        self.assertIs(await store.begin_dialing("call1", other), True)
+        self.assertEqual(await losses.arrive(), [0])
+
+
+class TakeTests(RedisCase):
+    async def test_lost_calls_are_taken_again(self) -> None:
+        """Calls and channels whose grant was lost are given with the next question, or to another node."""
+        store = await self.with_calls(1, 2, 3)
+        losses = Losses(store)
+        losses.lost = {"take"}
+        await self.assertFailure(self.taken_of(store, 2), StoreUnavailable)
+        losses.mend()
+        await store.beat({})
+        self.assertEqual(self.raw("HGETALL", "busy:trunk 1"), [])
+        two = await self.node("two")
+        self.assertEqual(await self.taken(two, 1), ["call1"])
+        self.assertEqual(await self.taken(store), ["call2", "call3"])
+
+    async def test_late_take_takes_nothing(self) -> None:
+        """A question that arrives after the next one was answered is given nothing."""
+        store = await self.with_calls(1, 2)
+        losses = Losses(store)
+        losses.delayed = {"take"}
+        await self.assertFailure(self.taken_of(store, 1), Unanswered)
+        losses.mend()
+        self.assertEqual(await self.taken(store, 1), ["call1"])
+        (late,) = await losses.arrive()
+        self.assertEqual(late[0], [])
+        self.assertEqual(await self.taken(store, 1), ["call2"])
+
+    async def test_lost_expiry(self) -> None:
+        """Calls that were taken out of the queue by a question whose answer was lost are taken out by the next."""
+        store = await self.with_calls(1, 2)
+        losses = Losses(store)
+        losses.lost = {"take_out"}
+        await self.assertFailure(store.take_expired(NOW + 9), StoreUnavailable)
+        losses.mend()
+        self.assertEqual([call.id for call in await store.take_expired(NOW + 9)], ["call1", "call2"])
+
+    async def test_lost_take_over(self) -> None:
+        """What a lost answer has taken over is taken over by the next question."""
+        one = await self.with_calls(1, 2)
+        await self.taken(one)
+        await one.begin_dialing("call1", make_attempt())
+        await one.settle("call2", BUSY, charge=False)
+        await self.dies(one)
+        two = await self.node("two")
+        await self.is_fenced(one, by=two)
+        losses = Losses(two)
+        losses.lost = {"take_over"}
+        await self.assertFailure(two.take_over(), StoreUnavailable)
+        losses.mend()
+        records, callbacks, _ = await two.take_over()
+        self.assertEqual([each.call.id for each in (*records, *callbacks)], ["call1", "call2"])
+
+    def taken_of(self, store: RedisStore, most: int) -> Deferred[Grants]:
+        return store.take(ROUTE, [WIDE], own=0, most=most)
+
+
+class EndTests(RedisCase):
+    async def test_lost_outcome_is_told_again(self) -> None:
+        """An outcome whose answer was lost is told again, and settled once."""
+        store = await self.with_calls(1, credits=5)
+        losses = Losses(store)
+        losses.lost = {"settle"}
+        settling = store.settle("call1", BUSY, charge=True)
+        await until("it is settled", lambda: self.raw("HGET", "call:call1", "state") == b"done")
+        losses.mend()
+        self.assertIs(await settling, True)
+        self.assertEqual(await self.figures(store), (4, 0, 1))
+
+    async def test_outcome_waits_for_the_answer_before_it(self) -> None:
+        """What waits of one call is told in its order."""
+        store = await self.with_calls(1)
+        await store.begin_dialing("call1", make_attempt())
+        losses = Losses(store)
+        losses.delayed = {"record_answer"}
+        self.assertIs(await store.record_answer("call1", DIALOG, NOW), True)
+        losses.mend()
+        self.assertIs(await store.settle("call1", BUSY, charge=True), True)
+        record = await store.find_call("call1")
+        assert record is not None
+        self.assertEqual((record.state, record.dialog), (State.DONE, DIALOG))
