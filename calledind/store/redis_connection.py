@@ -19,24 +19,19 @@ the next covers whatever was written meanwhile:
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from typing import Any
 
-from OpenSSL import SSL
-from service_identity.exceptions import VerificationError
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.defer import TimeoutError as DeferredTimeout
-from twisted.internet.error import ConnectionDone, ConnectionRefusedError
-from twisted.internet.error import TimeoutError as ConnectionTimeout
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from txredisapi import RedisError, RedisProtocol, ResponseError
 
 from calledind.store.interface import StoreUnavailable
+from calledind.store.redis_wire import OF_NO_USE, REFUSALS, Part, Script, bulks, encode, in_words
 
 MOST_WAITING = 8192
 "Commands without an answer on one connection: what comes on top would be late anyhow."
@@ -45,27 +40,6 @@ KINDS = frozenset("+-:$*")
 TURNS = 16
 "Turns that the reactor has to read what waits, before a late command is given up: it may be us who stood still."
 PING = b"*1\r\n$4\r\nPING\r\n"
-
-OF_NO_USE = {
-    "READONLY": "is a replica, and not the master any more",
-    "LOADING": "is still loading its data",
-    "MASTERDOWN": "is a replica that has lost its master",
-    "CLUSTERDOWN": "belongs to a cluster that is down",
-    "UNBLOCKED": "is a replica, and not the master any more",
-}
-"What an error says of the whole server: another connection is looked for. The command was not run."
-REFUSALS = {
-    "OOM": "has no memory left; raise its maxmemory, or take some of its data away",
-    "MISCONF": "can't write to its disk; make room there, and look into its log",
-    "NOREPLICAS": "has too few replicas (min-replicas-to-write)",
-    "BUSY": "is busy with a script that does not end",
-    "NOSCRIPT": "has forgotten our scripts; it is tried again",
-    "NOPERM": "does not allow this to our user; correct the rules of its ACL",
-}
-"What an error says of this command, which was not run."
-
-Part = str | bytes | int | float
-"One of the words of a command. A float is written so that it reads back as the same number."
 
 
 class Unanswered(StoreUnavailable):
@@ -78,35 +52,6 @@ class NotReplicated(Unanswered):
     def __init__(self, words: str, reply: Any) -> None:
         super().__init__(words)
         self.reply = reply
-
-
-class Script:
-    """A Lua script, with the beginning of the command that runs it."""
-
-    __slots__ = ("head", "source")
-
-    def __init__(self, source: str) -> None:
-        self.source = source
-        # By SHA-1, as Redis names scripts.
-        digest = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
-        self.head = b"$7\r\nEVALSHA\r\n$40\r\n%b\r\n" % digest.encode()
-
-
-def encode(*parts: Part) -> bytes:
-    """Return a command as it goes over the wire."""
-    return b"*%d\r\n%b" % (len(parts), _bulks(parts))
-
-
-def _bulks(parts: Iterable[Part]) -> bytes:
-    # Most of the time that a command costs us is spent here: one loop, and no function for each part.
-    octets = []
-    for part in parts:
-        if isinstance(part, str):
-            part = part.encode()  # noqa: PLW2901
-        elif not isinstance(part, bytes):
-            part = repr(part).encode()  # noqa: PLW2901
-        octets.append(b"$%d\r\n%b\r\n" % (len(part), part))
-    return b"".join(octets)
 
 
 class _Missing:
@@ -195,7 +140,7 @@ class Connection(RedisProtocol):  # type: ignore[misc] # txredisapi is not annot
         """Run a script; `replicated`: and wait until the replicas have what it changed."""
         script = self._scripts[name]
         parts: list[Part] = [len(keys), *keys, *args]
-        wire = b"*%d\r\n%b%b" % (2 + len(parts), script.head, _bulks(parts))
+        wire = b"*%d\r\n%b%b" % (2 + len(parts), script.head, bulks(parts))
         done: Deferred[Any] = Deferred()
         command = Command(self._clock.seconds() + self._timeout, done)
         command.script = script
@@ -332,11 +277,10 @@ class Connection(RedisProtocol):  # type: ignore[misc] # txredisapi is not annot
             self._load_and_run(command)
         elif code in OF_NO_USE:
             words = f"{self.where} {OF_NO_USE[code]}"
-            if command.group is None:
-                _fail(command, StoreUnavailable(words))
-            else:
+            if command.group is not None:
                 self._sent.appendleft(command)
             self.give_up(words)
+            _fail(command, StoreUnavailable(words))
         elif command.group is not None:
             self._sent.appendleft(command)
             self.give_up(f"{self.where} refused WAIT: {REFUSALS.get(code, text)}")
@@ -434,26 +378,3 @@ def _fail(command: Command, error: Exception) -> None:
     done, command.done = command.done, None
     if done is not None:
         done.errback(error)
-
-
-def in_words(error: BaseException | None) -> str:
-    """Say to people why a connection is no more, or never was."""
-    if isinstance(error, VerificationError):
-        return "TLS: its certificate is not one for this name; correct tls_name, or its certificate"
-    if isinstance(error, SSL.Error):
-        return f"TLS: {_details(error) or 'the handshake failed'}; check tls, tls_ca and its certificate"
-    if isinstance(error, ConnectionDone):
-        return "it closed the connection"
-    if isinstance(error, ConnectionRefusedError):
-        return "nobody listens there; start it, or correct the address"
-    if isinstance(error, ConnectionTimeout | DeferredTimeout):
-        return "no connection in time; look whether it is up and the address right"
-    return str(error) or type(error).__name__
-
-
-def _details(error: SSL.Error) -> str:
-    "OpenSSL's own words, of the last of its errors."
-    try:
-        return str(error.args[0][-1][-1])
-    except (IndexError, TypeError):
-        return ""

@@ -26,8 +26,9 @@ from txredisapi import ResponseError
 
 from calledind.settings import Redis
 from calledind.store.interface import StoreUnavailable
-from calledind.store.redis_connection import Connection, NotReplicated, Part, Unanswered
+from calledind.store.redis_connection import Connection, NotReplicated, Unanswered
 from calledind.store.redis_opening import Opening, Secure
+from calledind.store.redis_wire import Part
 
 __all__ = ["NotReplicated", "RedisLink", "ResponseError", "Unanswered"]
 
@@ -122,6 +123,9 @@ class RedisLink:
     def stop(self) -> Deferred[None]:
         """Close all connections, when what was sent is answered or late. What is asked from now on is refused."""
         self._stopped = True
+        starting, self._starting = self._starting, None
+        if starting is not None:
+            starting.errback(StoreUnavailable(STOPPED))
         if self._opening_spare is not None:
             self._opening_spare.cancel()
         closing = [line.stop() for line in self._lines]

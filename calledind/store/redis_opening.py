@@ -22,7 +22,8 @@ from txredisapi import ResponseError
 
 from calledind.settings import Redis
 from calledind.store.interface import StoreUnavailable
-from calledind.store.redis_connection import Connection, Part, Script, in_words
+from calledind.store.redis_connection import Connection
+from calledind.store.redis_wire import Part, Script, in_words
 
 SHORTEST = 2.0
 "Seconds that a connection, its TLS and the login have at least, each."

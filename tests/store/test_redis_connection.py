@@ -17,7 +17,8 @@ from txredisapi import ResponseError
 
 from calledind.store import redis_connection
 from calledind.store.interface import StoreUnavailable
-from calledind.store.redis_connection import Connection, NotReplicated, Script, Unanswered, encode
+from calledind.store.redis_connection import Connection, NotReplicated, Unanswered
+from calledind.store.redis_wire import Script, encode
 
 SOURCE = "return 1"
 SCRIPT = Script(SOURCE)

@@ -283,6 +283,35 @@ class AwayTests(LinkCase):
         await link.run("count", ["c"], [])
         self.assertIsNone(link.trouble)
 
+    async def test_the_master_is_another_now(self) -> None:
+        """When one connection finds the master elsewhere, the others leave for it too."""
+        first, second = self.server("a"), self.server("b")
+        sentinel = Sentinel(self.folder / "sentinel", first, quorum=1)
+        self.addCleanup(sentinel.stop)
+        sentinel.start()
+        link = await self.started("", sentinels=(sentinel.address,), channel="news")
+        await until("subscribed", lambda: first.call("PUBSUB", "NUMSUB", "news")[1] == 1)
+
+        def ours(server: RedisServer) -> int:
+            clients: bytes = server.call("CLIENT", "LIST")
+            return clients.count(b"name=calledin ")
+
+        sentinel.calls(("SENTINEL", "REMOVE", "calledin"), ("SENTINEL", "MONITOR", "calledin", HOST, second.port, 1))
+        first.call("CLIENT", "KILL", "TYPE", "pubsub")
+        await until("the others left as well", lambda: ours(second) == 2)
+        await self.recovered(link)
+        await link.run("count", ["c"], [])
+        self.assertEqual(second.call("GET", "c"), b"1")
+
+    async def test_a_large_value_when_redis_has_just_gone(self) -> None:
+        """It was not sent: there is no connection for it."""
+        server = self.server()
+        link = await self.started(server.address)
+        server.kill()
+        asked = [link.bulk("PING"), link.bulk("PING")]
+        for each in asked:
+            await self.refused(each)
+
 
 class PasswordTests(LinkCase):
     def write(self, password: str, name: str = "password") -> None:
@@ -372,6 +401,41 @@ class StartTests(LinkCase):
         server.start()
         await starting
         self.assertEqual(self.connections, 1)
+
+    async def test_stopped_before_it_has_started(self) -> None:
+        """Who waits for the start is told."""
+        link = self.link(f"{HOST}:{free_ports()}")
+        starting: Deferred[Any] = link.start()
+        await link.stop()
+        self.assertIn("this process ends", str(await self.assertFailure(starting, StoreUnavailable)))
+
+    async def test_by_name(self) -> None:
+        """A host may have a name."""
+        server = self.server()
+        link = await self.started(f"localhost:{server.port}")
+        self.assertEqual(await link.ask("PING"), b"PONG")
+        self.connections = 0
+        words = await self.start_fails(self.link(f"[::1]:{free_ports()}"))
+        self.assertIn("Redis at [::1]:", words)
+
+    async def test_errors_of_ours(self) -> None:
+        """An error in what is told, or one that nobody thought of, is logged and ends nothing."""
+
+        class Strange(Protocol):
+            def dataReceived(self, data: bytes) -> None:
+                self.transport.write(b":1\r\n")  # type: ignore[union-attr]
+
+        server = self.server()
+        link = RedisLink(reactor, Redis(address=server.address), {}, connected=lambda: self.fail("of ours"))
+        self.addCleanup(link.stop)
+        await link.start()
+        self.assertEqual(await link.ask("PING"), b"PONG")
+        self.assertEqual(len(self.flushLoggedErrors(self.failureException)), 1)
+        port = free_ports()
+        listening = await TCP4ServerEndpoint(clock, port, interface=HOST).listen(Factory.forProtocol(Strange))
+        self.addCleanup(listening.stopListening)
+        self.assertIn("an error of ours", await self.start_fails(self.link(f"{HOST}:{port}")))
+        self.assertGreater(len(self.flushLoggedErrors(TypeError)), 1)
 
     async def test_a_redis_that_stands_still(self) -> None:
         """It takes connections, and answers nothing."""
