@@ -14,6 +14,7 @@ from enum import Enum
 from twisted.logger import Logger
 
 from calledind.dialing.pace import Pace
+from calledind.ranking import rank
 from calledind.settings import Trunk as TrunkSettings
 from calledind.sip.timers import DelayedCall, Timers
 
@@ -187,10 +188,4 @@ class Trunks:
         return self._ranked(country_code + phone_number) if self._one_route is None else self._one_route
 
     def _ranked(self, digits: str) -> tuple[str, ...]:
-        ranked = []
-        for trunk in self._trunks.values():
-            prefixes = trunk.settings.prefixes
-            longest = max((len(prefix) for prefix in prefixes if digits.startswith(prefix)), default=None)
-            if not prefixes or longest is not None:
-                ranked.append((-(longest or 0), trunk.settings.priority, trunk.name))
-        return tuple(name for _, __, name in sorted(ranked))
+        return rank((trunk.settings for trunk in self._trunks.values()), digits)

@@ -145,7 +145,7 @@ class Disk:
         # SQLite gives its other files the rights of this one.
         os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
         database = self._connection()
-        _check_schema(database, self._path)
+        check_schema(database, self._path)
         self._commits = _commits(database)
         accounts = {account.id: account for account in _accounts(database)}
         return Loaded(
@@ -392,7 +392,7 @@ def _take_back(database: sqlite3.Connection, changes: Sequence[Change]) -> None:
 # what is read when the store is opened
 
 
-def _check_schema(database: sqlite3.Connection, path: Path) -> None:
+def check_schema(database: sqlite3.Connection, path: Path) -> None:
     (version,) = database.execute("PRAGMA user_version").fetchone()
     if version == SCHEMA:
         return

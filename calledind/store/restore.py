@@ -13,7 +13,7 @@ import sqlite3
 import tarfile
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +61,11 @@ class Places:
     @property
     def database(self) -> Path:
         return self.store / "calledin.sqlite3"
+
+    def database_files(self) -> list[Path]:
+        """Return the database, and what SQLite keeps beside it."""
+        name = self.database.name
+        return [self.database, self.store / f"{name}-wal", self.store / f"{name}-shm"]
 
     @property
     def pepper(self) -> Path:
@@ -203,17 +208,24 @@ def place(parts: Unpacked, places: Places, *, force: bool, now: float | None = N
     place_secrets(parts, places, force=force, check_only=True)
     if places.database.exists() and not force:
         raise Occupied(f"there is a store in {places.store} already")
-    aside = places.data / time.strftime("before-restore-%Y-%m-%dT%H%M%S", time.localtime(now))
-    moved = [path for path in (*_database_files(places.database), places.pepper) if path.exists()]
     place_audio(parts.audio, places)
-    if moved:
-        aside.mkdir(mode=0o700)
-        for path in moved:
-            path.rename(aside / path.name)
-        _sync(aside)
+    aside = move_aside(places, [*places.database_files(), places.pepper], now)
     place_secrets(parts, places, force=force)
     place_database(parts.database, places)
-    return aside if moved else None
+    return aside
+
+
+def move_aside(places: Places, files: Iterable[Path], now: float | None = None) -> Path | None:
+    """Move what there is of these files into a new folder below the data folder; return that."""
+    moved = [path for path in files if path.exists()]
+    if not moved:
+        return None
+    aside = places.data / time.strftime("replaced-%Y-%m-%dT%H%M%S", time.localtime(now))
+    aside.mkdir(mode=0o700, exist_ok=True)
+    for path in moved:
+        path.rename(aside / path.name)
+    _sync(aside)
+    return aside
 
 
 def place_secrets(parts: Unpacked, places: Places, *, force: bool, check_only: bool = False) -> None:
@@ -231,7 +243,7 @@ def place_secrets(parts: Unpacked, places: Places, *, force: bool, check_only: b
 
 def place_database(database: Path, places: Places) -> None:
     """Put a store's file in its place, in which there must be none any more."""
-    for path in _database_files(places.database)[1:]:
+    for path in places.database_files()[1:]:
         # A log that was left behind would be taken for this one's.
         path.unlink(missing_ok=True)
     with database.open("rb") as file:
@@ -247,10 +259,6 @@ def place_audio(folder: Path, places: Places) -> None:
     for file in sorted(folder.iterdir()):
         file.rename(places.audio / file.name)
     _sync(places.audio)
-
-
-def _database_files(path: Path) -> list[Path]:
-    return [path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")]
 
 
 def _sync(folder: Path) -> None:
