@@ -91,6 +91,7 @@ class Nodes:
         self._took_over_at = float("-inf")
         self._told = ""
         "Why the store could not be asked, as the log has it."
+        self._stopped = False
         self._loops: list[LoopingCall] = []
         self._dialer: Dialer | None = None
         self._callbacks: Callbacks | None = None
@@ -114,6 +115,7 @@ class Nodes:
         self._loop(self._look)
 
     def stop(self) -> None:
+        self._stopped = True
         for loop in self._loops:
             if loop.running:
                 loop.stop()
@@ -156,7 +158,7 @@ class Nodes:
         try:
             await work()
         except StoreUnavailable as error:
-            if self._told != str(error):
+            if self._told != str(error) and not self._stopped:
                 self._told = str(error)
                 self.log.warn("the nodes' store is away: {error}", error=error)
         except Exception:  # noqa: BLE001 - a node whose heart stops is taken for dead
