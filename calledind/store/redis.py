@@ -38,6 +38,7 @@ from calledind.store.redis_base import AGAIN, boot_time, scripts
 from calledind.store.redis_late import Late
 from calledind.store.redis_link import RedisLink
 from calledind.store.redis_nodes import RedisNodes
+from calledind.store.redis_schema import check_schema
 
 
 class RedisStore(RedisNodes):
@@ -117,6 +118,7 @@ class RedisStore(RedisNodes):
         try:
             await self._late.open()
             await self._link.start()
+            await check_schema(self._link, self._prefix, lease=self._lease, pause=self._pause)
             await self._join()
             # Before what the former epoch of this node had is taken over.
             await self._late.tell_again()

@@ -7,7 +7,7 @@
 --   key:ID                hash: digest, name, credits, held, charged, added, disabled, created_at, caller_ids (JSON),
 --                         attestation, version (counts the changes of what is not credits)
 --   ledger:KEY            stream: one entry for each change of the key's credits
---   ledgers               zset: key id by the time of its ledger's oldest entry
+--   ledgers               zset: key id by a time before which its ledger has nothing
 --   call:ID               hash: request (JSON of model.Call), state, route, owner (none: nobody's), attempt (JSON),
 --                         number (of the attempt), void (digests of attempts that must not begin any more),
 --                         answer (JSON), outcome (JSON), charged, tries, due_at
@@ -30,6 +30,8 @@
 --   pending:OWNER         zset: callbacks of a node (none: nobody's), by when they are due
 --   grants:OWNER          hash: number of a question -> call ids it was answered with; see `reckon`
 --   ended                 zset: calls that are over, by the time of their end
+--   schema                number of all of this, see `redis_schema`
+--   loading               string: all of this is on its way here from another store
 
 local P = KEYS[1]
 local redis_call = redis.call
@@ -74,7 +76,6 @@ end
 local function enter(key, amount, reason, reference, at, balance)
   redis_call('XADD', P .. 'ledger:' .. key, '*', 'amount', amount, 'reason', reason, 'reference', reference,
     'at', at, 'balance', balance)
-  redis_call('ZADD', P .. 'ledgers', 'LT', at, key)
 end
 
 -- admission
@@ -131,9 +132,9 @@ local function enqueue(id, route, request, in_front)
   end
 end
 
-local function count_out(id, route)
-  redis_call('ZREM', P .. 'queue', id)
-  if redis_call('HINCRBY', P .. 'waiting', route, -1) <= 0 then
+local function count_out(route, ids)
+  redis_call('ZREM', P .. 'queue', unpack(ids))
+  if redis_call('HINCRBY', P .. 'waiting', route, -#ids) <= 0 then
     redis_call('HDEL', P .. 'waiting', route)
   end
 end
@@ -142,7 +143,7 @@ local function dequeue(id, route, request)
   if not redis_call('ZSCORE', P .. 'queue', id) then
     return
   end
-  count_out(id, route)
+  count_out(route, {id})
   local key = request.key_id
   local line = line_of(key, route)
   redis_call('ZREM', line, id)
@@ -156,34 +157,62 @@ local function own(id, us)
   redis_call('SADD', P .. 'owned:' .. us, id)
 end
 
--- Takes the next call of a route for `us`; answers its id and request. The keys take turns.
-local function claim_next(route, us)
-  local ring = P .. 'ring:' .. route
-  while true do
-    local key = redis_call('ZRANGE', ring, 0, 0)[1]
-    if not key then
-      return nil
-    end
+-- Takes calls out of a key's lines by turns: `share` of each of these keys. Answers their ids in the order of the turns.
+local function pop_by_turns(route, keys, share)
+  local ring, lines, turns = P .. 'ring:' .. route, {}, {}
+  local turn = redis_call('ZRANGE', ring, -1, -1, 'WITHSCORES')[2]
+  for i, key in ipairs(keys) do
     local line = line_of(key, route)
-    local id = redis_call('ZPOPMIN', line)[1]
-    if redis_call('EXISTS', line) == 0 then
+    lines[i] = redis_call('ZPOPMIN', line, share)
+    if #lines[i] < 2 * share or redis_call('EXISTS', line) == 0 then
       redis_call('ZREM', ring, key)
     else
-      local last = redis_call('ZRANGE', ring, -1, -1, 'WITHSCORES')
-      if last[1] ~= key then
-        redis_call('ZADD', ring, last[2] + 1, key)
-      end
-    end
-    if id then
-      count_out(id, route)
-      local row = redis_call('HMGET', P .. 'call:' .. id, 'state', 'owner', 'request')
-      -- What a failover has brought back may be somebody's, or over.
-      if row[1] == 'accepted' and (not row[2] or row[2] == '') then
-        own(id, us)
-        return id, row[3]
-      end
+      turn = turn + 1
+      turns[#turns + 1] = turn
+      turns[#turns + 1] = key
     end
   end
+  if #turns > 0 then
+    redis_call('ZADD', ring, unpack(turns))
+  end
+  local ids = {}
+  for place = 1, 2 * share, 2 do
+    for _, popped in ipairs(lines) do
+      ids[#ids + 1] = popped[place]
+    end
+  end
+  return ids
+end
+
+-- Takes the next calls of a route for `us`, whose keys take turns; answers their ids, and their requests.
+local function claim_some(route, us, most)
+  local ids, requests = {}, {}
+  most = math.min(most, 1000)
+  while #ids < most do
+    local left = most - #ids
+    local keys = redis_call('ZRANGE', P .. 'ring:' .. route, 0, left - 1)
+    if #keys == 0 then
+      break
+    end
+    local popped = pop_by_turns(route, keys, math.floor(left / #keys))
+    for _, id in ipairs(popped) do
+      local call = P .. 'call:' .. id
+      local row = redis_call('HMGET', call, 'state', 'owner', 'request')
+      -- What a failover has brought back may be somebody's, or over.
+      if row[1] == 'accepted' and (not row[2] or row[2] == '') then
+        redis_call('HSET', call, 'owner', us)
+        ids[#ids + 1] = id
+        requests[#requests + 1] = row[3]
+      end
+    end
+    if #popped > 0 then
+      count_out(route, popped)
+    end
+  end
+  if #ids > 0 then
+    redis_call('SADD', P .. 'owned:' .. us, unpack(ids))
+  end
+  return ids, requests
 end
 
 -- Takes one call out of the queue for `us`, whatever its turn; answers its request.
