@@ -189,9 +189,8 @@ class RedisCalls(RedisKeys):
         ids = [id async for id in self._scan("ZSCAN", "queue")][::2]
         ids += await self._run("unfinished", self._owner)
         records = [to_record(row) for row in await self._read(RECORD, ids)]
-        return sorted(
-            (record for record in records if record.state in UNFINISHED), key=lambda each: each.call.accepted_at
-        )
+        unfinished = [record for record in records if record.state in UNFINISHED]
+        return sorted(unfinished, key=lambda each: (each.call.accepted_at, each.call.id))
 
     async def _read(self, fields: str, ids: Sequence[bytes]) -> list[Any]:
         """Read calls; those that are not there are left out."""

@@ -6,11 +6,8 @@
 -- here, "withdrawn".
 local id, key, number, at, request, route, version, audio, keep = unpack(ARGV)
 local call = P .. 'call:' .. id
-if redis_call('EXISTS', call) == 1 then
-  return 0
-end
-if redis_call('EXISTS', P .. 'withdrawn:' .. id) == 1 then
-  return {'withdrawn'}
+if redis_call('EXISTS', call, P .. 'withdrawn:' .. id) > 0 then
+  return redis_call('EXISTS', call) == 1 and 0 or {'withdrawn'}
 end
 local now = tonumber(at)
 local code, credits, held, known = verdict(key, number, now)

@@ -25,6 +25,7 @@ if amount ~= 0 then
   redis_call('HINCRBY', key, 'credits', ARGV[2])
   redis_call('HINCRBY', key, 'added', ARGV[2])
   redis_call('SET', P .. 'credited:' .. token, 1, 'EX', 3600)
+  redis_call('ZADD', P .. 'ledgers', 'LT', now, id)
   enter(id, ARGV[2], amount > 0 and 'added' or 'taken', note, now, credits)
 end
 return key_row(id)

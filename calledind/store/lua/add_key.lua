@@ -12,6 +12,7 @@ redis_call('HSET', key, 'digest', digest, 'name', name, 'credits', credits, 'hel
   'attestation', attestation, 'version', 1)
 redis_call('HSET', P .. 'digests', digest, id)
 redis_call('ZADD', P .. 'keys', created_at, id)
+redis_call('ZADD', P .. 'ledgers', created_at, id)
 if tonumber(credits) > 0 then
   enter(id, credits, 'added', '', created_at, credits)
 end

@@ -29,6 +29,7 @@
 --   owned:OWNER           set: calls of a node (none: nobody's) that are not ended, and do not wait
 --   pending:OWNER         zset: callbacks of a node (none: nobody's), by when they are due
 --   grants:OWNER          hash: number of a question -> call ids it was answered with; see `reckon`
+--   common                hash: what all nodes must have in common; see agree.lua
 --   ended                 zset: calls that are over, by the time of their end
 --   schema                number of all of this, see `redis_schema`
 --   loading               string: all of this is on its way here from another store

@@ -48,10 +48,8 @@ for _, key in ipairs(redis_call('ZRANGE', P .. 'ledgers', '-inf', limit, 'BYSCOR
     end
     gone = gone + struck
   until struck == 0 or left == 0
-  if oldest then
-    redis_call('ZADD', P .. 'ledgers', oldest, key)
-  elseif redis_call('EXISTS', ledger) == 0 or redis_call('XLEN', ledger) == 0 then
-    redis_call('ZREM', P .. 'ledgers', key)
+  if oldest or redis_call('XLEN', ledger) == 0 then
+    redis_call('ZADD', P .. 'ledgers', math.min(oldest or before, before), key)
   end
 end
 return gone

@@ -61,26 +61,26 @@ local function choose()
   return nil, soonest
 end
 
-local granted, ids = {}, {}
 reckon(us, done, void)
+local granted, ids, requests = {}, {}, {}
 local trunk, wait = choose()
 if is_live(us) and not is_stale(us, question) then
-  while trunk and #granted < most do
-    local id, request
-    if own_waiting > 0 then
-      own_waiting, request = own_waiting - 1, ''
-    else
-      id, request = claim_next(route, us)
-    end
-    if not request then
-      break
-    end
-    ids[#ids + 1] = id
-    granted[#granted + 1] = {trunk.name, request}
+  most = math.min(most, own_waiting + tonumber(redis_call('HGET', P .. 'waiting', route) or 0))
+  local given = {}
+  while trunk and #given < most do
+    given[#given + 1] = trunk
     trunk.busy = trunk.busy + 1
-    trunk.taken = trunk.taken + 1
     trunk.last = math.max(trunk.last + trunk.space, now - BURST)
     trunk, wait = choose()
+  end
+  local own_given = math.min(own_waiting, #given)
+  own_waiting = own_waiting - own_given
+  if #given > own_given then
+    ids, requests = claim_some(route, us, #given - own_given)
+  end
+  for i = 1, own_given + #requests do
+    granted[i] = {given[i].name, requests[i - own_given] or ''}
+    given[i].taken = given[i].taken + 1
   end
 end
 for _, each in ipairs(trunks) do

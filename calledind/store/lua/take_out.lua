@@ -19,14 +19,7 @@ if before ~= '' then
     end
   end
 else
-  while #ids < most do
-    local id, request = claim_next(route, us)
-    if not id then
-      break
-    end
-    requests[#requests + 1] = request
-    ids[#ids + 1] = id
-  end
+  ids, requests = claim_some(route, us, most)
 end
 grant(us, question, ids)
 return requests
