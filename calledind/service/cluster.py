@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from twisted.logger import Logger
+
 import calledind
 from calledind.audio.library import Library
 from calledind.audio.shared import SharedAudio
@@ -37,6 +39,7 @@ def node_name(settings: Settings) -> str:
 class Cluster:
     """The shared store, and what looks after it: made in three steps, as the rest of the daemon comes about."""
 
+    log = Logger()
     dialer: SharedDialer
 
     def __init__(self, reactor: Any, settings: Settings, instance: str) -> None:
@@ -73,6 +76,22 @@ class Cluster:
             figures=self._figures,
         )
         return self.store
+
+    async def check(self, fingerprint: str) -> None:
+        """See whether this node can work with the others, once the store is open.
+
+        `fingerprint`: of the pepper. Raises StartFailed, StoreUnavailable.
+        """
+        if await self.store.agree("pepper", fingerprint) != fingerprint:
+            raise StartFailed(
+                f"{self._settings.data / 'pepper'}: is not the pepper of the other nodes, and their api keys would be "
+                "unknown here: copy their file, or give it to all as a credential"
+            )
+        if not self._settings.redis.replicas and not await self.store.keeps_on_disk():
+            self.log.error(
+                "Redis keeps changes in its memory alone: when it ends, calls and credits are lost. "
+                "Set appendonly yes, or [redis] replicas"
+            )
 
     def make_dialer(
         self,

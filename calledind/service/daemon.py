@@ -125,6 +125,8 @@ class Daemon(Service):
         await self._store.open()
         # From here on, what was opened is closed in good order.
         self._opened = True
+        if self._cluster is not None:
+            await self._cluster.check(self._keyring.fingerprint())
         await self._library.start()
         await self._media.start()
         if self._carrier is not None:

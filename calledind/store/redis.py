@@ -36,7 +36,7 @@ from calledind.store.interface import Route, StoreUnavailable
 from calledind.store.outbox import Outbox
 from calledind.store.redis_base import AGAIN, boot_time, scripts
 from calledind.store.redis_late import Late
-from calledind.store.redis_link import RedisLink
+from calledind.store.redis_link import RedisLink, ResponseError
 from calledind.store.redis_nodes import RedisNodes
 from calledind.store.redis_schema import check_schema
 
@@ -159,6 +159,16 @@ class RedisStore(RedisNodes):
         from calledind.store.redis_copy import copy_into_file  # noqa: PLC0415 - numpy and SQLite come with it
 
         return Deferred.fromCoroutine(copy_into_file(self._reactor, self._link, self._prefix, path))
+
+    def agree(self, name: str, value: str) -> Deferred[str]:
+        """Return what all nodes have in common under this name: the value of the first one that said it."""
+        return self._change("agree", name, value).addCallback(lambda kept: kept.decode())
+
+    def keeps_on_disk(self) -> Deferred[bool]:
+        """Whether Redis writes changes to its disk; True where it does not say."""
+        asking = self._link.ask("INFO", "persistence").addCallback(lambda text: b"aof_enabled:0" not in text)
+        # Its users may not be allowed to ask.
+        return asking.addErrback(lambda failure: failure.trap(StoreUnavailable, ResponseError) is not None)
 
     # what the link says
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.interop import scenarios as sc
 from tests.interop.case import InteropCase, settings, trunk
-from tests.interop.harness import Daemon, sipp, wait_for
+from tests.interop.harness import Daemon, free_udp_port, sipp, wait_for
 from tests.store.redis_server import RedisServer
 
 CALLEE = sc.scenario(
@@ -112,3 +112,13 @@ class RedisAwayTests(InteropCase):
             self.call(daemon)
             self.assertEqual(callee.wait(), 0, callee.explain())
             self.assertNotIn("second", daemon.log.read_text())
+
+    def test_another_pepper(self) -> None:
+        """A node whose pepper is not that of the others does not start, and says what to do."""
+        self.run_node(free_udp_port())
+        redis = f'address = "{self.redis.address}"\nusername = "calledin"\npassword_file = "{self.passwords}"'
+        shared = f'[store]\nkind = "redis"\n[redis]\n{redis}\n[node]\nname = "two"\n'
+        other = Daemon(self.folder / "other", settings(trunk(free_udp_port()), rest=shared))
+        error = self.assertRaises(AssertionError, other.start)
+        self.assertIn("pepper: is not the pepper of the other nodes", str(error))
+        self.assertNotIn("Traceback", str(error))
