@@ -86,6 +86,9 @@ class SocketError(Exception):
 
 
 Handler = Callable[..., Awaitable[object]]
+"Takes the request and the ids of its path; answers what is JSON-able, or NOT_DONE_YET. Raises `Refused`."
+Routes = Mapping[tuple[bytes, ...], Mapping[bytes, Handler]]
+"Path, where b\"*\" stands for an id -> method -> what answers it."
 
 
 class Admin(Resource):
@@ -94,7 +97,7 @@ class Admin(Resource):
     `status`: the daemon's own figures, JSON-able. `extra`: path -> what it shows, JSON-able.
     `drain`: what is done when an operator says so or takes it back; JSON-able figures of what still runs.
     `trace`: call id -> its SIP messages, JSON-able, or None when they are not kept. `media`: the same of the figures
-    of its packets, which become part of what is shown of the call.
+    of its packets, which become part of what is shown of the call. `routes`: what other modules answer.
     """
 
     isLeaf = True
@@ -113,6 +116,7 @@ class Admin(Resource):
         media: Callable[[str], object] | None = None,
         drain: Callable[[bool], Mapping[str, object]] | None = None,
         backup: Backup | None = None,
+        routes: Sequence[Routes] = (),
     ) -> None:
         super().__init__()
         self._reactor = reactor
@@ -147,6 +151,9 @@ class Admin(Resource):
             (b"dnc", b"export"): {b"GET": self._export},
             (b"backup",): {b"POST": self._post_backup},
         }
+        for more in routes:
+            for path, handlers in more.items():
+                self._routes.setdefault(path, {}).update(handlers)
 
     # the way of a request
 
@@ -219,7 +226,7 @@ class Admin(Resource):
         return messages
 
     async def _post_drain(self, request: Request) -> object:
-        wanted = _read_json(request).get("drain")
+        wanted = read_json(request).get("drain")
         if not isinstance(wanted, bool):
             raise Refused(400, "drain must be true or false")
         if self._drain is None:
@@ -241,7 +248,7 @@ class Admin(Resource):
         raise Refused(404, f"there is no key {key_id}")
 
     async def _post_key(self, request: Request) -> object:
-        wanted = _read_json(request)
+        wanted = read_json(request)
         name = wanted.get("name")
         if not isinstance(name, str) or not name.strip() or len(name) > 100 or not name.isprintable():
             raise Refused(400, "name must be 1 to 100 printable characters")
@@ -267,7 +274,7 @@ class Admin(Resource):
         return asdict(await self._key(key_id))
 
     async def _post_credits(self, request: Request, key_id: str) -> object:
-        wanted = _read_json(request)
+        wanted = read_json(request)
         amount = _read_amount(wanted, "amount")
         note = wanted.get("note", "")
         if not isinstance(note, str) or len(note) > LONGEST_NOTE or not note.isprintable():
@@ -295,14 +302,14 @@ class Admin(Resource):
         return {"entries": [asdict(entry) for entry in entries]}
 
     async def _post_caller_ids(self, request: Request, key_id: str) -> object:
-        wanted = _read_caller_ids(_read_json(request))
+        wanted = _read_caller_ids(read_json(request))
         if not await self._store.set_caller_ids(key_id, wanted):
             raise Refused(404, f"there is no key {key_id}")
         self.log.info("key {key_id} may use {count} caller ids", key_id=key_id, count=len(wanted) or "any")
         return asdict(await self._key(key_id))
 
     async def _post_attestation(self, request: Request, key_id: str) -> object:
-        attestation = _read_json(request).get("attestation")
+        attestation = read_json(request).get("attestation")
         if attestation not in ATTESTATIONS:
             raise Refused(400, 'attestation must be "A", "B", "C" or ""')
         if not await self._store.set_attestation(key_id, attestation):
@@ -498,7 +505,8 @@ async def _sum(counts: Sequence[Deferred[int]]) -> int:
         raise failed from None
 
 
-def _read_json(request: Request) -> dict[str, Any]:
+def read_json(request: Request) -> dict[str, Any]:
+    """Return the object that the request's body is. Raises `Refused`."""
     body = b"" if request.content is None else request.content.read(LARGEST_JSON + 1)
     if len(body) > LARGEST_JSON:
         raise Refused(413, "the request is larger than 1 MiB")
@@ -529,7 +537,7 @@ def _read_caller_ids(wanted: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def _read_numbers(request: Request) -> list[Number]:
-    texts = _read_json(request).get("numbers")
+    texts = read_json(request).get("numbers")
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
         raise Refused(400, 'numbers must be a list of texts, such as ["+12125550100"]')
     try:
