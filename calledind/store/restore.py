@@ -159,7 +159,7 @@ def _unpack(backup: Path, parts: Unpacked, progress: Progress) -> None:
                     _write(parts.audio / name.removeprefix(AUDIO), file, progress)
                 elif name != END:
                     raise WrongBackup(f"nothing is known here of {name!r}, which is in it")
-    except (zlib.error, tarfile.TarError) as error:
+    except (zlib.error, tarfile.TarError, EOFError) as error:
         raise WrongBackup(f"it is damaged: {error}") from None
     if missing:
         raise WrongBackup(f"it has no {' and no '.join(sorted(missing))}")
