@@ -219,6 +219,9 @@ class Call:
     "Seconds since the epoch."
     attestation: str = ""
     "Of its api key, as far as it holds for this caller_id."
+    idempotency: str = ""
+    """Of a request that may be repeated: 32 hexadecimal digits that tell the key and the customer's name for the
+    request, then 16 that tell what was asked for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,9 +30,15 @@ from typing import Any
 
 from calledind.crash import crash_at
 from calledind.model import CallRecord, Outcome, PendingCallback, State
-from calledind.store import listings
+from calledind.store import listings, search
 from calledind.store.do_not_call import encode
-from calledind.store.interface import FLOOD_SECONDS, LedgerEntry, StoreUnavailable
+from calledind.store.interface import (
+    FLOOD_SECONDS,
+    IDEMPOTENCY_SECONDS,
+    CallFilter,
+    LedgerEntry,
+    StoreUnavailable,
+)
 from calledind.store.memory import Account, Change, Kind, Live, Loaded, Mark
 from calledind.store.rows import (
     ENTRIES,
@@ -50,7 +56,7 @@ from calledind.store.rows import (
     to_record,
 )
 
-SCHEMA = 4
+SCHEMA = 5
 CHANGES = {
     1: """ALTER TABLE api_key ADD COLUMN caller_ids TEXT NOT NULL DEFAULT '[]';
         ALTER TABLE api_key ADD COLUMN attestation TEXT NOT NULL DEFAULT '';""",
@@ -129,6 +135,8 @@ STRIKE = "DELETE FROM ledger WHERE place IN (SELECT value FROM json_each(?))"
 
 
 class Disk:
+IDEMPOTENT = """WHERE substr(request ->> 'idempotency', 1, 32) = ? AND substr(request ->> 'idempotency', 1, 32) > ''
+    AND request ->> 'accepted_at' > ? ORDER BY number DESC LIMIT 1"""
     """Writes. Everything raises `sqlite3.Error` or `OSError` as it comes, `open` also `StoreUnavailable`."""
 
     def __init__(self, path: Path, connect: Connect = connect) -> None:
@@ -276,13 +284,36 @@ class Archive:
         if self._database is not None:
             database, self._database = self._database, None
             database.close()
+    def calls(self, wanted: CallFilter, most: int, before: str) -> tuple[list[CallRecord], str]:
+        """Look at `search.MOST_LOOKED_AT` calls at most, by an index of ids."""
+        lowest, above = search.id_range(wanted, before)
+        of_key = "key_id = :key AND " if wanted.key_id else ""
+        condition, parameters = search.where(wanted)
+        parameters |= {"lowest": lowest, "above": above, "key": wanted.key_id, "most": most + 1}
+        floor = self._rows(
+            f"SELECT id FROM call WHERE {of_key}id >= :lowest AND id < :above"  # noqa: S608 - nothing of it is a stranger's
+            f" ORDER BY id DESC LIMIT 1 OFFSET {search.MOST_LOOKED_AT - 1}",
+            **parameters,
+        ).fetchone()
+        if floor is not None:
+            parameters["lowest"] = floor[0]
+        query = f"{RECORDS}WHERE {of_key}id >= :lowest AND id < :above AND {condition} ORDER BY id DESC LIMIT :most"
+        found = [to_record(row) for row in self._rows(query, **parameters)]
+        if len(found) > most:
+            return found[:most], found[most - 1].call.id
+        return found, "" if floor is None else floor[0]
 
-    def _rows(self, query: str, *parameters: object) -> sqlite3.Cursor:
+    def find_idempotent(self, token: str, now: float) -> CallRecord | None:
+        row = self._rows(RECORDS + IDEMPOTENT, token, now - IDEMPOTENCY_SECONDS).fetchone()
+        return None if row is None else to_record(row)
+
+
+    def _rows(self, query: str, *parameters: object, **named: object) -> sqlite3.Cursor:
         if self._database is None:
             database = self._connect(self._path)
             database.execute("PRAGMA query_only = ON")
             self._database = database
-        return self._database.execute(query, parameters)
+        return self._database.execute(query, named or parameters)
 
 
 def _tell(database: sqlite3.Connection, changes: Sequence[Change]) -> None:

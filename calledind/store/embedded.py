@@ -39,7 +39,7 @@ from twisted.python.failure import Failure
 from calledind.model import Attempt, Call, CallRecord, Key, Outcome, PendingCallback, ReturnCode, State
 from calledind.store.backup import copy_database
 from calledind.store.disk import Archive, Connect, Disk, Repeated, connect, explain
-from calledind.store.interface import LedgerEntry, Number, StoreUnavailable, Totals
+from calledind.store.interface import CallFilter, LedgerEntry, Number, StoreUnavailable, Totals
 from calledind.store.memory import Change, Memory
 from calledind.store.worker import FromThread, Worker
 
@@ -422,6 +422,16 @@ class EmbeddedStore:
 
     def find_call(self, call_id: str) -> Deferred[CallRecord | None]:
         return self._read(lambda: self._archive.find(call_id))
+
+    def calls(
+        self, wanted: CallFilter, *, most: int = 50, before: str = ""
+    ) -> Deferred[tuple[Sequence[CallRecord], str]]:
+        """Answer with what is on disk."""
+        return self._read(lambda: self._archive.calls(wanted, max(1, most), before))
+
+    def find_idempotent(self, token: str, now: float) -> Deferred[CallRecord | None]:
+        """Answer with what is on disk."""
+        return self._read(lambda: self._archive.find_idempotent(token, now))
 
     # callbacks
 

@@ -21,15 +21,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf, isnan
 from pathlib import Path
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
-from calledind.model import Attempt, Call, CallRecord, Key, Outcome, PendingCallback, ReturnCode
+from calledind.model import Attempt, Call, CallRecord, Key, Outcome, PendingCallback, Reason, ReturnCode, State
 
 FLOOD_SECONDS = 60.0
 "How long after an accepted request its number is refused with code 6."
+
+IDEMPOTENCY_SECONDS = 86400.0
+"For how long an accepted call is found by its `idempotency` at least."
 
 Number = tuple[str, str]
 "country_code and phone_number."
@@ -84,6 +88,35 @@ class LedgerEntry:
     "`credits` after it."
     place: str = field(default="", compare=False)
     "Where it stands, for `before`. Opaque."
+
+
+@dataclass(frozen=True, slots=True)
+class CallFilter:
+    """Which calls are wanted: those for which all of this holds. Raises ValueError for what can be no such thing."""
+
+    key_id: str = ""
+    'Of this key; "": of any.'
+    last_digits: str = ""
+    "What country_code and phone_number, written in one, end with: 1 to 15 digits; none: any number."
+    state: str = ""
+    'One of `State`; "": in any.'
+    answered: bool | None = None
+    "Calls with an outcome that says so; None: with and without one."
+    reason: Reason | None = None
+    "Calls with an outcome of this reason, why they were not answered; None: any, and none."
+    since: float = 0.0
+    "Accepted at this moment or later, in seconds since the epoch."
+    until: float = inf
+    "Accepted before this moment, in seconds since the epoch."
+
+    def __post_init__(self) -> None:
+        digits = self.last_digits
+        if digits and not (digits.isascii() and digits.isdigit() and len(digits) <= 15):
+            raise ValueError("the last digits of a number are 1 to 15 digits")
+        if self.state and self.state not in list(State):
+            raise ValueError(f"a call's state is one of {', '.join(State)}")
+        if isnan(self.since) or isnan(self.until):
+            raise ValueError("a time is seconds since the epoch")
 
 
 class Store(Protocol):
@@ -150,6 +183,9 @@ class Store(Protocol):
 
         With ACCEPTED, and only then: one credit moved to held, the number's flood mark set, the call kept as
         ACCEPTED, all in one step and on stable storage. The same call id again answers ACCEPTED and changes nothing.
+
+        FLOOD also where another call was accepted under this one's `idempotency` (its first 32 digits) and is found
+        by it: it should have been asked for.
         """
 
     # the life of a call
@@ -171,6 +207,22 @@ class Store(Protocol):
         """Return the calls in ACCEPTED, DIALING and ANSWERED, the oldest first."""
 
     def find_call(self, call_id: str) -> Deferred[CallRecord | None]: ...
+
+    def calls(
+        self, wanted: CallFilter, *, most: int = 50, before: str = ""
+    ) -> Deferred[tuple[Sequence[CallRecord], str]]:
+        """Return a page of the calls that are wanted, the newest first, and what `before` the next page has.
+
+        The order is that of ids, which sort by the time of acceptance. `most`: calls of one page, at least 1.
+        `before`: a call's id, which need not be there (any more); the page has calls of lower ids alone. "" in the
+        answer: these were the last.
+
+        Of a filter that few calls fit, a page may have fewer than `most`, or none, and still lead on to the next: the
+        work for one page is bounded. Calls that come meanwhile are on none of the pages that follow.
+        """
+
+    def find_idempotent(self, token: str, now: float) -> Deferred[CallRecord | None]:
+        """Return the call whose `idempotency` begins with these 32 digits, if it was accepted in the last day."""
 
     # callbacks
 

@@ -9,8 +9,9 @@ from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 from calledind.model import Attempt, Call, CallRecord, Outcome, PendingCallback, ReturnCode, State
+from calledind.store import search
 from calledind.store.do_not_call import encode
-from calledind.store.interface import StoreUnavailable
+from calledind.store.interface import IDEMPOTENCY_SECONDS, CallFilter, StoreUnavailable
 from calledind.store.redis_base import text_of
 from calledind.store.redis_keys import RedisKeys
 from calledind.store.redis_late import WITHDRAW, Late, LateChange
@@ -32,6 +33,8 @@ WITHDRAWN_SECONDS = 3600
 "For which an acceptance that was withdrawn is refused, should it still come."
 READ_CHUNK = 200
 "Calls read at a time."
+MOST_LOOKED_AT = 2000
+"Calls read for one page of those that are looked for, a millisecond and some of Redis's work, and some of ours."
 CLAIM_CHUNK = 500
 "Callbacks claimed at a time."
 RECORD = "request state attempt answer outcome"
@@ -72,7 +75,8 @@ class RedisCalls(RedisKeys):
     def _accept(self, call: Call, args: tuple[str | int, ...], tries: int) -> Deferred[ReturnCode]:
         _, version = self._cache.known(call.key_id)
         audio = call.audio if self._encodings is not None else ""
-        accepting = self._change("accept", *args, version, audio, self._fresh_audio)
+        again = call.idempotency[:32], int(IDEMPOTENCY_SECONDS)
+        accepting = self._change("accept", *args, version, audio, self._fresh_audio, *again)
         return accepting.addCallbacks(
             self._accepted, self._not_accepted, callbackArgs=(call, args, tries), errbackArgs=(call.id,)
         )
@@ -206,6 +210,39 @@ class RedisCalls(RedisKeys):
     async def _find_call(self, call_id: str) -> CallRecord | None:
         rows = await self._read(RECORD, [call_id.encode()])
         return to_record(rows[0]) if rows else None
+
+    def calls(
+        self, wanted: CallFilter, *, most: int = 50, before: str = ""
+    ) -> Deferred[tuple[Sequence[CallRecord], str]]:
+        return Deferred.fromCoroutine(self._calls(wanted, max(1, most), before))
+
+    async def _calls(self, wanted: CallFilter, most: int, before: str) -> tuple[Sequence[CallRecord], str]:
+        name = self._prefix + (f"calls:{wanted.key_id}" if wanted.key_id else "calls")
+        lowest, above = search.id_range(wanted, before)
+        chunk = READ_CHUNK if search.is_narrow(wanted) else min(READ_CHUNK, most + 1)
+        found: list[CallRecord] = []
+        for _ in range(0, MOST_LOOKED_AT, READ_CHUNK):
+            end = f"[{lowest}" if lowest else "-"
+            ids = await self._link.bulk("ZRANGE", name, f"({above}", end, "BYLEX", "REV", "LIMIT", 0, chunk)
+            for row in await self._read(RECORD, ids):
+                record = to_record(row)
+                if not search.fits(wanted, record):
+                    continue
+                if len(found) == most:
+                    return found, found[-1].call.id
+                found.append(record)
+            if len(ids) < chunk:
+                return found, ""
+            above = ids[-1].decode()
+        return found, above
+
+    def find_idempotent(self, token: str, now: float) -> Deferred[CallRecord | None]:
+        return Deferred.fromCoroutine(self._find_idempotent(token, now))
+
+    async def _find_idempotent(self, token: str, now: float) -> CallRecord | None:
+        call_id = await self._link.ask("GET", f"{self._prefix}again:{token}")
+        record = None if call_id is None else await self._find_call(call_id.decode())
+        return record if record is not None and record.call.accepted_at > now - IDEMPOTENCY_SECONDS else None
 
     # callbacks
 

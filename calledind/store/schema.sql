@@ -1,4 +1,4 @@
--- Schema 4 of the embedded store. Its number is kept as user_version, and checked whenever the store is opened.
+-- Schema 5 of the embedded store. Its number is kept as user_version, and checked whenever the store is opened.
 
 -- How many groups of changes were committed: tells, after a failed commit, whether it reached the disk.
 CREATE TABLE commits (
@@ -40,6 +40,11 @@ CREATE TABLE call (
 CREATE INDEX call_alive ON call (state, due_at) WHERE state <> 'delivered';
 -- What may be forgotten, the oldest first.
 CREATE INDEX call_over ON call (ended_at) WHERE state IN ('delivered', 'exhausted');
+-- A key's calls, the newest first: ids sort by time.
+CREATE INDEX call_of_key ON call (key_id, id);
+-- Calls that were asked for by requests that may be repeated.
+CREATE INDEX call_idempotent ON call (substr(request ->> 'idempotency', 1, 32))
+    WHERE substr(request ->> 'idempotency', 1, 32) > '';
 
 -- Each change of a key's credits.
 CREATE TABLE ledger (

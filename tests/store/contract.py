@@ -29,7 +29,7 @@ from calledind.model import (
     ReturnCode,
     State,
 )
-from calledind.store.interface import Entered, LedgerEntry, Store, Totals
+from calledind.store.interface import CallFilter, Entered, LedgerEntry, Store, Totals
 
 if TYPE_CHECKING:
     from twisted.trial.unittest import TestCase
@@ -762,6 +762,171 @@ class StoreContract(TestCase):
         store = await self.with_call()
         self.assertIs(await store.callback_delivered("call1", 1, NOW), False)
         self.assertIs(await self.state(store), State.ACCEPTED)
+
+    async def test_callback_again(self) -> None:
+        """Whether it waits, was delivered or given up: a callback may begin anew, with all of its tries before it."""
+        store = await self.with_key()
+        ways = ("postponed", "delivered", "exhausted")
+        for index, how in enumerate(ways):
+            await store.accept(make_call(how, number=("1", f"212555010{index}")))
+            await store.settle(how, BUSY, charge=False)
+        await store.callback_postponed("postponed", 4, NOW + 9)
+        await store.callback_delivered("delivered", 4, NOW + 9)
+        await store.callback_exhausted("exhausted", 4, NOW + 9)
+        for index, how in enumerate(ways):
+            for _ in range(2):
+                self.assertIs(await store.callback_again(how, NOW + 20 + index), True)
+                self.assertIs(await self.state(store, how), State.DONE)
+        expected = [(how, 0, NOW + 20 + index) for index, how in enumerate(ways)]
+        for _ in range(2):
+            self.assertEqual(await self.pending(store), expected)
+            self.assertEqual((await store.totals()).calls, {state.value: 3 * (state is State.DONE) for state in State})
+            await self.purged(store, NOW + 10**8)
+            store = await self.reopened(store)
+        for how in ways:
+            self.assertIs(await store.callback_delivered(how, 1, NOW + 30), True)
+            self.assertIs(await self.state(store, how), State.DELIVERED)
+
+    async def test_callback_again_of_none(self) -> None:
+        """A call that runs, that wanted no callback, or that is not there has none that could begin anew."""
+        store = await self.with_call(make_call(callback_url=None))
+        await store.accept(make_call("call2", number=OTHER))
+        await store.settle("call1", BUSY, charge=False)
+        for call_id in ("call1", "call2", "call9"):
+            self.assertIs(await store.callback_again(call_id, NOW), False)
+        self.assertIs(await self.state(store), State.DELIVERED)
+        self.assertEqual(await self.pending(store), [])
+
+    # looking for calls
+
+    async def with_calls(self, count: int = 6) -> tuple[Store, list[str]]:
+        """Return a store with so many calls, a second after each other, and their ids, the oldest first.
+
+        The second is dialled, the third answered, the fourth was, the fifth was busy; each second one is another key's.
+        """
+        store = await self.with_key(credits=count)
+        await store.add_key(make_key("key_2", credits=count), DIGEST[::-1])
+        ids = []
+        for index in range(count):
+            at = NOW + index
+            call_id = f"{int(at * 1000):012x}{index:020x}"
+            number = ("1", f"21255501{index:02d}")
+            call = make_call(call_id, key_id=f"key_{1 + index % 2}", number=number, at=at)
+            self.assertIs(await store.accept(call), ReturnCode.ACCEPTED)
+            ids.append(call_id)
+        for call_id in ids[1:5]:
+            await store.begin_dialing(call_id, make_attempt())
+        for call_id in ids[2:4]:
+            await store.record_answer(call_id, DIALOG, NOW)
+        await store.settle(ids[3], ANSWERED, charge=True)
+        await store.settle(ids[4], BUSY, charge=False)
+        return store, ids
+
+    async def found(self, store: Store, ids: list[str], **wanted: Any) -> list[int]:
+        """Return the places of the calls that are found, page by page."""
+        found: list[int] = []
+        before, pages = "", 0
+        while True:
+            records, before = await store.calls(CallFilter(**wanted), most=2, before=before)
+            self.assertLessEqual(len(records), 2)
+            found += [ids.index(record.call.id) for record in records]
+            pages += 1
+            if not before:
+                return found
+            self.assertLess(pages, 10)
+
+    async def test_calls_are_found(self) -> None:
+        """Calls are found by key, number, state, outcome and time, the newest first, a page at a time."""
+        store, ids = await self.with_calls()
+        for wanted, places in (
+            ({}, [5, 4, 3, 2, 1, 0]),
+            ({"key_id": "key_1"}, [4, 2, 0]),
+            ({"key_id": "key_2"}, [5, 3, 1]),
+            ({"key_id": "key_3"}, []),
+            ({"last_digits": "0102"}, [2]),
+            ({"last_digits": "12125550103"}, [3]),
+            ({"last_digits": "2"}, [2]),
+            ({"last_digits": "012125550103"}, []),
+            ({"state": "accepted"}, [5, 0]),
+            ({"state": "dialing"}, [1]),
+            ({"state": "done", "key_id": "key_1"}, [4]),
+            ({"answered": True}, [3]),
+            ({"answered": False}, [4]),
+            ({"reason": Reason.BUSY}, [4]),
+            ({"reason": Reason.FAILED}, []),
+            ({"since": NOW + 3}, [5, 4, 3]),
+            ({"since": NOW + 2.0005, "until": NOW + 4}, [3]),
+            ({"until": NOW + 2.0005}, [2, 1, 0]),
+            ({"until": NOW, "key_id": "key_1"}, []),
+            ({"key_id": "key_1", "until": NOW + 2, "state": "accepted", "last_digits": "00"}, [0]),
+        ):
+            self.assertEqual(await self.found(store, ids, **wanted), places, wanted)
+
+    async def test_pages_of_calls(self) -> None:
+        """A page that is full tells whether another follows; what comes meanwhile is on none of them."""
+        store, ids = await self.with_calls()
+        page, before = await store.calls(CallFilter(), most=6)
+        self.assertEqual(([record.call.id for record in page], before), (ids[::-1], ""))
+        self.assertEqual(page[2], await store.find_call(ids[3]))
+        page, before = await store.calls(CallFilter(), most=4)
+        self.assertEqual((len(page), before), (4, ids[2]))
+        late = make_call("f" * 32, number=OTHER, at=NOW + 100)
+        await store.add_credits("key_1", 1, NOW)
+        self.assertIs(await store.accept(late), ReturnCode.ACCEPTED)
+        page, before = await store.calls(CallFilter(), most=4, before=before)
+        self.assertEqual(([record.call.id for record in page], before), (ids[1::-1], ""))
+        self.assertEqual(await store.calls(CallFilter(), before="0"), ([], ""))
+        self.assertEqual((await store.calls(CallFilter(), before=ids[1] + "z"))[0][0].call.id, ids[1])
+
+    async def test_purged_calls_are_not_found(self) -> None:
+        """What is forgotten is on no page, and a place that is forgotten leads to what is older than it."""
+        store, ids = await self.with_calls()
+        await store.callback_delivered(ids[3], 1, NOW)
+        self.assertEqual(await self.found(store, ids, key_id="key_2"), [5, 3, 1])
+        while await store.purge(NOW + 1000):
+            pass
+        self.assertEqual(await self.found(store, ids, key_id="key_2"), [5, 1])
+        self.assertEqual(await self.found(store, ids), [5, 4, 2, 1, 0])
+        page, _ = await store.calls(CallFilter(), before=ids[3])
+        self.assertEqual([record.call.id for record in page], ids[2::-1])
+
+    async def test_calls_outlive_a_restart(self) -> None:
+        """A store that is opened again finds the calls of before."""
+        store, ids = await self.with_calls()
+        store = await self.reopened(store)
+        self.assertEqual(await self.found(store, ids, key_id="key_1"), [4, 2, 0])
+
+    def test_filters_that_can_be_none(self) -> None:
+        """A filter that no call could ever fit, for it is not of that kind, is refused when it is made."""
+        for wanted in ({"last_digits": "12a"}, {"last_digits": "1" * 16}, {"state": "gone"}, {"since": float("nan")}):
+            with self.assertRaises(ValueError):
+                CallFilter(**wanted)
+
+    # requests that may be repeated
+
+    async def test_call_is_found_by_its_idempotency(self) -> None:
+        """A call is found for a day by the first half of its `idempotency`, also after a restart."""
+        call = replace(make_call(), idempotency="ab" * 16 + "0" * 16)
+        store = await self.with_call(call)
+        for _ in range(2):
+            found = await store.find_idempotent("ab" * 16, NOW + 80_000)
+            self.assertEqual(found, CallRecord(call, State.ACCEPTED))
+            self.assertIsNone(await store.find_idempotent("ab" * 16, NOW + 86_401))
+            self.assertIsNone(await store.find_idempotent("ac" * 16, NOW))
+            self.assertIsNone(await store.find_idempotent("", NOW))
+            store = await self.reopened(store)
+
+    async def test_one_call_for_an_idempotency(self) -> None:
+        """Of two calls with the same first half one is accepted; the same call again is, and changes nothing."""
+        store = await self.with_key()
+        first = replace(make_call(), idempotency="ab" * 16 + "0" * 16)
+        second = replace(make_call("call2", number=OTHER), idempotency="ab" * 16 + "1" * 16)
+        other = replace(make_call("call3", number=("1", "2125550199")), idempotency="cd" * 16 + "0" * 16)
+        codes = await gatherResults([store.accept(call) for call in (first, second, first, other)])
+        self.assertEqual(codes, [ReturnCode.ACCEPTED, ReturnCode.FLOOD, ReturnCode.ACCEPTED, ReturnCode.ACCEPTED])
+        self.assertEqual(await self.figures(store), (1, 2, 0))
+        found = await store.find_idempotent("ab" * 16, NOW)
+        self.assertEqual(found and found.call, first)
 
     # figures
 

@@ -643,7 +643,8 @@ class FolderTests(ByHand):
         self.successResultOf(self.store.close())
         database = sqlite3.connect(self.bench.folder / "calledin.sqlite3")
         database.executescript(
-            """DROP INDEX call_over; ALTER TABLE call DROP COLUMN ended_at; DROP TABLE ledger;
+            """DROP INDEX call_of_key; DROP INDEX call_idempotent;
+            DROP INDEX call_over; ALTER TABLE call DROP COLUMN ended_at; DROP TABLE ledger;
             PRAGMA user_version = 3;"""
         )
         database.close()
@@ -672,6 +673,7 @@ class FolderTests(ByHand):
         database = sqlite3.connect(self.bench.folder / "calledin.sqlite3")
         database.executescript(
             """ALTER TABLE api_key DROP COLUMN caller_ids; ALTER TABLE api_key DROP COLUMN attestation;
+            DROP INDEX call_of_key; DROP INDEX call_idempotent;
             DROP INDEX call_over; ALTER TABLE call DROP COLUMN ended_at; DROP TABLE ledger; DROP TABLE do_not_call;
             CREATE TABLE do_not_call (number INTEGER PRIMARY KEY);
             INSERT INTO do_not_call VALUES (112125550100), (1442125550101), (112125550199); PRAGMA user_version = 1;"""

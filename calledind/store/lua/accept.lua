@@ -1,10 +1,11 @@
 -- Accepts a call: holds a credit, marks the number, keeps the call, and has it wait for its route.
 -- KEYS: prefix
 -- ARGV: call id, key id, number as one integer, accepted_at, request (JSON), route, the key's version as this node
---   knows it (or nothing), name of the audio (nothing: it is not shared), seconds to keep the audio for
+--   knows it (or nothing), name of the audio (nothing: it is not shared), seconds to keep the audio for, the token by
+--   which a repeated request is known (nothing: it is not), seconds to keep that for
 -- Answers the code; or what is in the way, nothing being changed: "stale" and the key's row, "audio" where that is not
 -- here, "withdrawn".
-local id, key, number, at, request, route, version, audio, keep = unpack(ARGV)
+local id, key, number, at, request, route, version, audio, keep, token, remember = unpack(ARGV)
 local call = P .. 'call:' .. id
 if redis_call('EXISTS', call, P .. 'withdrawn:' .. id) > 0 then
   return redis_call('EXISTS', call) == 1 and 0 or {'withdrawn'}
@@ -13,6 +14,9 @@ local now = tonumber(at)
 local code, credits, held, known = verdict(key, number, now)
 if code ~= 0 then
   return code
+end
+if token ~= '' and redis_call('EXISTS', P .. 'again:' .. token) == 1 then
+  return 6
 end
 if version ~= '' and version ~= known then
   return {'stale', key_row(key)}
@@ -24,6 +28,10 @@ redis_call('HSET', P .. 'key:' .. key, 'credits', credits - 1, 'held', held + 1)
 redis_call('HSET', call, 'request', request, 'state', 'accepted', 'route', route)
 redis_call('HINCRBY', P .. 'counts', 'accepted', 1)
 enter(key, -1, 'held', id, at, credits - 1)
+index(id, key)
+if token ~= '' then
+  redis_call('SET', P .. 'again:' .. token, id, 'EX', remember)
+end
 enqueue(id, route, {key_id = key, accepted_at = at}, false)
 -- Two marks leave for each that comes, at most: the work is spread, and none stays for ever. Redis's own clock, by
 -- which they could expire, may jump.

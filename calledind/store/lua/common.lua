@@ -11,6 +11,8 @@
 --   call:ID               hash: request (JSON of model.Call), state, route, owner (none: nobody's), attempt (JSON),
 --                         number (of the attempt), void (digests of attempts that must not begin any more),
 --                         answer (JSON), outcome (JSON), charged, tries, due_at
+--   calls, calls:KEY      zsets of scores 0: ids of all calls, and of a key's; ids sort by time
+--   again:TOKEN           string: the call that was accepted under this token of a request that may be repeated
 --   withdrawn:ID          string: the call must not be accepted any more
 --   credited:TOKEN        string: credits were added under this token
 --   floods                zset: number by the time of its last accepted call
@@ -56,6 +58,16 @@ end
 local function move(from, to)
   redis_call('HINCRBY', P .. 'counts', from, -1)
   redis_call('HINCRBY', P .. 'counts', to, 1)
+end
+
+local function index(id, key)
+  redis_call('ZADD', P .. 'calls', 0, id)
+  redis_call('ZADD', P .. 'calls:' .. key, 0, id)
+end
+
+local function strike(id, key)
+  redis_call('ZREM', P .. 'calls', id)
+  redis_call('ZREM', P .. 'calls:' .. key, id)
 end
 
 -- keys

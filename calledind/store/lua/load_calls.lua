@@ -8,6 +8,12 @@ for i = 1, #ARGV, 14 do
     unpack(ARGV, i, i + 13)
   local call = P .. 'call:' .. id
   redis_call('HSET', call, 'request', request, 'state', state, 'route', route)
+  index(id, key)
+  local token = request:match('"idempotency":"(' .. ('%x'):rep(32) .. ')')
+  if token then
+    -- What was accepted longer ago than that is not answered with.
+    redis_call('SET', P .. 'again:' .. token, id, 'EX', 86400)
+  end
   if attempt ~= '' then
     redis_call('HSET', call, 'attempt', attempt, 'number', number)
   end

@@ -7,9 +7,10 @@ local limit = '(' .. ARGV[1]
 local gone = 0
 local over = redis_call('ZRANGE', P .. 'ended', '-inf', limit, 'BYSCORE', 'LIMIT', 0, most)
 for _, id in ipairs(over) do
-  local state = redis_call('HGET', P .. 'call:' .. id, 'state')
-  if state then
-    redis_call('HINCRBY', P .. 'counts', state, -1)
+  local row = redis_call('HMGET', P .. 'call:' .. id, 'state', 'request')
+  if row[1] then
+    redis_call('HINCRBY', P .. 'counts', row[1], -1)
+    strike(id, cjson.decode(row[2]).key_id)
     redis_call('UNLINK', P .. 'call:' .. id)
   end
   redis_call('ZREM', P .. 'ended', id)

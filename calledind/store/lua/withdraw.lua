@@ -12,6 +12,10 @@ end
 local request = cjson.decode(row[4])
 dequeue(id, row[3], request)
 redis_call('DEL', call)
+strike(id, request.key_id)
+if request.idempotency and request.idempotency ~= '' then
+  redis_call('DEL', P .. 'again:' .. request.idempotency:sub(1, 32))
+end
 redis_call('HINCRBY', P .. 'counts', 'accepted', -1)
 local key = P .. 'key:' .. request.key_id
 redis_call('HINCRBY', key, 'held', -1)
