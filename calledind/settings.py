@@ -210,6 +210,9 @@ class Http:
     "Of one IPv4 address or one IPv6 /64."
     max_requests_in_flight: int = field(default=512, metadata=_positive)
     "More are refused with 503; so are those of one key that would be more than half of them, waiting for MP3s."
+    accept_while_draining: bool = True
+    """Whether requests are still taken after SIGTERM, for the next process to dial, where systemd holds the sockets
+    (socket activation) and so starts it; else they are refused with 503 until this one has ended."""
 
 
 @frozen

@@ -8,6 +8,9 @@ A connection is at one of four stages, each with its own deadline:
     IDLE      answered, the next request may come          IDLE_SECONDS
     CLOSING   the last octets are on their way             CLOSING_SECONDS, then it is aborted
 
+When the site says goodbye (`Site.finish`), each answer says that it is the last one of its connection, and one that
+has been idle for a while is closed for writing first, so that a request that crosses with that meets no reset.
+
 A request that is broken, or has a body that nobody wants, is answered before the rest of it is read. The connection
 is then closed for writing, and what still arrives is thrown away for a moment: closed at once, the kernel
 would send a reset, and the client would lose the answer that says what it did wrong (RFC 9112 §9.6).
@@ -38,6 +41,8 @@ HEAD_FIELDS = 100
 HEAD_SECONDS = 5.0
 IDLE_SECONDS = 60.0
 CLOSING_SECONDS = 2.0
+PARTING_SECONDS = 1.0
+"That an idle connection may still bring a request when the site says goodbye."
 BODY_SECONDS = 600.0
 "For the whole of a body, where bodies are taken."
 CLOSING_OCTETS = 256 * 1024
@@ -91,6 +96,8 @@ class Channel(http.HTTPChannel):
         self._discarded = 0
         self._burst = 0
         self._heard = False
+        self._parting = False
+        "The peer was idle, and may still not have seen that we leave."
         self._counted = False
         self._peer: IAddress | None = None
         self._host: IAddress | None = None
@@ -107,6 +114,7 @@ class Channel(http.HTTPChannel):
         self._look()
         # TLS has its octets to turn into others first.
         self._at_once = isinstance(self.transport, FileDescriptor)
+        self.site.channels.add(self)
         self._counted = self.site.count_in(self.getPeer())
         if not self._counted and self.isSecure():
             # Words would cost a handshake.
@@ -116,6 +124,7 @@ class Channel(http.HTTPChannel):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._at_once = False
+        self.site.channels.discard(self)
         if self._counted:
             self._counted = False
             self.site.count_out(self.getPeer())
@@ -143,6 +152,14 @@ class Channel(http.HTTPChannel):
         """Close now."""
         self._move(Stage.CLOSING, CLOSING_SECONDS)
         self.transport.abortConnection()
+
+    def part(self) -> None:
+        """The site says goodbye: close what is idle, or would never come to an end by itself."""
+        if self._stage is Stage.IDLE and self._deadline - IDLE_SECONDS + PARTING_SECONDS <= self.site.reactor.seconds():
+            self._parting = True
+            self._close(linger=True)
+        elif self.requests and getattr(self.requests[0], "endless", False):
+            self.loseConnection()
 
     def refuse(self, status: int, *, linger: bool = True) -> None:
         """Answer what is not even a request, and close."""
@@ -214,6 +231,9 @@ class Channel(http.HTTPChannel):
             self.refuse(408, linger=False)
         elif self._stage in (Stage.HEAD, Stage.IDLE):
             self.loseConnection()
+        elif self._parting:
+            # Not aborted: that would be a reset. It may not have looked yet.
+            self.transport.loseConnection()
         else:
             self.transport.abortConnection()
 
@@ -295,7 +315,8 @@ class Channel(http.HTTPChannel):
     def checkPersistence(self, request: http.Request, version: bytes) -> bool:
         self._burst += 1
         wishes = request.requestHeaders.getRawHeaders(b"connection", ())
-        if version == b"HTTP/1.1" and not self.unwanted_body and self._burst < BURST and not _asks_to_close(wishes):
+        last = self.unwanted_body or self._burst >= BURST or self.site.closing
+        if version == b"HTTP/1.1" and not last and not _asks_to_close(wishes):
             return True
         request.responseHeaders.setRawHeaders(b"connection", [b"close"])
         return False

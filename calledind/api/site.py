@@ -10,7 +10,9 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http, server
@@ -35,6 +37,8 @@ class Request(server.Request):
     producer: Any = None
     note = ""
     "What the access log says of the answer beside its status and size."
+    endless = False
+    "The answer is a stream that only the client ends; set by the resource. It is cut when the site says goodbye."
 
     def __init__(self, channel: Channel, *_: object) -> None:
         """Fill in what a request of ours needs, which is half of what `twisted.web` makes for every one."""
@@ -136,6 +140,10 @@ class Request(server.Request):
         return reason
 
 
+LOOK_AGAIN = 0.1
+"Seconds between two looks whether the last client has gone."
+
+
 class Site(server.Site):
     """Serves a tree of resources to strangers.
 
@@ -164,6 +172,10 @@ class Site(server.Site):
         self._max_connections_per_address = max_connections_per_address
         self.connections = 0
         "Open now."
+        self.channels: set[Channel] = set()
+        "The same, and those that were refused."
+        self.closing = False
+        "Every answer is the last one of its connection."
         self._connections_of: Counter[str] = Counter()
         self._lines: list[str] = []
         "Of the access log, of this turn of the reactor."
@@ -175,6 +187,19 @@ class Site(server.Site):
     def stopFactory(self) -> None:
         """Whoever closes the log now has all lines in it."""
         self._write_lines()
+
+    async def finish(self, seconds: float) -> None:
+        """Part from the clients: requests that are here are answered, then their connections closed without a reset.
+
+        `seconds`: how long at most. Whoever accepts connections has stopped to.
+        """
+        self.closing = True
+        end = self.reactor.seconds() + seconds
+        while self.channels and self.reactor.seconds() < end:
+            for channel in list(self.channels):
+                channel.part()
+            pause: Deferred[None] = deferLater(self.reactor, LOOK_AGAIN)
+            await pause
 
     def date(self) -> bytes:
         """Return what a Date header says now, put together once a second."""

@@ -1,10 +1,10 @@
-"""Telling systemd how we are: sd_notify(3), without its library."""
+"""Telling systemd how we are, and taking the sockets it opened: sd_notify(3), sd_listen_fds(3), without its library."""
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 
 from twisted.logger import Logger
 
@@ -32,3 +32,29 @@ def watchdog_interval(*, environment: Mapping[str, str] = os.environ) -> float |
     if not microseconds.isdigit() or int(microseconds) == 0 or owner != str(os.getpid()):
         return None
     return int(microseconds) / 2_000_000
+
+
+FIRST_SOCKET = 3
+"File descriptor of the first that systemd hands over (SD_LISTEN_FDS_START)."
+
+
+def listening_sockets(*, environment: MutableMapping[str, str] = os.environ) -> tuple[tuple[str, socket.socket], ...]:
+    """Return the sockets that systemd listens with for us, each with its name (FileDescriptorName=), "" without one.
+
+    What says so is taken out of the environment, so that no child takes them for its own.
+    """
+    owner, count = environment.pop("LISTEN_PID", ""), environment.pop("LISTEN_FDS", "")
+    names = environment.pop("LISTEN_FDNAMES", "").split(":")
+    if owner != str(os.getpid()) or not count.isdigit():
+        return ()
+    found = []
+    for index in range(int(count)):
+        try:
+            os.set_inheritable(FIRST_SOCKET + index, False)
+            opened = socket.socket(fileno=FIRST_SOCKET + index)
+        except OSError as error:
+            log.warn("systemd handed over what is no socket: {error}", error=error)
+            continue
+        opened.setblocking(False)
+        found.append((names[index] if index < len(names) else "", opened))
+    return tuple(found)

@@ -69,6 +69,9 @@ EXIT_FAILED = 1
 GOODBYES = 4.0
 "Seconds that BYEs and CANCELs have to be confirmed when calls are hung up, and the last outcomes to be kept."
 
+LAST_ANSWERS = 15.0
+"Seconds that requests have to be answered (an MP3 may be fetched for one) when no more are accepted."
+
 
 class Daemon(Service):
     """The whole of calledin."""
@@ -78,14 +81,16 @@ class Daemon(Service):
     def __init__(self, reactor: Any, settings: Settings, *, load: Callable[[], Settings]) -> None:
         """`load` reads the settings again."""
         self._reactor = reactor
-        self._in_force = InForce(settings)
-        self._load = load
+        self._ports = Ports(reactor, systemd.listening_sockets())
+        self._in_force = InForce(self._ports.in_settings(settings))
+        self._load = lambda: self._ports.in_settings(load())
         self._now = Clock().now
-        self._ports = Ports(reactor)
         self._watchdog: LoopingCall | None = None
         self._strain = Strain(reactor)
         self._stopping = ""
         "Why no work is taken; empty while it is."
+        self._handing_over = False
+        "Stopping, but work is taken that the next process will dial: systemd holds the sockets and starts it."
         self._started = False
         self._starting: Deferred[None] = succeed(None)
         self._out_of_time: Deferred[None] = Deferred()
@@ -147,6 +152,7 @@ class Daemon(Service):
         self._dialer.start()
         self._retention.start()
         self._started = True
+        self._ports.accept()
         tune_collector()
         systemd.notify("READY=1")
         self._feed_watchdog()
@@ -320,7 +326,7 @@ class Daemon(Service):
             self._signalling.probe(self._registrations.way(trunk.settings), report)
 
     def _obstacle(self) -> Unavailable | None:
-        if self._stopping:
+        if self._stopping and not self._handing_over:
             return Unavailable(self._stopping, 10)
         if self._drained:
             return Unavailable("this node is drained", 10)
@@ -453,6 +459,10 @@ class Daemon(Service):
             self._hang_up()
             return
         self._stopping = "calledin is shutting down"
+        if self._started and self._ports.outlive_us and self._in_force.settings.http.accept_while_draining:
+            self.log.info("requests are taken until the last call has ended; the next start dials what they ask for")
+            self._handing_over = True
+            self._ports.say_last()
         self._reactor.stop()
 
     def _read_again(self) -> None:
@@ -480,6 +490,9 @@ class Daemon(Service):
         await self._starting
         if self._started:
             await self._drain()
+        if self._handing_over:
+            await self._ports.hand_over(LAST_ANSWERS)
+            self._handing_over = False
         await self._ports.close()
         if self._started:
             await self._either(self._settlement.when_idle(), self._in(GOODBYES))
