@@ -71,6 +71,9 @@ CHANGES = {
             reason TEXT NOT NULL, reference TEXT NOT NULL, at REAL NOT NULL, balance INTEGER NOT NULL);
         CREATE INDEX ledger_of_key ON ledger (key_id, place);
         CREATE INDEX ledger_by_age ON ledger (at);""",
+    4: """CREATE INDEX call_of_key ON call (key_id, id);
+        CREATE INDEX call_idempotent ON call (substr(request ->> 'idempotency', 1, 32))
+            WHERE substr(request ->> 'idempotency', 1, 32) > '';""",
 }
 "Schema -> what makes the next one of it."
 UNFINISHED = (State.ACCEPTED, State.DIALING, State.ANSWERED)
@@ -131,12 +134,12 @@ OVER = """SELECT json_group_array(number), COUNT(*) FILTER (WHERE state = 'deliv
     ORDER BY ended_at LIMIT ?)"""
 FORGET = "DELETE FROM call WHERE number IN (SELECT value FROM json_each(?))"
 FORGET_ENTRIES = "DELETE FROM ledger WHERE place IN (SELECT place FROM ledger WHERE at < ? ORDER BY at LIMIT ?)"
+IDEMPOTENT = """WHERE substr(request ->> 'idempotency', 1, 32) = ? AND substr(request ->> 'idempotency', 1, 32) > ''
+    AND request ->> 'accepted_at' > ? ORDER BY number DESC LIMIT 1"""
 STRIKE = "DELETE FROM ledger WHERE place IN (SELECT value FROM json_each(?))"
 
 
 class Disk:
-IDEMPOTENT = """WHERE substr(request ->> 'idempotency', 1, 32) = ? AND substr(request ->> 'idempotency', 1, 32) > ''
-    AND request ->> 'accepted_at' > ? ORDER BY number DESC LIMIT 1"""
     """Writes. Everything raises `sqlite3.Error` or `OSError` as it comes, `open` also `StoreUnavailable`."""
 
     def __init__(self, path: Path, connect: Connect = connect) -> None:
@@ -280,10 +283,6 @@ class Archive:
     def is_known(self, call_id: str) -> bool:
         return self._rows("SELECT 1 FROM call WHERE id = ?", call_id).fetchone() is not None
 
-    def close(self) -> None:
-        if self._database is not None:
-            database, self._database = self._database, None
-            database.close()
     def calls(self, wanted: CallFilter, most: int, before: str) -> tuple[list[CallRecord], str]:
         """Look at `search.MOST_LOOKED_AT` calls at most, by an index of ids."""
         lowest, above = search.id_range(wanted, before)
@@ -307,6 +306,10 @@ class Archive:
         row = self._rows(RECORDS + IDEMPOTENT, token, now - IDEMPOTENCY_SECONDS).fetchone()
         return None if row is None else to_record(row)
 
+    def close(self) -> None:
+        if self._database is not None:
+            database, self._database = self._database, None
+            database.close()
 
     def _rows(self, query: str, *parameters: object, **named: object) -> sqlite3.Cursor:
         if self._database is None:

@@ -161,15 +161,15 @@ class Memory:
         self.live = loaded.live
         self._marks: dict[int, Mark] = {mark[2]: mark for mark in loaded.marks}
         self._mark_order = deque(loaded.marks)
+        self._tokens: dict[str, str] = {}
+        "The first half of `idempotency` -> call id, of the last minutes since the start."
+        self._token_order: deque[tuple[float, str]] = deque()
+        "When, and which."
         self.numbers = loaded.numbers
         self._counts = loaded.counts
         self._last_place = loaded.last_place
         self.ended: Collection[str] = ()
         "Calls that the disk has just found to be old ones, so that deciding once more finds it too."
-        self._tokens: dict[str, str] = {}
-        "The first half of `idempotency` -> call id, of the last minutes since the start."
-        self._token_order: deque[tuple[float, str]] = deque()
-        "When, and which."
 
     # keys and credits
 
@@ -345,26 +345,26 @@ class Memory:
         verdict = self._verdict(account, number, call.accepted_at)
         if verdict is not ReturnCode.ACCEPTED:
             return verdict
+        token = call.idempotency[:32]
+        if token in self._tokens:
+            return ReturnCode.FLOOD
         row = dump((call_id, account.id, from_call(call)))
         account.credits -= 1
         account.held += 1
         self.live[call_id] = Live(account, call.callback_url is not None)
         self._counts[State.ACCEPTED] += 1
-        token = call.idempotency[:32]
-        if token in self._tokens:
-            return ReturnCode.FLOOD
         mark = self._mark(call.accepted_at, call_id, number)
+        if token:
+            self._remember(call.accepted_at, call_id, token)
 
         def undo() -> None:
+            if token:
+                self._tokens.pop(token, None)
             account.credits += 1
             account.held -= 1
             del self.live[call_id]
-        if token:
-            self._remember(call.accepted_at, call_id, token)
             self._counts[State.ACCEPTED] -= 1
             if self._marks.get(number) is mark:
-            if token:
-                self._tokens.pop(token, None)
                 del self._marks[number]
 
         books = (account.id, -1, 1, 0, 0)
@@ -385,11 +385,6 @@ class Memory:
                 del self._marks[old[2]]
         return mark
 
-    # the life of a call
-
-    def begin_dialing(self, call_id: str, attempt: Attempt) -> Change:
-        live = self.live.get(call_id)
-        if live is None:
     def _remember(self, at: float, call_id: str, token: str) -> None:
         self._tokens[token] = call_id
         order = self._token_order
@@ -399,6 +394,11 @@ class Memory:
                 break
             self._tokens.pop(order.popleft()[1], None)
 
+    # the life of a call
+
+    def begin_dialing(self, call_id: str, attempt: Attempt) -> Change:
+        live = self.live.get(call_id)
+        if live is None:
             return Change(Kind.NOTHING, False)
         before, last = live.state, live.attempt
         if before is State.DIALING and attempt == last:
