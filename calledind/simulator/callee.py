@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import defer, task
@@ -94,6 +95,8 @@ class Callee:
         "Packets that came all the same."
         self.said_goodbye = False
         "The caller's RTCP BYE came."
+        self.hears: Callable[[int, int, bytes], None] | None = None
+        "Is given each packet that is recorded: sequence number, timestamp, octets of the codec."
 
     def open(self) -> int:
         """Bind an even port for RTP and the next for RTCP; return the even one. Raises `NoPort`."""
@@ -133,6 +136,10 @@ class Callee:
             self._keys.extend([None] * KEY_GAP)
         return True
 
+    def lose(self, share: float) -> None:
+        """Let this share of the packets, both ways, never arrive from now on."""
+        self._loss = share
+
     def close(self) -> Deferred[Any]:
         """Fall silent, and let go of the ports."""
         for loop in (self._talking, self._reporting):
@@ -163,6 +170,8 @@ class Callee:
             payload=packet.payload,
             arrival=self._reactor.seconds(),
         )
+        if self.hears is not None:
+            self.hears(packet.sequence, packet.timestamp, packet.payload)
 
     def rtcp_received(self, data: bytes, source: Address) -> None:
         try:

@@ -30,6 +30,7 @@ from calledind.simulator.digest import Digest
 from calledind.simulator.play import HeardCall, Play
 from calledind.simulator.recording import Recording, Shelf
 from calledind.simulator.scenarios import CREDENTIALS, Challenge, rows, scenario_of
+from calledind.simulator.telephone import Telephone
 from calledind.sip.grammar import ParseError
 from calledind.sip.message import Request
 from calledind.sip.uas import IncomingCall, Uas
@@ -69,6 +70,8 @@ class Carrier:
         self._report = report
         self._now = now
         self._talks = talks
+        self.telephone = Telephone()
+        "Rings when its number is called."
         self._digest = Digest(*CREDENTIALS)
         self._socket = UdpSocket(self._datagram_received)
         self._port: Any = None
@@ -180,6 +183,7 @@ class Carrier:
             started=self._now(),
             talks=self._talks,
             done=done,
+            telephone=self.telephone,
         )
         begun.append(play)
         if not play.over:

@@ -12,6 +12,7 @@ from calledind.simulator.callee import Callee, NoPort
 from calledind.simulator.recording import Heard, Recording
 from calledind.simulator.scenarios import (
     Answer,
+    Ask,
     HangUp,
     Hold,
     Press,
@@ -19,8 +20,10 @@ from calledind.simulator.scenarios import (
     Scenario,
     TimedStep,
 )
+from calledind.simulator.telephone import Line, Telephone
 from calledind.sip.grammar import ParseError
 from calledind.sip.uas import Acked, ByeReceived, Cancelled, Gone, IncomingCall
+from calledind.sip.uri import Uri
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,7 @@ class Play:
         started: float,
         talks: bool,
         done: Callable[[HeardCall, Recording | None], None],
+        telephone: Telephone | None = None,
     ) -> None:
         self._reactor = reactor
         self._incoming = incoming
@@ -90,6 +94,9 @@ class Play:
         self._started = started
         self._talks = talks
         self._done = done
+        self._telephone = telephone or Telephone()
+        self._line: Line | None = None
+        "What the one at the telephone has in hand, where that is asked."
         self._steps = list(script)
         self._waiting: Any = None
         "The next step's timer."
@@ -137,6 +144,8 @@ class Play:
                 return  # the script goes on when the call is taken back
             case HangUp():
                 self._hang_up()
+            case Ask():
+                self._ask()
         self._next()
 
     def _respond(self, step: Respond) -> None:
@@ -275,6 +284,42 @@ class Play:
         self._incoming.bye()
         self._finish("callee")
 
+    # the one at the telephone
+
+    def _ask(self) -> None:
+        line = Line(
+            sip_call_id=self._incoming.request.call_id,
+            number=_number(self._incoming),
+            caller=_caller(self._incoming),
+            answer=self._pick_up,
+            refuse=self._decline,
+            hang_up=self._put_down,
+            press=lambda digit: self._callee is not None and self._callee.press(digit),
+            lose=lambda share: None if self._callee is None else self._callee.lose(share),
+        )
+        if self._telephone.ring(line):
+            self._line = line
+        else:
+            self._decline(486, "Busy Here")
+
+    def _pick_up(self) -> None:
+        if self._over or self._answered:
+            return
+        # What the browser is made to play.
+        self._answer(Answer(codecs=("PCMU",)))
+        if self._callee is not None:
+            self._callee.hears = self._telephone.hear
+
+    def _decline(self, status: int, phrase: str) -> None:
+        if not self._over and not self._answered:
+            self._respond(Respond(status, phrase))
+
+    def _put_down(self) -> None:
+        if self._answered and not self._over and not self._leaving:
+            self._hang_up()
+        else:
+            self._decline(603, "Decline")
+
     # what the caller does
 
     def _event(self, event: Acked | ByeReceived | Cancelled | Gone) -> None:
@@ -282,6 +327,8 @@ class Play:
             case Acked() if event.to_tag == self._incoming.tag:
                 if self._callee is not None and not self._over:
                     self._callee.talk()
+                if self._line is not None and not self._over:
+                    self._telephone.up(self._line)
             case ByeReceived() if event.to_tag == self._incoming.tag:
                 self._let_last_packets_in()
             case ByeReceived():
@@ -323,6 +370,8 @@ class Play:
         for callee in (self._callee, self._other):
             if callee is not None:
                 callee.close()
+        if self._line is not None:
+            self._telephone.over(self._line, ended_by)
         self._complain()
         recording = self._callee.recording if self._callee is not None and self._answered else None
         heard = recording.heard() if recording is not None else NOTHING
@@ -365,3 +414,11 @@ def _number(incoming: IncomingCall) -> str:
     except ParseError:
         return ""
     return "".join(character for character in user if character in "0123456789")
+
+
+def _caller(incoming: IncomingCall) -> str:
+    """Return what a display would show: the user of From."""
+    try:
+        return Uri.parse(incoming.request.from_.uri).user or ""
+    except ParseError:
+        return ""

@@ -72,7 +72,15 @@ class HangUp:
     "Seconds after the step before."
 
 
-TimedStep = Respond | Answer | Press | Hold | HangUp
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Leave it to who sits at the telephone (`simulator.telephone`); while nobody does, it rings on."""
+
+    after: float = 0.0
+    "Seconds after the step before."
+
+
+TimedStep = Respond | Answer | Press | Hold | HangUp | Ask
 Step = Challenge | TimedStep
 
 
@@ -99,6 +107,12 @@ CREDENTIALS = ("simulator", "calledin")
 "The username and password that the challenging numbers want; no secret, since nothing is behind them."
 
 _RINGING = Respond(180, "Ringing", after=0.1)
+
+TELEPHONE = Scenario(
+    "telephone", "rings in the browser, at /phone of the page", False, Reason.RING_TIMEOUT, (_RINGING, Ask())
+)
+TELEPHONES = tuple(f"21255501{last}" for last in range(99, 89, -1))
+"Ten numbers, the first in the table, of the same telephone: each may be called once a minute."
 
 LISTENS = Scenario("listens", "answers and listens to the end", True, None, (_RINGING, Answer()))
 
@@ -188,13 +202,15 @@ SCENARIOS: dict[str, Scenario] = {
             ),
         ),
     ),
+    TELEPHONES[0]: TELEPHONE,
 }
 "Number in North America -> its scenario; every other number listens."
 
 
 def scenario_of(user: str) -> Scenario:
     """Return the scenario for a Request-URI's user, such as "+12125550101" or "12125550101"."""
-    return SCENARIOS.get(national(user), LISTENS)
+    number = national(user)
+    return TELEPHONE if number in TELEPHONES else SCENARIOS.get(number, LISTENS)
 
 
 def national(user: str) -> str:
