@@ -133,10 +133,13 @@ class Admission:
         now: Callable[[], float],
         most_waiting: int = 256,
         check_is_cheap: bool = True,
+        decided: Callable[[ReturnCode | None], None] = lambda code: None,
     ) -> None:
         """`most_waiting`: requests of one key that may wait for their MP3s at the same time.
 
         `check_is_cheap`: whether the store checks in this process, and not a round trip away.
+
+        `decided` is told each code, None where the answer is 503 instead; it must not raise.
         """
         self._check_is_cheap = check_is_cheap
         self._store = store
@@ -148,6 +151,7 @@ class Admission:
         self._obstacle = obstacle
         self._now = now
         self._most_waiting = most_waiting
+        self._decided = decided
         self._waiting: Counter[str] = Counter()
         "Key id -> its requests that wait for their MP3s."
 
@@ -163,7 +167,32 @@ class Admission:
         """Decide. `args` as `twisted.web` gives a query's arguments. Fails with `Unavailable` alone."""
         return _Run(self._admit(args)).done
 
+    def admit_for(self, key_id: str, request: PlaybackRequest, call_id: str = "") -> Deferred[Verdict]:
+        """Decide for an operator, who names a key by its id, and may choose the call's. Fails with `Unavailable`."""
+        return Deferred.fromCoroutine(self._admit_for(key_id, request, call_id))
+
+    async def _admit_for(self, key_id: str, request: PlaybackRequest, call_id: str) -> Verdict:
+        code = None
+        try:
+            obstacle = self._obstacle()
+            if obstacle is not None:
+                raise obstacle
+            verdict = await self._weigh(request, key_id, call_id)
+            code = verdict.code
+        finally:
+            self._decided(code)
+        return verdict
+
     async def _admit(self, args: Mapping[bytes, Sequence[bytes]]) -> Verdict:
+        code = None
+        try:
+            verdict = await self._judge(args)
+            code = verdict.code
+        finally:
+            self._decided(code)
+        return verdict
+
+    async def _judge(self, args: Mapping[bytes, Sequence[bytes]]) -> Verdict:
         obstacle = self._obstacle()
         if obstacle is not None:
             raise obstacle
@@ -171,8 +200,12 @@ class Admission:
             request = PlaybackRequest.parse(args)
         except BadRequest as error:
             return Verdict(ReturnCode.BAD_REQUEST, str(error))
+        return await self._weigh(request)
+
+    async def _weigh(self, request: PlaybackRequest, key_id: str = "", call_id: str = "") -> Verdict:
         try:
-            return await self._decide(request)
+            key = await self._find_key(request.api_key, key_id)
+            return _refusal(ReturnCode.INVALID_KEY) if key is None else await self._decide(request, key, call_id)
         except StoreUnavailable as error:
             # What exactly is wrong is the operator's business: the log has it, strangers don't get it.
             self.log.warn("a call is refused with 503: {error}", error=error)
@@ -181,10 +214,12 @@ class Admission:
             self.log.warn("a call is refused with 503: {error}", error=error)
             raise Unavailable("the audio library can't take an MP3 now", 5) from error
 
-    async def _decide(self, request: PlaybackRequest) -> Verdict:
-        key = await self._store.find_key(self._keyring.digest(request.api_key))
-        if key is None:
-            return _refusal(ReturnCode.INVALID_KEY)
+    async def _find_key(self, api_key: str, key_id: str) -> Key | None:
+        if key_id:
+            return next((key for key in await self._store.keys() if key.id == key_id), None)
+        return await self._store.find_key(self._keyring.digest(api_key))
+
+    async def _decide(self, request: PlaybackRequest, key: Key, call_id: str) -> Verdict:
         listed = self._is_listed(request.caller_id, key)
         if not listed and self._calls.unlisted_caller_id == "refuse":
             return Verdict(ReturnCode.BAD_REQUEST, "caller_id is not one that this api_key may use")
@@ -202,7 +237,7 @@ class Admission:
             prepared = await self._prepare(request, key)
         except AudioError as error:
             return Verdict(error.code, error.words)
-        call = self._call(request if listed else replace(request, caller_id=DEFAULT_CALLER), key, prepared)
+        call = self._call(request if listed else replace(request, caller_id=DEFAULT_CALLER), key, prepared, call_id)
         try:
             crash_at("accept.asked")
             code = await self._store.accept(call)
@@ -240,12 +275,12 @@ class Admission:
         home = self._calls.home_country
         return any(same_caller(caller_id, each, home) for each in key.caller_ids)
 
-    def _call(self, request: PlaybackRequest, key: Key, prepared: Prepared) -> Call:
+    def _call(self, request: PlaybackRequest, key: Key, prepared: Prepared, call_id: str) -> Call:
         now = self._now()
         # Full attestation speaks of the right to a number: one of the list, or the trunk's own, the operator's.
         sure = bool(key.caller_ids) or request.caller_id == DEFAULT_CALLER
         return Call(
-            id=new_call_id(now),
+            id=call_id or new_call_id(now),
             key_id=key.id,
             phone_number=request.phone_number,
             country_code=request.country_code,

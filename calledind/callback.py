@@ -22,7 +22,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush, nsmallest
 from typing import Any, NoReturn
 from urllib.parse import quote, urlencode
 
@@ -106,7 +106,9 @@ class CallbackSender:
         wall: Callable[[], float] | None = None,
         user_agent: str = "calledin",
         spread: Callable[[], float] = lambda: random.uniform(-SPREAD, SPREAD),  # noqa: S311 - no secret
+        tried: Callable[[PendingCallback, Verdict, int], None] = lambda pending, verdict, status: None,
     ) -> None:
+        """`tried` is told each try's verdict and the status of its response, 0 without one; it must not raise."""
         self._reactor = reactor
         self._agent = agent
         self._store = store
@@ -116,11 +118,14 @@ class CallbackSender:
         self._wall = wall or now
         self._user_agent = user_agent
         self._spread = spread
+        self._tried = tried
         self._stopped = True
         self._known: dict[str, PendingCallback] = {}
         "Call id -> callback, from `add` to its last verdict."
         self._due: list[tuple[float, str]] = []
         "Heap of (when, call id) of the callbacks whose next try is not due yet."
+        self._said: dict[str, str] = {}
+        "Call id -> how its last try went, while it is known."
         self._timer: Any = None
         self._turns: Shares[str] = Shares(
             self._begin, in_all=settings.max_in_flight, per_host=settings.max_in_flight_per_host
@@ -153,11 +158,38 @@ class CallbackSender:
         longest = DELAYS[min(pending.tries, len(DELAYS) - 1)] * (1 + SPREAD)
         self._schedule(pending.call.id, min(pending.due_at, self._now() + longest))
 
+    def again(self, pending: PendingCallback) -> None:
+        """Deliver it now: an operator has had it begin anew. One whose try is being made, or is next, goes on."""
+        call_id = pending.call.id
+        if call_id not in self._known:
+            self.add(pending)
+        elif any(each == call_id for _, each in self._due):
+            self._due = [entry for entry in self._due if entry[1] != call_id]
+            heapify(self._due)
+            self._known[call_id] = pending
+            self._set_timer()
+            self._enter(call_id)
+
+    def show(self, most: int) -> list[dict[str, object]]:
+        """Return the callbacks that are due first, at most so many, JSON-able, each with what its last try came to."""
+        return [
+            {
+                "call_id": each.call.id,
+                "key_id": each.call.key_id,
+                "callback_url": each.call.callback_url,
+                "tries": each.tries,
+                "due_at": each.due_at,
+                "last": self._said.get(each.call.id),
+            }
+            for each in nsmallest(most, self._known.values(), key=lambda each: each.due_at)
+        ]
+
     def abandon(self) -> None:
         """Forget all of them, others have them; tries that are being made end by themselves."""
         self._due.clear()
         self._turns.clear()
         self._known.clear()
+        self._said.clear()
 
     def stop(self) -> Deferred[None]:
         """Begin no more tries, and fire when the running ones are over; after `GRACE` they are broken off.
@@ -168,6 +200,7 @@ class CallbackSender:
         self._due.clear()
         self._turns.clear()
         self._known.clear()
+        self._said.clear()
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         if not self._running:
@@ -215,7 +248,7 @@ class CallbackSender:
     def _broken_off(self, failure: Failure, call_id: str) -> None:
         if not isinstance(failure.value, CancelledError):
             self.log.failure(
-                "callback {call_id}: a bug ended its try; it is made again after a restart", failure, call_id=call_id
+                "callback {call}: a bug ended its try; it is made again after a restart", failure, call=call_id
             )
 
     def _over(self, _: object, host: str, call_id: str) -> None:
@@ -239,9 +272,10 @@ class CallbackSender:
             verdict = Verdict.EXHAUSTED
         else:
             verdict = Verdict.POSTPONED
+        self._tried(pending, verdict, status)
         self.log.info(
-            "callback {call_id}: try {tries}: {verdict}: {words}",
-            call_id=pending.call.id,
+            "callback {call}: try {tries}: {verdict}: {words}",
+            call=pending.call.id,
             tries=tries,
             verdict=verdict.value,
             words=words,
@@ -257,9 +291,11 @@ class CallbackSender:
             return
         if is_ours and verdict is Verdict.POSTPONED:
             self._known[pending.call.id] = replace(pending, tries=tries, due_at=due_at)
+            self._said[pending.call.id] = words
             self._schedule(pending.call.id, due_at)
         else:
             del self._known[pending.call.id]
+            self._said.pop(pending.call.id, None)
 
     async def _keep(self, call_id: str, verdict: Verdict, tries: int, when: float) -> bool:
         """Tell the store, again and again while it is unavailable; False when the callback was no longer pending."""
@@ -273,9 +309,9 @@ class CallbackSender:
                 return await tell(call_id, tries, when)
             except StoreUnavailable as error:
                 self.log.warn(
-                    "callback {call_id}: {verdict} after try {tries}, but the store is unavailable: {error}; "
+                    "callback {call}: {verdict} after try {tries}, but the store is unavailable: {error}; "
                     "kept in memory, offered again in {seconds:g} s",
-                    call_id=call_id,
+                    call=call_id,
                     verdict=verdict.value,
                     tries=tries,
                     error=str(error),

@@ -96,13 +96,16 @@ class Settlement:
         charge_accepted: bool,
         settled: Callable[[PendingCallback], None],
         released: Callable[[Call], None],
+        ended: Callable[[Call, Outcome], None] = lambda call, outcome: None,
     ) -> None:
+        """`ended` is told each outcome once the store has it, and must not raise."""
         self._store = store
         self._timers = timers
         self.trunk_reasons = trunk_reasons
         self.charge_accepted = charge_accepted
         self._settled = settled
         self._released = released
+        self._ended = ended
         self._waiting: dict[str, Call] = {}
         "Calls whose outcome the store has not kept yet."
         self._idle: list[Deferred[None]] = []
@@ -148,7 +151,8 @@ class Settlement:
         # Where nobody said a status, the detail is all that tells why: a certificate, a name that is not found.
         why = f"; {for_the_log(ending.detail)}" if ending.detail and ending.sip_status is None else ""
         words += f" ({ending.cause.value}, SIP {ending.sip_status or '-'}, trunk {ending.trunk or '-'}{why})"
-        self.log.info("call {call}: {outcome}", call=call.id, outcome=words)
+        self.log.info("call {call}: {outcome}", call=call.id, outcome=words, trunk=ending.trunk)
+        self._ended(call, outcome)
         if call.callback_url is not None:
             self._settled(PendingCallback(call, outcome, 0, outcome.ending.ended_at))
 

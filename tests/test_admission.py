@@ -91,6 +91,7 @@ class AdmissionCase(SynchronousTestCase):
         self.library = FakeLibrary()
         self.accepted: list[Call] = []
         self.obstacle: Unavailable | None = None
+        self.decided: list[ReturnCode | None] = []
         self.admission = self.make()
 
     def make(self, *, check_is_cheap: bool = True) -> Admission:
@@ -103,6 +104,7 @@ class AdmissionCase(SynchronousTestCase):
             obstacle=lambda: self.obstacle,
             now=lambda: NOW,
             check_is_cheap=check_is_cheap,
+            decided=self.decided.append,
         )
 
     def ask(self, **changes: str) -> Verdict:
@@ -130,7 +132,7 @@ class CodeTests(AdmissionCase):
         self.assertEqual((call.audio, call.duration, call.accepted_at), (AUDIO, 3.5, NOW))
 
     def test_store_a_round_trip_away(self) -> None:
-        """Where nothing has to be fetched, a store elsewhere is asked for the acceptance alone, which decides it all."""
+        """Where nothing has to be fetched, a store elsewhere is asked for the acceptance alone, which decides all."""
         self.admission = self.make(check_is_cheap=False)
         self.ask()
         self.library.is_ready = True
@@ -138,6 +140,14 @@ class CodeTests(AdmissionCase):
         self.assertEqual(self.store.log, ["find_key", "check", "accept", "find_key", "accept"])
         self.store.wrong = {ReturnCode.FLOOD}
         self.assertEqual((self.ask().code, self.library.pins), (ReturnCode.FLOOD, 2))
+
+    def test_what_was_decided_is_told(self) -> None:
+        """Who counts is told each code, and None where there is none."""
+        self.ask()
+        self.ask(cache="maybe")
+        self.obstacle = Unavailable("not now", 5)
+        self.unavailable()
+        self.assertEqual(self.decided, [ReturnCode.ACCEPTED, ReturnCode.BAD_REQUEST, None])
 
     def test_leaves_nothing_to_the_collector(self) -> None:
         """Of a request that was answered, whatever the code, nothing holds itself in a circle."""

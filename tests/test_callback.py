@@ -137,6 +137,7 @@ class CallbackTestCase(SynchronousTestCase):
         self.clock = Clock()
         self.store = RecordingStore()
         self.agent = RecordingAgent()
+        self.tried: list[tuple[str, str, int]] = []
         self.sender = self.make_sender()
 
     def make_sender(self, spread: float = 0.0, **settings: Any) -> CallbackSender:
@@ -148,6 +149,7 @@ class CallbackTestCase(SynchronousTestCase):
             Callbacks(**settings),
             lambda: START + self.clock.seconds(),
             spread=lambda: spread,
+            tried=lambda pending, verdict, status: self.tried.append((pending.call.id, verdict.value, status)),
         )
 
     def start(self, *kept: PendingCallback, spread: float = 0.0, **settings: Any) -> None:
@@ -448,6 +450,7 @@ class StoreTrouble(CallbackTestCase):
             self.store.broken = False
             self.run_until(begun + 11)
             self.assertEqual(self.store.told[number][:3], (what, f"call{number}", 1))
+            self.assertEqual(self.tried[number], (f"call{number}", what, status))
             self.successResultOf(self.sender.stop())
             self.agent.asked = self.agent.asked[: number + 1]
 

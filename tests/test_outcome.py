@@ -124,6 +124,7 @@ class SettlementTests(SynchronousTestCase):
         self, store: SlowStore, end: Ending, *, charge_accepted: bool = False, call: Call = CALL
     ) -> tuple[Clock, list[PendingCallback], list[Call], Settlement]:
         clock, callbacks, released = Clock(), list[PendingCallback](), list[Call]()
+        self.ended: list[tuple[Call, Outcome]] = []
         settlement = Settlement(
             store=cast(Store, store),
             timers=clock,
@@ -131,6 +132,7 @@ class SettlementTests(SynchronousTestCase):
             charge_accepted=charge_accepted,
             settled=callbacks.append,
             released=released.append,
+            ended=lambda *told: self.ended.append(told),
         )
         settlement.end(call, end)
         return clock, callbacks, released, settlement
@@ -163,11 +165,11 @@ class SettlementTests(SynchronousTestCase):
         clock, callbacks, released, settlement = self.settle(store, ending(status=486))
         idle = settlement.when_idle()
         clock.pump([1.0, 1.0])
-        self.assertEqual((store.settled, callbacks, released), ([], [], []))
+        self.assertEqual((store.settled, callbacks, released, self.ended), ([], [], [], []))
         self.assertNoResult(idle)
         clock.advance(1.0)
         self.assertEqual(len(store.settled), 1)
-        self.assertEqual(len(callbacks), 1)
+        self.assertEqual((len(callbacks), self.ended), (1, [(CALL, store.settled[0][1])]))
         self.successResultOf(idle)
 
     def logged(self) -> list[LogEvent]:

@@ -38,17 +38,26 @@ class Playback(Resource):
     """Asks `admit` and answers with its verdict.
 
     `trunk`: named in the Calledin-Trunk header where given, such as "simulator".
-    `max_in_flight`: requests that wait for their verdict at the same time; more are refused with 503.
+    `max_in_flight`: requests that wait for their verdict at the same time; more are refused with 503, and `turned_away`
+    is told so with None, the code that they have.
     """
 
     isLeaf = True
     log = Logger()
 
-    def __init__(self, admit: Admit, *, trunk: str = "", max_in_flight: int = 512) -> None:
+    def __init__(
+        self,
+        admit: Admit,
+        *,
+        trunk: str = "",
+        max_in_flight: int = 512,
+        turned_away: Callable[[None], None] = lambda code: None,
+    ) -> None:
         super().__init__()
         self._admit = admit
         self._trunk = b"Calledin-Trunk: %b\r\n" % trunk.encode() if trunk else b""
         self._max_in_flight = max_in_flight
+        self._turned_away = turned_away
         self._in_flight = 0
 
     def render_GET(self, request: Request) -> bytes | int:
@@ -56,6 +65,7 @@ class Playback(Resource):
             return respond(request, 404, "there is nothing here; calls are made by GET /api/playback/")
         if self._in_flight >= self._max_in_flight:
             # Many come when there is no time for them.
+            self._turned_away(None)
             request.code = 503
             request.answer(BUSY_FIELDS, BUSY, b"503 Service Unavailable")
             return NOT_DONE_YET

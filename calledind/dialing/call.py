@@ -459,6 +459,7 @@ class CallAttempt:
     def _send(self, session: InviteSession) -> None:
         self._session = session
         self._wait(self._around.settings.ring_timeout, _Input.RING_TIMEOUT)
+        self._around.reached(self.call, "dialing", self.trunk.name)
         session.send(self._sip_reported)
         crash_at("dial.invited")
 
@@ -509,13 +510,16 @@ class CallAttempt:
 
     def _note_progress(self, event: Progress) -> None:
         self.responded = self.responded or event.status > 100
-        self.rang = self.rang or event.status in (180, 183)
+        if not self.rang and event.status in (180, 183):
+            self.rang = True
+            self._around.reached(self.call, "ringing", self.trunk.name)
         if self.responded:
             crash_at("dial.ringing")
 
     def _keep_answer(self, event: Answered) -> None:
         self._wait(PATIENCE, _Input.ANSWER_KEPT)
         self._answered_at = self._around.now()
+        self._around.reached(self.call, "answered", self.trunk.name)
         crash_at("answer.received")
         Deferred.fromCoroutine(self._record_answer(event.dialog, self._answered_at)).addErrback(self._broken)
 
@@ -736,7 +740,8 @@ class CallAttempt:
         agreed = self._negotiation.agreed
         if statistics.packets_sent and agreed is not None:
             suite = agreed.security.ours.suite if agreed.security is not None else ""
-            self._around.media_closed(self.call.id, CallMedia(statistics, agreed.codec, suite, self._digits))
+            media = CallMedia(statistics, agreed.codec, suite, self._digits, self.trunk.name)
+            self._around.media_closed(self.call.id, media)
 
     def _broken(self, failure: Failure) -> None:
         self.log.failure("call {call} met an error of our own", failure, call=self.call.id)

@@ -98,6 +98,11 @@ class Dialer:
         """How many calls are being dialled or played."""
         return len(self._live)
 
+    @property
+    def oldest(self) -> float | None:
+        """When the call was accepted that waits here for longest, in seconds since the epoch; None: none waits here."""
+        return min((queue.oldest for queue in self._queues.values() if queue.oldest is not None), default=None)
+
     def add(self, call: Call) -> None:
         """Queue an accepted call."""
         route = self.trunks.route(call.country_code, call.phone_number)

@@ -23,6 +23,7 @@ class CallMedia:
     "The crypto-suite, empty where nothing was encrypted in the end."
     digits: str = ""
     "The keys that the callee pressed, the first of them."
+    trunk: str = ""
 
 
 class MediaLog:

@@ -23,6 +23,11 @@ class FairQueue:
     def __len__(self) -> int:
         return self._length
 
+    @property
+    def oldest(self) -> float | None:
+        """When the call was accepted that waits for longest, in seconds since the epoch; None: nobody waits."""
+        return min((line[0].accepted_at for line in self._lines.values()), default=None)
+
     def add(self, call: Call) -> None:
         self._lines.setdefault(call.key_id, deque()).append(call)
         self._length += 1

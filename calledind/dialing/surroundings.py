@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from twisted.internet.defer import Deferred
 
@@ -17,6 +17,9 @@ from calledind.settings import Trunk as TrunkSettings
 from calledind.sip.timers import Timers
 from calledind.sip.useragent import Invitation, InviteSession
 from calledind.store.interface import Store
+
+Stage = Literal["dialing", "ringing", "answered"]
+"How far a call has come, for who watches: its INVITE leaves, its callee's telephone rings, somebody answers."
 
 
 class UserAgent(Protocol):
@@ -70,3 +73,5 @@ class Surroundings:
     "Asked between the commit and the INVITE: whether nobody can have taken over what this node was about to do."
     media_closed: Callable[[str, CallMedia], None] = lambda call_id, media: None
     "Told how a call's media went, by the call's id."
+    reached: Callable[[Call, Stage, str], None] = lambda call, stage, trunk: None
+    "Told how far a call has come, and on which trunk; each stage once for each attempt. Must not raise."

@@ -99,14 +99,14 @@ class Trunk:
         # Calls that were on their way must not put the end off for ever.
         if until > self._paused_until:
             self._paused_until = until
-            self.log.warn("trunk {name} gets no calls for {seconds} s", name=self.name, seconds=seconds)
+            self.log.warn("trunk {trunk} gets no calls for {seconds} s", trunk=self.name, seconds=seconds)
 
     def throttled(self, detail: str) -> None:
         """The trunk was asked for too much."""
         if self._pace.slow_down():
             self.log.warn(
-                "trunk {name} throttles ({detail}): it gets {pace:.2g} calls per second now, more with time",
-                name=self.name,
+                "trunk {trunk} throttles ({detail}): it gets {pace:.2g} calls per second now, more with time",
+                trunk=self.name,
                 detail=detail,
                 pace=self.pace,
             )
@@ -118,9 +118,9 @@ class Trunk:
             self.health = Health.OPEN
             self._interval = FIRST_PROBE
             self.log.error(
-                "trunk {name} failed {failures} times in a row, the last time with: {detail}; it gets no calls until "
+                "trunk {trunk} failed {failures} times in a row, the last time with: {detail}; it gets no calls until "
                 "it answers an OPTIONS",
-                name=self.name,
+                trunk=self.name,
                 failures=self._failures,
                 detail=detail,
             )
@@ -149,7 +149,7 @@ class Trunk:
             return
         self.health = Health.CLOSED
         self._failures = 0
-        self.log.info("trunk {name} answers again; it gets calls", name=self.name)
+        self.log.info("trunk {trunk} answers again; it gets calls", trunk=self.name)
         self._capacity()
 
 

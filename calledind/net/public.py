@@ -44,7 +44,7 @@ class PublicAddresses:
             usable = False
         if usable and self._known.get(trunk) != address:
             self._known[trunk] = address
-            self.log.info("trunk {name} sees calledin as {host}:{port}", name=trunk, host=address[0], port=address[1])
+            self.log.info("trunk {trunk} sees calledin as {host}:{port}", trunk=trunk, host=address[0], port=address[1])
 
     def seen_as(self, trunk: str, via: Via, *, with_port: bool) -> None:
         """Learn of a response's topmost Via. `with_port`: whether its port is that of a socket of ours, as by UDP."""
@@ -71,7 +71,7 @@ class PublicAddresses:
         try:
             address = stun.mapped_address(data)
         except stun.StunError as error:
-            self.log.warn("the STUN server of trunk {name}: {error}", name=trunk, error=str(error))
+            self.log.warn("the STUN server of trunk {trunk}: {error}", trunk=trunk, error=str(error))
             return
         self._end(stun.transaction_of(data))
         self.learn(trunk, address)
@@ -101,4 +101,4 @@ class PublicAddresses:
         else:
             trunk, _ = self._asked[transaction]
             self._end(transaction)
-            self.log.warn("the STUN server of trunk {name}: {detail}", name=trunk, detail=detail)
+            self.log.warn("the STUN server of trunk {trunk}: {detail}", trunk=trunk, detail=detail)

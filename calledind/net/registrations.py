@@ -219,8 +219,8 @@ class _TrunkRegistration:
             self._tried.clear()
             return False
         self.log.warn(
-            "trunk {name}: {server} does not register us: {words}; the next server is asked",
-            name=self.trunk.name,
+            "trunk {trunk}: {server} does not register us: {words}; the next server is asked",
+            trunk=self.trunk.name,
             server=host_port(self._asked),
             words=words,
         )
@@ -237,14 +237,14 @@ class _TrunkRegistration:
                 level("trunk {name}: registered for {seconds} s", name=name, seconds=expires)
             case NotRegistered(words, retry_in, still):
                 self.log.error(
-                    "trunk {name}: the registration failed: {words}; {left}; the next try is in {seconds:.0f} s",
-                    name=name,
+                    "trunk {trunk}: the registration failed: {words}; {left}; the next try is in {seconds:.0f} s",
+                    trunk=name,
                     words=words,
                     left="the last one has not run out yet" if still else "the trunk is not registered",
                     seconds=retry_in,
                 )
             case Lapsed():
-                self.log.error("trunk {name}: the registration has run out", name=name)
+                self.log.error("trunk {trunk}: the registration has run out", trunk=name)
         self._changed()
         self._tell()
 

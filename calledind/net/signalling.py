@@ -216,7 +216,7 @@ class Signalling:
                 await self._streams.open(target)
             except OSError as error:
                 words = f"{host_port(target)}: {error}"
-                self.log.warn("trunk {name} can't be connected to: {words}", name=trunk.name, words=words)
+                self.log.warn("trunk {trunk} can't be connected to: {words}", trunk=trunk.name, words=words)
                 route.chooser.failed(place)
                 without.append(place)
             else:
@@ -302,7 +302,7 @@ class Signalling:
                 return
 
     def _not_found(self, failure: Any, trunk: Trunk) -> None:
-        self.log.warn("trunk {name} can't be found: {error}", name=trunk.name, error=failure.getErrorMessage())
+        self.log.warn("trunk {trunk} can't be found: {error}", trunk=trunk.name, error=failure.getErrorMessage())
 
     def _keep_alive(self) -> None:
         for route in self._every_route():

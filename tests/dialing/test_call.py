@@ -206,6 +206,19 @@ class PreparingTests(SynchronousTestCase):
         self.assertIn("198.51.100.7", str(offer))
         self.assertIn("16384", str(offer))
 
+    def test_how_far_it_comes_is_told(self) -> None:
+        """Who watches is told each stage once: the INVITE leaves, it rings, somebody answers."""
+        told: list[tuple[str, str]] = []
+        self.world.surroundings = replace(
+            self.world.surroundings, reached=lambda call, stage, trunk: told.append((stage, trunk))
+        )
+        call = Attempted(self.world).start()
+        self.assertEqual(told, [("dialing", "a")])
+        call.hear(Progress(100, "", b""), RINGING, Progress(183, "", b""), RINGING)
+        self.assertEqual(told[1:], [("ringing", "a")])
+        call.hear(answered())
+        self.assertEqual(told[2:], [("answered", "a")])
+
     def test_stood_still(self) -> None:
         """A node that stood still between the commit and the INVITE sends none: others may have ended the call."""
         self.world.surroundings = replace(self.world.surroundings, may_dial=lambda: False)

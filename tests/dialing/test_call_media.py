@@ -103,7 +103,7 @@ class CallMediaTests(SynchronousTestCase):
         attempt = self.call("9", codecs=("G722",))
         self.media.statistics = MediaStatistics(packets_sent=7)
         attempt.hang_up()
-        self.assertEqual(self.told, [(attempt.call.id, CallMedia(MediaStatistics(packets_sent=7), "G722"))])
+        self.assertEqual(self.told, [(attempt.call.id, CallMedia(MediaStatistics(packets_sent=7), "G722", trunk="a"))])
 
     def test_keys(self) -> None:
         """What the callee presses is told with the figures, some dozens of keys at most."""

@@ -35,6 +35,14 @@ class FairQueueTests(SynchronousTestCase):
     def add(self, name: str, key: str = "key_1", age: float = 0) -> None:
         self.queue.add(make_call(name, key=key, accepted_at=START - age))
 
+    def test_oldest(self) -> None:
+        """Whoever waits for longest is known, whatever the key."""
+        self.assertIsNone(self.queue.oldest)
+        self.add("1", age=3)
+        self.add("2", "key_2", age=5)
+        self.add("3", "key_2", age=1)
+        self.assertEqual(self.queue.oldest, START - 5)
+
     def test_one_key(self) -> None:
         """The calls of one key are taken in the order in which they came."""
         for name in ("1", "2", "3"):
