@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 
 from calledind.cli.client import Refused
 from calledind.cli.storage import described
+from calledind.keyring import Keyring
 from calledind.model import Call
 from calledind.net.tls import TlsError, client_options
 from calledind.ranking import rank
@@ -81,7 +82,7 @@ def _restore_into_redis(
 ) -> Path | None:
     place_secrets(parts, places, force=force, check_only=True)
     upgrade(parts.database)
-    _load(parts.database, parts.audio, settings, progress, force=force)
+    _load(parts.database, parts.audio, parts.pepper, settings, progress, force=force)
     aside = None
     if places.pepper.exists() and places.pepper.read_bytes() != parts.pepper.read_bytes():
         aside = move_aside(places, [places.pepper])
@@ -97,7 +98,7 @@ def migrate(settings: Settings, kind: str, progress: Progress, *, force: bool) -
             if not places.database.exists():
                 raise Refused(f"there is no embedded store in {places.store}")
             upgrade(places.database)
-            before, after = _load(places.database, places.audio, settings, progress, force=force)
+            before, after = _load(places.database, places.audio, places.pepper, settings, progress, force=force)
             return {"to": kind, "figures": {"embedded": asdict(before), "redis": asdict(after)}, "notes": []}
         before, after, aside = _unload(places, settings, progress, force=force)
         notes = [] if aside is None else [f"The store that was there before is in {aside}."]
@@ -108,9 +109,10 @@ def migrate(settings: Settings, kind: str, progress: Progress, *, force: bool) -
 
 
 def _load(
-    database: Path, audio: Path, settings: Settings, progress: Progress, *, force: bool
+    database: Path, audio: Path, pepper: Path, settings: Settings, progress: Progress, *, force: bool
 ) -> tuple[Figures, Figures]:
     """Put a file into Redis; return what is in the file, and what is in Redis then."""
+    fingerprint = _fingerprint(pepper)
     route_of = partial(_route, settings)
     seconds = settings.calls.queue_ttl + AUDIO_SECONDS
     before = figures_in(database)
@@ -127,7 +129,7 @@ def _load(
                 await target.keep_audio(name, encodings, seconds)
         after = await figures_of(link, settings.redis.prefix)
         _compare(before, after)
-        await target.finish(replicas=settings.redis.replicas)
+        await target.finish(replicas=settings.redis.replicas, pepper=fingerprint)
         return after
 
     return before, _with_redis(settings, load)
@@ -150,6 +152,9 @@ def _unload(
         await _see_nobody(link, settings, pause)
         if not await link.bulk("EXISTS", prefix + "keys"):
             raise Refused(f"there is no store in Redis below {prefix!r}")
+        fingerprint = await link.bulk("HGET", prefix + "common", "pepper")
+        if fingerprint is not None and _fingerprint(places.pepper) not in ("", fingerprint.decode()) and not force:
+            raise Occupied(f"{places.pepper} is not that of the nodes: all api keys would be unknown")
         before = await figures_of(link, prefix)
         waiting.unlink(missing_ok=True)
         os.close(os.open(waiting, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
@@ -181,6 +186,11 @@ async def _bring_audio(source: Source, database: Path, places: Places) -> None:
                 os.fsync(file.fileno())
     place_audio(places.restoring, places)
     places.restoring.rmdir()
+
+
+def _fingerprint(pepper: Path) -> str:
+    """Return what tells a pepper from others; nothing where it is not kept in this file."""
+    return Keyring(pepper.read_bytes()).fingerprint() if pepper.exists() else ""
 
 
 def _see_empty_outbox(places: Places) -> None:

@@ -426,8 +426,13 @@ class Target:
         parts = [part for pair in encodings.items() for part in pair]
         await self._run("keep_audio", name, max(1, int(seconds)), *parts)
 
-    async def finish(self, *, replicas: int) -> None:
-        """Take the mark away: nodes may come. Raises StoreUnavailable where too few replicas have it all."""
+    async def finish(self, *, replicas: int, pepper: str = "") -> None:
+        """Take the mark away: nodes may come. Raises StoreUnavailable where too few replicas have it all.
+
+        `pepper`: the fingerprint of the one that the nodes must have; empty: the first one's.
+        """
+        if pepper:
+            await self._link.bulk("HSET", self._prefix + "common", "pepper", pepper)
         if replicas and await self._link.bulk("WAIT", replicas, 60_000, timeout=90.0) < replicas:
             raise StoreUnavailable(f"not all of the {replicas} replicas have what was put into Redis; try again")
         await self._link.bulk("SET", self._prefix + "schema", SCHEMA)
