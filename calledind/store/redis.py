@@ -32,8 +32,9 @@ from twisted.internet.defer import Deferred
 
 from calledind.model import Call
 from calledind.settings import Redis
+from calledind.store.embedded import lock_folder
 from calledind.store.interface import Route, StoreUnavailable
-from calledind.store.outbox import Outbox
+from calledind.store.outbox import Outbox, explain
 from calledind.store.redis_base import AGAIN, boot_time, scripts
 from calledind.store.redis_late import Late
 from calledind.store.redis_link import RedisLink, ResponseError
@@ -103,6 +104,8 @@ class RedisStore(RedisNodes):
         self._late = Late(
             outbox or Outbox(reactor, folder), self._tell_late, lambda: self._later(AGAIN, self._tell_again)
         )
+        self._folder = folder
+        self._lock: int | None = None
         self._opened = False
         self._telling_again = False
 
@@ -116,16 +119,25 @@ class RedisStore(RedisNodes):
 
     async def _open(self) -> None:
         try:
+            # Two processes on one folder would be the same node, and supersede each other again and again.
+            self._lock = self._hold_folder()
             await self._late.open()
             await self._link.start()
             await check_schema(self._link, self._prefix, lease=self._lease, pause=self._pause)
             await self._join()
             # Before what the former epoch of this node had is taken over.
-            await self._late.tell_again()
+            is_all = await self._late.tell_again()
         except BaseException:
             await self._let_go()
             raise
         self._opened = True
+        self._told_again(is_all)
+
+    def _hold_folder(self) -> int:
+        try:
+            return lock_folder(self._folder)
+        except OSError as error:
+            raise StoreUnavailable(explain(error, self._folder)) from error
 
     def close(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._close())
@@ -151,6 +163,8 @@ class RedisStore(RedisNodes):
         self._timers.clear()
         await self._link.stop()
         await self._late.close()
+        if self._lock is not None:
+            os.close(self._lock)
 
     def healthy(self) -> bool:
         return self._opened and self._link.trouble is None and not self._lacking

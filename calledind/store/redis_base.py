@@ -157,6 +157,19 @@ class RedisBase:
         changing = self._link.run(script, self._keys_of_all, args, replicated=True)
         return changing.addCallbacks(self._changed, self._not_changed)
 
+    async def _surely(self, script: str, *args: str | bytes | float) -> Any:
+        """Run a script that does nothing when it comes twice, once more where its answer is lost."""
+        try:
+            return await self._change(script, *args)
+        except Unanswered:
+            await self._pause(AGAIN)
+        try:
+            return await self._change(script, *args)
+        except StoreUnavailable as error:
+            raise StoreUnavailable(
+                f"{error}; it may have been done all the same, or be done yet: look at it"
+            ) from error
+
     def _run_slowly(self, script: str, *args: str | bytes | float) -> Deferred[Any]:
         """Run a script that has much to read or write, so that nothing small waits behind it."""
         return self._link.bulk("EVAL", self._scripts[script], 1, self._prefix, *args)
@@ -186,7 +199,7 @@ class RedisBase:
         question, owner = self._question, self._owner
         done, void = self._done[:], self._void[:]
         try:
-            reply = await self._run(script, owner, question, _words(done), _words(void), *args)
+            reply = await self._run(script, owner, question, words_of(done), words_of(void), *args)
         except Unanswered:
             if owner == self._owner:
                 self._void.append(question)
@@ -199,8 +212,10 @@ class RedisBase:
         return reply
 
     def _reckoned(self, done: Iterable[int], void: Iterable[int]) -> None:
-        self._done = [each for each in self._done if each not in set(done)]
-        self._void = [each for each in self._void if each not in set(void)]
+        """Forget questions of which Redis knows by now."""
+        known = {*done, *void}
+        self._done = [each for each in self._done if each not in known]
+        self._void = [each for each in self._void if each not in known]
 
     def _owner_of(self, call_id: str) -> str:
         return self._owners.get(call_id, self._owner)
@@ -240,5 +255,5 @@ class RedisBase:
         self._log.failure("The shared store met an error of our own", failure)
 
 
-def _words(numbers: Iterable[int]) -> str:
+def words_of(numbers: Iterable[int]) -> str:
     return " ".join(map(str, numbers))

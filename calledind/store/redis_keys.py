@@ -14,10 +14,9 @@ from twisted.internet.defer import Deferred, fail, succeed
 
 from calledind.model import Key, State
 from calledind.store.do_not_call import decode, encode
-from calledind.store.interface import Entered, LedgerEntry, Number, StoreUnavailable, Totals
+from calledind.store.interface import Entered, LedgerEntry, Number, Totals
 from calledind.store.memory import MOST_CREDITS
-from calledind.store.redis_base import AGAIN, RedisBase, to_key
-from calledind.store.redis_link import Unanswered
+from calledind.store.redis_base import RedisBase, to_key
 from calledind.store.rows import dump
 
 LIST_CHUNK = 1000
@@ -43,7 +42,7 @@ class RedisKeys(RedisBase):
         if key.held:
             raise ValueError("a new key has no calls that could hold credits")
         created_at = dump(float(key.created_at))
-        added = await self._change(
+        added = await self._surely(
             "add_key",
             key.id,
             digest,
@@ -54,6 +53,7 @@ class RedisKeys(RedisBase):
             created_at,
             dump(key.caller_ids),
             key.attestation,
+            secrets.token_hex(8),
         )
         if not added:
             raise ValueError("there is such a key already")
@@ -94,17 +94,8 @@ class RedisKeys(RedisBase):
         return Deferred.fromCoroutine(self._add_credits(key_id, amount, now, note))
 
     async def _add_credits(self, key_id: str, amount: int, now: float, note: str) -> Key:
-        args = key_id, amount, dump(float(now)), note.encode(), MOST_CREDITS, secrets.token_hex(8)
-        try:
-            row = await self._change("add_credits", *args)
-        except Unanswered:
-            await self._pause(AGAIN)
-            try:
-                row = await self._change("add_credits", *args)
-            except StoreUnavailable as error:
-                raise StoreUnavailable(
-                    f"{error}; the credits may have been changed, or be changed yet: look into the ledger"
-                ) from error
+        token = secrets.token_hex(8)
+        row = await self._surely("add_credits", key_id, amount, dump(float(now)), note.encode(), MOST_CREDITS, token)
         self._cache.drop(key_id)
         if row is None:
             raise KeyError(key_id)

@@ -138,7 +138,7 @@ class Late:
                     return False
                 except Exception as error:  # noqa: BLE001 - one that Redis can't take must not hold up the others
                     self.log.failure("call {call}: {kind} is an error to Redis", call=place[0], kind=place[1])
-                    del self._waiting[place]
+                    self._waiting.pop(place, None)
                     for told in waiting.told:
                         told.errback(error)
                     continue
@@ -154,7 +154,8 @@ class Late:
                 call=waiting.change.call_id,
                 kind=waiting.change.kind,
             )
-        del self._waiting[place]
+        if self._waiting.pop(place, None) is None:
+            return  # the store was closed meanwhile, and all were told
         self._outbox.remove(*place).addErrback(self._not_removed)
         for told in waiting.told:
             told.callback(reply)

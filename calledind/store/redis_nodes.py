@@ -25,7 +25,7 @@ from twisted.internet.defer import Deferred
 
 from calledind.model import CallRecord, PendingCallback
 from calledind.store.interface import Fenced, NodeStatus, StoreUnavailable
-from calledind.store.redis_base import _words, boot_time
+from calledind.store.redis_base import boot_time, words_of
 from calledind.store.redis_calls import texts, to_callback
 from calledind.store.redis_queue import RedisQueue
 from calledind.store.rows import dump, to_record
@@ -130,8 +130,8 @@ class RedisNodes(RedisQueue):
             self._epoch,
             self._beats,
             dump(dict(figures)),
-            _words(done),
-            _words(void),
+            words_of(done),
+            words_of(void),
             *self._true_channels(),
         )
         if owner != self._owner:

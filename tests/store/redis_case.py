@@ -127,7 +127,7 @@ class RedisCase(TestCase):
             node=name,
             lease=lease,
             instance=instance or f"folder of {name}",
-            folder=self.folder / name,
+            folder=self.folder / (instance or name),
             route_of=lambda call: ROUTE,
             encodings=self._encodings if audio else None,
             fresh_audio=600.0,

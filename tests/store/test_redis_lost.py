@@ -10,7 +10,7 @@ from calledind.model import CallRecord, ReturnCode, State
 from calledind.store.interface import Grants, StoreUnavailable
 from calledind.store.redis import RedisStore
 from calledind.store.redis_link import Unanswered
-from tests.store.contract import BUSY, DIALOG, NOW, make_attempt
+from tests.store.contract import BUSY, DIALOG, DIGEST, NOW, make_attempt, make_key
 from tests.store.redis_case import ROUTE, WIDE, Losses, RedisCase, numbered, until
 
 
@@ -82,6 +82,18 @@ class AcceptTests(RedisCase):
         losses.mend()
         self.assertEqual((await adding).credits, 12)
         self.assertEqual((await store.totals()).added, 12)
+
+    async def test_lost_key_is_added_once(self) -> None:
+        """A key whose addition was not answered is asked for once more, and is no other that was there before."""
+        store = await self.node()
+        losses = Losses(store)
+        losses.lost = {"add_key"}
+        adding = store.add_key(make_key(credits=5), DIGEST)
+        await until("it is there", lambda: self.raw("HGET", "key:key_1", "credits") == b"5")
+        losses.mend()
+        await adding
+        await self.assertFailure(store.add_key(make_key(credits=5), DIGEST), ValueError)
+        self.assertEqual(await store.keys(), [make_key(credits=5)])
 
 
 class DialingTests(RedisCase):

@@ -71,6 +71,13 @@ class JoinTests(RedisCase):
         await joining.take_over()
         self.assertEqual(await self.taken(joining), ["call1"])
 
+    async def test_folder_of_a_running_node(self) -> None:
+        """A second process on the folder of a running node does not start, and leaves that one alone."""
+        one = await self.node("one")
+        other = self.make_node("one")
+        await self.assertFailure(other.open(), StoreUnavailable)
+        await one.beat({})
+
     async def test_name_of_a_node_that_has_left(self) -> None:
         """A name whose node has taken leave is free at once."""
         one = await self.node("one")

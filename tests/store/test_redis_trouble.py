@@ -15,7 +15,7 @@ from calledind.store.interface import StoreUnavailable
 from calledind.store.redis import RedisStore
 from tests.store.contract import BUSY, DIALOG, NOW, make_attempt
 from tests.store.redis_case import ROUTE, WIDE, RedisCase, cluster, numbered, until
-from tests.store.redis_server import RedisServer
+from tests.store.redis_server import Cluster, RedisServer
 
 
 class OutageTests(RedisCase):
@@ -127,6 +127,40 @@ class OutageTests(RedisCase):
         self.assertIn(self.own.address, str(error))
         self.assertIs(store.healthy(), False)
         await store.close()
+
+
+class FailoverTests(RedisCase):
+    """A master that dies, and a replica that takes its place."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.cluster = Cluster(self.folder.absolute(), replicas=1, sentinels=1).start()
+        self.addCleanup(self.cluster.stop)
+        self.assertEqual(self.server().calls(("SET", "first", 1), ("WAIT", 1, 10_000)), [b"OK", 1])
+
+    def server(self) -> RedisServer:
+        return self.cluster.master()
+
+    def settings(self) -> Redis:
+        sentinels = tuple(each.address for each in self.cluster.sentinels)
+        return Redis(sentinels=sentinels, prefix=f"{self.id()}:", timeout=1.0)
+
+    async def test_master_dies(self) -> None:
+        """The node finds the new master by itself, and goes on with what it had."""
+        store = await self.with_calls(1, 2, 3)
+        await self.taken(store, 2)
+        await store.begin_dialing("call1", make_attempt())
+        self.assertEqual(self.server().calls(("SET", "last", 1), ("WAIT", 1, 10_000)), [b"OK", 1])
+        before = self.server()
+        before.kill()
+        settling = store.settle("call1", BUSY, charge=False)
+        self.assertIs(await settling, True)
+        await until("it is well", store.healthy)
+        self.assertNotEqual(self.server().port, before.port)
+        await store.beat({})
+        self.assertEqual(await self.taken(store), ["call3"])
+        self.assertIs(await store.begin_dialing("call2", make_attempt()), True)
+        self.assertIs(await store.accept(numbered(4)), ReturnCode.ACCEPTED)
 
 
 class ReplicaTests(RedisCase):

@@ -10,7 +10,7 @@ local row = redis_call('HMGET', key, 'credits', 'added')
 if not row[1] then
   return nil
 end
-if redis_call('EXISTS', P .. 'credited:' .. token) == 1 then
+if redis_call('EXISTS', P .. 'token:' .. token) == 1 then
   return key_row(id)
 end
 amount = tonumber(amount)
@@ -24,7 +24,7 @@ end
 if amount ~= 0 then
   redis_call('HINCRBY', key, 'credits', ARGV[2])
   redis_call('HINCRBY', key, 'added', ARGV[2])
-  redis_call('SET', P .. 'credited:' .. token, 1, 'EX', 3600)
+  redis_call('SET', P .. 'token:' .. token, 1, 'EX', 3600)
   redis_call('ZADD', P .. 'ledgers', 'LT', now, id)
   enter(id, ARGV[2], amount > 0 and 'added' or 'taken', note, now, credits)
 end

@@ -14,7 +14,7 @@
 --   calls, calls:KEY      zsets of scores 0: ids of all calls, and of a key's; ids sort by time
 --   again:TOKEN           string: the call that was accepted under this token of a request that may be repeated
 --   withdrawn:ID          string: the call must not be accepted any more
---   credited:TOKEN        string: credits were added under this token
+--   token:TOKEN           string: what was asked for under this token is done
 --   floods                zset: number by the time of its last accepted call
 --   dnc, dnc:START        sets: the DoNotCall list, all but the last four digits, and to each of those its last four
 --   counts                hash: state -> calls in it; dnc -> numbers on the list

@@ -11,4 +11,5 @@ for i = 1, #ARGV, 11 do
     'attestation', attestation, 'version', 1)
   redis_call('HSET', P .. 'digests', digest, id)
   redis_call('ZADD', P .. 'keys', created_at, id)
+  redis_call('ZADD', P .. 'ledgers', 'LT', created_at, id)
 end
