@@ -24,6 +24,9 @@ from calledind.store.interface import FLOOD_SECONDS, Entered, Number, Totals
 from calledind.store.listings import pack
 from calledind.store.rows import dump, from_answer, from_attempt, from_call, from_outcome
 
+TOKEN_SECONDS = 600.0
+"""For how long an accepted call is remembered by its `idempotency`: longer than any request takes between asking the
+disk for such a call and its acceptance."""
 MOST_CREDITS = 2**53
 "Well inside the integers of SQLite and of JSON readers."
 
