@@ -13,10 +13,10 @@ setup(
     # Without package_dir an editable install would not see the plugin folder.
     package_dir={"": "."},
     packages=[*find_packages(include=["calledind", "calledind.*"]), "twisted.plugins"],
-    package_data={"calledind": ["py.typed", "simulator/*.mp3", "store/*.sql", "store/lua/*.lua"]},
+    package_data={"calledind": ["py.typed", "simulator/*.mp3", "store/*.sql", "store/lua/*.lua", "page/static/*", "page/static/*/*"]},
     entry_points={"console_scripts": ["calledin = calledind.cli.main:main"]},
     install_requires=[
-        "twisted[tls]>=26.10",
+        "twisted[tls,websocket]>=26.10",
         "treq>=26.7",
         "txredisapi>=1.6",
         "mutagen>=1.48",

@@ -519,6 +519,19 @@ class Admin:
 
 
 @frozen
+class Page:
+    """The page in the browser, for operators and for who tries calledin."""
+
+    listen: tuple[str, ...] = field(default=("127.0.0.1:8081",), metadata=_addresses)
+    "Plain HTTP, each ADDRESS:PORT; none: there is no page."
+    token_file: Path | None = None
+    """What opens it, 16 characters or more; default: page-token below the data folder, made at the first start.
+    A relative path is below $CREDENTIALS_DIRECTORY where that is set."""
+    hosts: tuple[str, ...] = ()
+    "Names that it goes by beside localhost and the addresses it listens on, such as that of a proxy in front of it."
+
+
+@frozen
 class Settings:
     """Everything; each table of the file is one field."""
 
@@ -538,6 +551,7 @@ class Settings:
     redis: Redis = Redis()
     node: Node = Node()
     admin: Admin = Admin()
+    page: Page = Page()
     simulation: Simulator = Simulator()
     trunks: tuple[Trunk, ...] = ()
 
@@ -546,7 +560,10 @@ class Settings:
         return self.admin.socket or self.data / "admin.sock"
 
 
-TABLES = (Http, Audio, Calls, Regions, Sip, Rtp, Stir, Trunk, Simulator, Callbacks, Store, Redis, Node, Admin, Settings)
+TABLES = (
+    *(Http, Audio, Calls, Regions, Sip, Rtp, Stir, Trunk, Simulator, Callbacks, Store, Redis, Node, Admin, Page),
+    Settings,
+)
 
 
 class _Reader:

@@ -29,6 +29,7 @@ class Options(usage.Options):
         ["config", "c", None, "settings file (TOML); etc/calledin.toml shows all settings"],
         ["data", "d", None, "folder of the store, the audio and the secrets [default: ./calledin-data]"],
         ["http", None, None, "ADDRESS:PORT of the API, in place of the settings' http.listen"],
+        ["page", None, None, "ADDRESS:PORT of the page, in place of the settings' page.listen"],
     ]
     optFlags: ClassVar = [
         ["demo", None, "with the built-in carrier: MP3s and callbacks may be on this machine, too"],
@@ -48,6 +49,8 @@ class Options(usage.Options):
             changes["data"] = self["data"]
         if self["http"] is not None:
             changes["http"] = {"listen": [self["http"]]}
+        if self["page"] is not None:
+            changes["page"] = {"listen": [self["page"]]}
         if self["demo"]:
             if self["config"] is not None:
                 raise SettingsError(["--demo: goes without --config; the settings file says audio.allow_networks"])

@@ -52,6 +52,7 @@ from calledind.outcome import Settlement
 from calledind.service.cluster import Cluster, node_name
 from calledind.service.errors import EXPECTED, StartFailed
 from calledind.service.files import read_files, read_instance, read_pepper
+from calledind.service.page import Page
 from calledind.service.ports import Ports
 from calledind.service.recovery import Interrupted, Recovery
 from calledind.service.reload import InForce, Reload, codecs, reasons
@@ -207,6 +208,7 @@ class Daemon(Service):
         self._media = Media(reactor, settings.rtp)
         self._trace = SipTrace(self._now)
         self._media_log = MediaLog()
+        self._page = Page(reactor, settings, self._ports, store=self._store, keyring=self._keyring, now=self._now)
         self._signalling = Signalling(reactor, settings.sip, self._resolver, trace=self._trace.take)
         user_agent = self._signalling.user_agent
         self._registrations = Registrations(user_agent, self._signalling, routed=self._route)
@@ -375,6 +377,7 @@ class Daemon(Service):
             media=self._media_log.show,
         )
         self._ports.listen_for_operators(settings.admin_socket, operators)
+        self._page.listen(operators, status.figures, self._encodings, self._admission.admit, self._carrier)
 
     def _site(self) -> Site:
         settings = self._in_force.settings
@@ -493,6 +496,8 @@ class Daemon(Service):
         if self._handing_over:
             await self._ports.hand_over(LAST_ANSWERS)
             self._handing_over = False
+        if self._opened:
+            self._page.stop()
         await self._ports.close()
         if self._started:
             await self._either(self._settlement.when_idle(), self._in(GOODBYES))

@@ -15,7 +15,7 @@ from calledind.api import tls
 from calledind.dialing.stir import Signer, StirError
 from calledind.net.route import check_files
 from calledind.service.errors import StartFailed, Wrong
-from calledind.settings import Http, Settings, Stir, Trunk
+from calledind.settings import Http, Page, Settings, Stir, Trunk
 
 log = Logger()
 
@@ -106,6 +106,23 @@ def read_instance(data: Path) -> str:
         return path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise StartFailed(f"{path}: can't be read or made: {error}") from None
+
+
+def read_token(page: Page, data: Path, *, environment: Mapping[str, str] = os.environ) -> str:
+    """Return what opens the page, made at the first start where the settings name no file. Raises StartFailed."""
+    if page.token_file is None:
+        path = data / "page-token"
+    else:
+        path = Path(environment.get("CREDENTIALS_DIRECTORY", ".")) / page.token_file
+    try:
+        if page.token_file is None and not path.exists():
+            _keep(path, secrets.token_urlsafe(24).encode())
+        token = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartFailed(f"page: {path} can't be read or made: {error}") from None
+    if len(token) < 16:
+        raise StartFailed(f"page: the token in {path} needs at least 16 characters")
+    return token
 
 
 def _keep(path: Path, content: bytes) -> None:

@@ -25,6 +25,7 @@ LAST_WORDS: dict[str, object] = {
     "busy": 486,
     "declines": 603,
     "rings": 487,
+    "telephone": 487,
     "congestion": 503,
     "unknown": 404,
     "early media": 486,
