@@ -77,6 +77,7 @@ CHANGES = {
 }
 "Schema -> what makes the next one of it."
 UNFINISHED = (State.ACCEPTED, State.DIALING, State.ANSWERED)
+ENDED = (State.DONE, State.DELIVERED, State.EXHAUSTED)
 
 Connect = Callable[[Path], sqlite3.Connection]
 
@@ -127,8 +128,8 @@ IDENTIFY = "UPDATE api_key SET caller_ids = ?, attestation = ? WHERE id = ?"
 RESTORE = """UPDATE call SET state = ?, attempt = ?, answer = ?, outcome = NULL, charged = NULL, due_at = NULL,
     ended_at = NULL WHERE id = ?"""
 KNOWN = "SELECT json_group_array(id) FROM call WHERE id IN (SELECT value FROM json_each(?))"
-CALLBACKS = """SELECT json_group_array(json_array(id, state, tries, due_at)) FROM call
-    WHERE id IN (SELECT value FROM json_each(?))"""
+CALLBACKS = """SELECT json_group_array(json_array(id, request ->> 'callback_url' IS NOT NULL, state, tries, due_at))
+    FROM call WHERE id IN (SELECT value FROM json_each(?))"""
 OVER = """SELECT json_group_array(number), COUNT(*) FILTER (WHERE state = 'delivered'), COUNT(*) FROM
     (SELECT number, state FROM call WHERE state IN ('delivered', 'exhausted') AND ended_at < ?
     ORDER BY ended_at LIMIT ?)"""
@@ -372,12 +373,18 @@ def _ids(changes: Iterable[Change]) -> str:
 def _decide_callbacks(database: sqlite3.Connection, finished: Sequence[Change]) -> Iterable[str]:
     """Compare and set in memory, in the order of the changes; return the rows that came out of it."""
     found = json.loads(database.execute(CALLBACKS, (_ids(finished),)).fetchone()[0])
-    now = {call_id: (state, tries, due_at) for call_id, state, tries, due_at in found}
+    now = {call_id: (state, tries, due_at) for call_id, _, state, tries, due_at in found}
+    wanted = {call_id for call_id, has_callback, *_ in found if has_callback}
     changed = {}
     for change in finished:
         before, after = now.get(change.call_id), change.row
         change.repeated = before == tuple(after)
-        change.answer = change.repeated or (before is not None and before[0] == State.DONE and before[1] <= after[1])
+        if before is not None and change.again:
+            change.answer = before[0] in ENDED and change.call_id in wanted
+        else:
+            change.answer = change.repeated or (
+                before is not None and before[0] == State.DONE and before[1] <= after[1]
+            )
         if change.answer and not change.repeated:
             change.before = before
             now[change.call_id] = tuple(after)

@@ -447,6 +447,9 @@ class EmbeddedStore:
     def callback_postponed(self, call_id: str, tries: int, due_at: float) -> Deferred[bool]:
         return self._decide(lambda: self._memory.finish_callback(call_id, State.DONE, tries, due_at))
 
+    def callback_again(self, call_id: str, due_at: float) -> Deferred[bool]:
+        return self._decide(lambda: self._memory.callback_again(call_id, due_at))
+
     # what time brings
 
     def purge(self, before: float, *, most: int = 1000) -> Deferred[int]:

@@ -238,6 +238,12 @@ class Store(Protocol):
     def callback_postponed(self, call_id: str, tries: int, due_at: float) -> Deferred[bool]:
         """DONE stays DONE: `tries` were made, the next is due at `due_at`."""
 
+    def callback_again(self, call_id: str, due_at: float) -> Deferred[bool]:
+        """DONE, DELIVERED or EXHAUSTED -> DONE with no tries made, the first due at `due_at`: an operator wants it.
+
+        False as well for a call that has no `callback_url`.
+        """
+
     # what time brings
 
     def purge(self, before: float, *, most: int = 1000) -> Deferred[int]:

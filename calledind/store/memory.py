@@ -78,6 +78,8 @@ class Change:
     "Called when the disk has it."
     repeated: bool = False
     "Set by the disk for a CALLBACK that it has already: the answer is True, and nothing was changed."
+    again: bool = False
+    "Of a CALLBACK: it may be delivered or given up, and begins anew."
     live: Live | None = None
     "The call that BEGIN, ANSWER and SETTLE change."
     before: Any = None
@@ -477,10 +479,16 @@ class Memory:
 
         def kept() -> None:
             if change.answer and not change.repeated:
-                self._counts[State.DONE] -= 1
+                self._counts[State(change.before[0])] -= 1
                 self._counts[state] += 1
 
         change.kept = kept
+        return change
+
+    def callback_again(self, call_id: str, due_at: float) -> Change:
+        """DONE, DELIVERED or EXHAUSTED -> DONE without tries."""
+        change = self.finish_callback(call_id, State.DONE, 0, float(due_at))
+        change.again = True
         return change
 
     # what time brings

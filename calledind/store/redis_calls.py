@@ -270,6 +270,13 @@ class RedisCalls(RedisKeys):
         except ValueError as error:
             return fail(error)
 
+    def callback_again(self, call_id: str, due_at: float) -> Deferred[bool]:
+        """Answers False as well while another live node makes it."""
+        try:
+            return self._change("callback_again", call_id, self._owner, dump(float(due_at))).addCallback(bool)
+        except ValueError as error:
+            return fail(error)
+
     def _callback(self, call_id: str, state: State, tries: int, due_at: str) -> Deferred[bool]:
         return self._change("callback", call_id, self._owner, state, tries, due_at).addCallback(bool)
 

@@ -138,6 +138,13 @@ class Model:
             return True
         return call["state"] == state and call["tries"] == tries and call.get("finished", False)
 
+    def callback_again(self, call_id: str) -> Any:
+        call = self.calls.get(call_id)
+        if call is None or "charge" not in call or not call["callback"]:
+            return False
+        call.update(state=State.DONE, tries=0)
+        return True
+
     def purge(self, before: float) -> Any:
         over = (State.DELIVERED, State.EXHAUSTED)
         gone = [name for name, call in self.calls.items() if call["state"] in over and call["ended"] < before]
@@ -310,6 +317,12 @@ class StoreMachine(RuleBasedStateMachine):
         else:
             answer = store.callback_exhausted(call_id, tries, NOW)
         self.ask(answer, lambda: self.model.finish_callback(call_id, state, tries))
+
+    @rule(call_id=CALLS)
+    def callback_again(self, call_id: str) -> None:
+        if self.busy and call_id not in self.settling:
+            return  # whether its callback may begin anew is asked about what is on disk
+        self.ask(self.bench.store.callback_again(call_id, NOW + 50), lambda: self.model.callback_again(call_id))
 
     @rule(before=st.sampled_from([NOW, NOW + 10, NOW + 100, NOW + 500]))
     def purge(self, before: float) -> None:
