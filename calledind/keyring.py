@@ -32,8 +32,7 @@ class Keyring:
     def new(self) -> NewKey:
         key_id = f"key_{secrets.token_hex(8)}"
         api_key = "ck_" + base64.urlsafe_b64encode(secrets.token_bytes(32)).rstrip(b"=").decode()
-        webhook_secret = "whsec_" + base64.b64encode(self.webhook_key(key_id)).decode()
-        return NewKey(key_id, api_key, self.digest(api_key), webhook_secret)
+        return NewKey(key_id, api_key, self.digest(api_key), self.webhook_secret(key_id))
 
     def digest(self, api_key: str) -> bytes:
         """Return the 32 octets under which the store keeps this key."""
@@ -42,6 +41,10 @@ class Keyring:
     def webhook_key(self, key_id: str) -> bytes:
         """Return the 32 octets that sign the callbacks of this key; the same for as long as the pepper is."""
         return hmac.digest(self._pepper, b"webhook\0" + key_id.encode(), hashlib.sha256)
+
+    def webhook_secret(self, key_id: str) -> str:
+        """Return the same as Standard Webhooks writes it."""
+        return "whsec_" + base64.b64encode(self.webhook_key(key_id)).decode()
 
     def fingerprint(self) -> str:
         """Return what tells this pepper from others, and nothing of it."""

@@ -88,7 +88,7 @@ class SocketError(Exception):
 Handler = Callable[..., Awaitable[object]]
 "Takes the request and the ids of its path; answers what is JSON-able, or NOT_DONE_YET. Raises `Refused`."
 Routes = Mapping[tuple[bytes, ...], Mapping[bytes, Handler]]
-"Path, where b\"*\" stands for an id -> method -> what answers it."
+'Path, where b"*" stands for an id -> method -> what answers it.'
 
 
 class Admin(Resource):

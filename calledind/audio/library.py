@@ -54,6 +54,8 @@ BAD_CONTENT_SECONDS = 60.0
 "How long the same octets are refused again without decoding them."
 LONGEST_FRESH = 86400.0
 "Whatever a server claims, it is asked once a day."
+UPLOADED = "upload:"
+"What the URL of an MP3 begins with that was sent instead of fetched."
 MOST_URLS = 100_000
 MOST_FAILURES = 10_000
 ORPHAN_SECONDS = 60.0
@@ -178,6 +180,13 @@ class Library:
         flight = self._urls_in_flight.run(key, lambda: Deferred.fromCoroutine(self._fetch(url, key)))
         return flight.addCallback(self._pinned)
 
+    def take(self, mp3: bytes) -> Deferred[tuple[str, Prepared]]:
+        """Make an MP3 ready that an operator has sent; answers with the URL by which `prepare` finds it for a day.
+
+        Fails as `prepare` does.
+        """
+        return Deferred.fromCoroutine(self._take_mp3(mp3))
+
     def ready(self, url: str, *, cache: bool) -> bool:
         """Whether `prepare` has nothing to ask anybody."""
         origin = self._origins.get(hashlib.sha256(url.encode()).digest()) if cache else None
@@ -254,6 +263,31 @@ class Library:
             if held is not None:
                 self.unpin(held.prepared.name)
         return new
+
+    async def _take_mp3(self, mp3: bytes) -> tuple[str, Prepared]:
+        if len(mp3) > self._settings.max_bytes:
+            raise unusable(f"it has more than {self._settings.max_bytes} octets")
+        name = hashlib.sha256(mp3).hexdigest()
+        url = f"{UPLOADED}{name}"
+        file = self._temporary("mp3")
+        sent = Fetched(
+            etag=None,
+            last_modified=None,
+            fresh_for=LONGEST_FRESH,
+            no_store=False,
+            path=file,
+            size=len(mp3),
+            sha256=name,
+        )
+        try:
+            await self._disk(self._shelf.write, {file: mp3})
+            held = await self._content(sent, "")
+            self._remember(hashlib.sha256(url.encode()).digest(), name, sent)
+        except OSError as error:
+            raise LibraryUnavailable(f"an MP3 can't be written: {error.strerror}") from error
+        finally:
+            self._aside(self._shelf.discard, [file])
+        return url, held.prepared
 
     async def _asked(self, url: str, into: Path, origin: Origin | None) -> Fetched | NotModified:
         try:

@@ -186,10 +186,19 @@ class Signalling:
             except OSError:
                 report(None)
             else:
-                scheme = "sips" if trunk.sips else "sip"
-                self.user_agent.options(target, f"{scheme}:{_bracketed(trunk.host)}", report)
+                self.options(trunk, target, report)
 
         Deferred.fromCoroutine(ask()).addErrback(lambda failure: self.log.failure("a trunk's probe", failure))
+
+    def options(self, trunk: Trunk, target: Address, report: Callable[[int | None], None]) -> None:
+        """Ask a trunk at one of its targets, see `probe`."""
+        scheme = "sips" if trunk.sips else "sip"
+        self.user_agent.options(target, f"{scheme}:{_bracketed(trunk.host)}", report)
+
+    def seen_by(self, trunk: str) -> str:
+        """Return the address that a trunk sees us by, where that was learned; empty where not."""
+        seen = self._public.of(trunk)
+        return "" if seen is None else host_port(seen)
 
     def local_host(self, target: Address) -> str:
         """Return the IP address that we name to this target, in Via, Contact and SDP. Raises OSError."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from calledind.model import Address
@@ -52,6 +52,10 @@ class SipTrace:
             if b"crypto:" in data:
                 data = SRTP_KEY.sub(rb"\1...", data)
             messages.append(TracedMessage(self._now(), direction, other, data))
+
+    def messages(self, call_id: str) -> Sequence[TracedMessage]:
+        """Return a call's messages, none where none are kept."""
+        return self._calls.get(call_id, ())
 
     def show(self, call_id: str) -> list[dict[str, object]] | None:
         """Return a call's messages, JSON-able; None when none are kept."""

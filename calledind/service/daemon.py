@@ -25,6 +25,7 @@ from calledind.admission import Admission, Unavailable
 from calledind.api import admin, tls
 from calledind.api.answers import Folder
 from calledind.api.health import Alive, Ready
+from calledind.api.operator_control import Control
 from calledind.api.playback import Playback
 from calledind.api.site import Site
 from calledind.audio.decode import Decoder
@@ -50,7 +51,9 @@ from calledind.net.strain import Strain
 from calledind.net.trace import SipTrace
 from calledind.outcome import Settlement
 from calledind.service.cluster import Cluster, node_name
+from calledind.service.controls import Levers
 from calledind.service.errors import EXPECTED, StartFailed
+from calledind.service.events import Events
 from calledind.service.files import read_files, read_instance, read_pepper
 from calledind.service.page import Page
 from calledind.service.ports import Ports
@@ -202,8 +205,16 @@ class Daemon(Service):
             store=settings.store.kind,
             now=self._now,
         )
+        self._events = Events(self._now)
         self._callbacks = CallbackSender(
-            reactor, telling, self._store, self._keyring, settings.callbacks, self._now, wall=time.time
+            reactor,
+            telling,
+            self._store,
+            self._keyring,
+            settings.callbacks,
+            self._now,
+            wall=time.time,
+            tried=self._events.tried,
         )
         self._media = Media(reactor, settings.rtp)
         self._trace = SipTrace(self._now)
@@ -226,6 +237,7 @@ class Daemon(Service):
             charge_accepted=settings.calls.charge == "accepted",
             settled=self._callbacks.add,
             released=self._let_go,
+            ended=self._events.ended,
         )
         surroundings = Surroundings(
             store=self._store,
@@ -240,6 +252,7 @@ class Daemon(Service):
             local_host=self._signalling.local_host,
             now=self._now,
             sign=self._sign,
+            reached=self._events.reached,
         )
         self._dialer: Dialer
         if cluster is None:
@@ -250,6 +263,11 @@ class Daemon(Service):
                 surroundings, trunks, self._library, probe=self._probe, ended=self._settlement.end
             )
             accepted = cluster.dialer.accepted
+
+        def begin(call: Call) -> None:
+            self._events.accepted(call)
+            accepted(call)
+
         self._interrupted = Interrupted(
             user_agent=self._signalling.user_agent,
             settlement=self._settlement,
@@ -262,7 +280,7 @@ class Daemon(Service):
             library=self._library,
             regions=settings.regions,
             calls=settings.calls,
-            accepted=accepted,
+            accepted=begin,
             obstacle=self._obstacle,
             now=self._now,
             most_waiting=max(1, settings.http.max_requests_in_flight // 2),
@@ -375,9 +393,24 @@ class Daemon(Service):
             backup=self._backup,
             trace=self._trace.show,
             media=self._media_log.show,
+            routes=(self._control().routes(),),
         )
         self._ports.listen_for_operators(settings.admin_socket, operators)
         self._page.listen(operators, status.figures, self._encodings, self._admission.admit, self._carrier)
+
+    def _control(self) -> Control:
+        levers = Levers(
+            in_force=self._in_force,
+            admission=self._admission,
+            library=self._library,
+            trace=self._trace,
+            dialer=self._dialer,
+            signalling=self._signalling,
+            registrations=self._registrations,
+            callbacks=self._callbacks,
+            reload=self._reload,
+        )
+        return Control(levers.controls, reactor=self._reactor, store=self._store, keyring=self._keyring, now=self._now)
 
     def _site(self) -> Site:
         settings = self._in_force.settings

@@ -72,7 +72,7 @@ class Reload:
         self._routed = routed
         self._now = now
 
-    def read_again(self) -> None:
+    def read_again(self) -> list[str]:
         """Take what can change while calls are up, all of it or, where something is wrong, nothing but all errors."""
         wrong = Wrong()
         with wrong:
@@ -80,6 +80,7 @@ class Reload:
             self._read_files(settings, wrong)
         for line in wrong.lines:
             self.log.error("the reload is left out, all stays as it was: {line}", line=line)
+        return wrong.lines
 
     def _read_files(self, settings: Settings, wrong: Wrong) -> None:
         """Read what the new settings name, and use both."""
