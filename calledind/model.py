@@ -321,3 +321,36 @@ class PendingCallback:
     "Made so far."
     due_at: float
     "Seconds since the epoch."
+
+
+class Happening(StrEnum):
+    """What has happened to a call, as those who look on are told."""
+
+    ACCEPTED = "accepted"
+    DIALING = "dialing"
+    "Its INVITE leaves; once for each attempt."
+    RINGING = "ringing"
+    ANSWERED = "answered"
+    ENDED = "ended"
+    "The store has its outcome."
+    CALLBACK = "callback"
+    "Its callback was tried."
+    TRUNK = "trunk"
+    "No call's: a trunk fails, or is well again."
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that has just happened on this node."""
+
+    what: Happening
+    at: float
+    "Seconds since the epoch."
+    call: Call | None = None
+    "None for a TRUNK."
+    trunk: str = ""
+    "Of DIALING, RINGING, ANSWERED, ENDED and TRUNK, its name."
+    outcome: Outcome | None = None
+    "Of ENDED and CALLBACK."
+    details: Mapping[str, object] = field(default_factory=dict)
+    'JSON-able. Of CALLBACK: "verdict" ("delivered", "exhausted", "postponed"), "status" (None: no response), "tries".'
