@@ -30,8 +30,9 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -59,7 +60,10 @@ KEY_CHUNK = 200
 CALL_CHUNK = 100
 "Calls read or put there by one script, a millisecond or two of Redis's work."
 SCAN_CHUNK = 1000
-LEDGER_CHUNK = 1000
+LEDGERS = 20
+"Ledgers read at a time."
+LEDGER_CHUNK = 500
+"Entries of ledgers read at a time, of all of those together."
 NUMBER_CHUNK = 1000
 AT_ONCE = 50
 "Commands on their way."
@@ -71,7 +75,6 @@ PARTS = re.compile(
 )
 """What comes after the prefix in the names of what is cleared. Epochs stay, so that no owner of before is one again;
 and what is somebody else's, whose prefix begins as ours does."""
-CALL_FIELDS = "request state attempt answer outcome charged tries due_at"
 
 Progress = Callable[[str, int], None]
 "What is dealt with, and how many of it were just now."
@@ -102,19 +105,18 @@ async def copy_into_file(
             moments.update((row[0], row[-1]) for row in rows)
             await worker.run(lambda rows=rows: file.add_keys(rows))  # type: ignore[misc]
             progress("keys", len(rows))
-        async for rows in source.calls():
-            await worker.run(lambda rows=rows: file.add_calls(rows))  # type: ignore[misc]
-            progress("calls", len(rows))
-        async for key_id, entries in source.entries({key: f"({moment.decode()}" for key, moment in moments.items()}):
-            await worker.run(lambda key_id=key_id, entries=entries: file.add_later(key_id, entries))  # type: ignore[misc]
+        async for text in source.calls():
+            progress("calls", await worker.run(lambda text=text: file.add_calls(text)))  # type: ignore[misc]
+        for ids in chunks(list(moments), LEDGERS):
+            await source.copy_ledgers(worker, file.add_later, {key: b"(" + moments[key] for key in ids})
         # What was withdrawn may have been read before.
         for ids in chunks(await worker.run(file.released), AT_ONCE):
             there = await gather(link.bulk("EXISTS", f"{prefix}call:{call_id}") for call_id in ids)
             gone = [call_id for call_id, is_there in zip(ids, there, strict=True) if not is_there]
             await worker.run(lambda gone=gone: file.remove(gone))  # type: ignore[misc]
-        async for key_id, entries in source.entries(dict.fromkeys(moments, "-"), moments):
-            await worker.run(lambda key_id=key_id, entries=entries: file.add_ledger(key_id, entries))  # type: ignore[misc]
-            progress("ledger", len(entries))
+        for ids in chunks(list(moments), LEDGERS):
+            beginnings = dict.fromkeys(ids, b"-")
+            progress("ledger", await source.copy_ledgers(worker, file.add_ledger, beginnings, moments))
         async for numbers in source.do_not_call():
             await worker.run(lambda numbers=numbers: file.add_numbers(numbers))  # type: ignore[misc]
             progress("do_not_call", len(numbers))
@@ -139,32 +141,33 @@ class Source:
         for ids in chunks(await self._link.bulk("ZRANGE", self._prefix + "keys", 0, -1), KEY_CHUNK):
             yield await self._run("copy_keys", *ids)
 
-    async def calls(self) -> AsyncIterator[list[Any]]:
-        """Give the calls by their `CALL_FIELDS`; some may come twice, later states later."""
+    async def calls(self) -> AsyncIterator[bytes]:
+        """Give what copy_calls.lua answers; some may come twice, later states later."""
         async for names in scan(self._link, self._prefix + "call:"):
             for some in chunks(names, CALL_CHUNK):
                 ids = [name[len(self._prefix.encode()) + 5 :] for name in some]
-                yield await self._run("read_calls", CALL_FIELDS, *ids)
+                yield await self._run("copy_calls", *ids)
 
-    async def entries(
-        self, after: dict[bytes, str], until: dict[bytes, bytes] | None = None
-    ) -> AsyncIterator[tuple[bytes, list[Any]]]:
-        """Give entries of ledgers, the oldest first: key id -> from which place, and the last one."""
-        for ids in chunks(list(after), AT_ONCE):
-            lines = {key: (after[key], b"+" if until is None else until[key]) for key in ids}
-            while lines:
-                answers = await gather(self._range(key, *line) for key, line in lines.items())
-                for (key, (_, last)), entries in zip(tuple(lines.items()), answers, strict=True):
-                    if entries:
-                        yield key, entries
-                    if len(entries) < LEDGER_CHUNK:
-                        del lines[key]
-                    else:
-                        lines[key] = f"({entries[-1][0].decode()}", last
-
-    def _range(self, key: bytes, first: str, last: bytes) -> Any:
-        name = self._prefix.encode() + b"ledger:" + key
-        return self._link.bulk("XRANGE", name, first, last, "COUNT", LEDGER_CHUNK)
+    async def copy_ledgers(
+        self,
+        worker: Worker,
+        add: Callable[[Sequence[bytes], bytes], list[tuple[int, bytes]]],
+        after: Mapping[bytes, bytes],
+        until: Mapping[bytes, bytes] | None = None,
+    ) -> int:
+        """Hand on the entries of some ledgers, key id -> from which place, and the last one; return how many."""
+        count, lines = 0, dict(after)
+        while lines:
+            ids = tuple(lines)
+            most = LEDGER_CHUNK // len(ids)
+            asked = [part for key in ids for part in (key, lines[key], b"+" if until is None else until[key])]
+            text = await self._run("copy_ledgers", most, *asked)
+            for key, (some, last) in zip(ids, await worker.run(partial(add, ids, text)), strict=True):
+                count += some
+                lines[key] = b"(" + last
+                if some < most:
+                    del lines[key]
+        return count
 
     async def do_not_call(self) -> AsyncIterator[NDArray[np.int64]]:
         """Give the list in order, in chunks of any size."""
@@ -240,11 +243,14 @@ class _File:
 
         self._write("INSERT INTO main.api_key VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", read())
 
-    def add_calls(self, rows: Iterable[Sequence[bytes | None]]) -> None:
+    def add_calls(self, text: bytes) -> int:
+        """Take what copy_calls.lua answers; return how many they are."""
+        rows = json.loads(text)
+
         def read() -> Iterator[tuple[Any, ...]]:
             for row in rows:
-                request, state, attempt, answer, outcome, charged, tries, due_at = map(_text, row)
-                call = json.loads(request or "")
+                request, state, attempt, answer, outcome, charged, tries, due_at = (value or None for value in row)
+                call = json.loads(request)
                 # Of a key that was made after the keys were read, nothing is in the copy.
                 if call["key_id"] in self._keys:
                     ended_at = None if outcome is None else json.loads(outcome)["ending"]["ended_at"]
@@ -252,15 +258,29 @@ class _File:
                     yield call["accepted_at"], call["id"], call["key_id"], state, *about
 
         self._write("INSERT OR REPLACE INTO beside.call VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", read())
+        return len(rows)
 
-    def add_ledger(self, key_id: bytes, entries: Iterable[Any]) -> None:
-        rows = ((*map(int, place.split(b"-")), key_id.decode(), *_entry(fields)) for place, fields in entries)
+    def add_ledger(self, key_ids: Sequence[bytes], text: bytes) -> list[tuple[int, bytes]]:
+        """Take what copy_ledgers.lua answers; return how many entries each key has there, and the last one's place."""
+        ledgers = json.loads(text)
+        rows = (
+            (*map(int, place.split("-")), key_id.decode(), *_entry(fields))
+            for key_id, entries in zip(key_ids, ledgers, strict=True)
+            for place, fields in entries
+        )
         self._write("INSERT OR REPLACE INTO beside.ledger VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        return _ends(ledgers)
 
-    def add_later(self, key_id: bytes, entries: Iterable[Any]) -> None:
-        """Take what a ledger says of what was after its key's moment."""
-        rows = ((key_id.decode(), *_entry(fields)) for _, fields in entries)
+    def add_later(self, key_ids: Sequence[bytes], text: bytes) -> list[tuple[int, bytes]]:
+        """Take what ledgers say of what was after their keys' moments; return as `add_ledger` does."""
+        ledgers = json.loads(text)
+        rows = (
+            (key_id.decode(), *_entry(fields))
+            for key_id, entries in zip(key_ids, ledgers, strict=True)
+            for _, fields in entries
+        )
         self._write("INSERT INTO beside.later VALUES (?, ?, ?, ?, ?, ?)", rows)
+        return _ends(ledgers)
 
     def released(self) -> list[str]:
         """Return the ids of calls that gave their credit back after their key's moment."""
@@ -335,19 +355,13 @@ class _File:
         return self._database
 
 
-def _text(value: bytes | None) -> str | None:
-    return None if value is None else value.decode()
-
-
-def _entry(fields: Sequence[bytes]) -> tuple[int, str, str, float, int]:
+def _entry(fields: Sequence[str]) -> tuple[int, str, str, float, int]:
     values = dict(zip(fields[::2], fields[1::2], strict=True))
-    return (
-        int(values[b"amount"]),
-        values[b"reason"].decode(),
-        values[b"reference"].decode(),
-        float(values[b"at"]),
-        int(values[b"balance"]),
-    )
+    return int(values["amount"]), values["reason"], values["reference"], float(values["at"]), int(values["balance"])
+
+
+def _ends(ledgers: Sequence[Sequence[Any]]) -> list[tuple[int, bytes]]:
+    return [(len(entries), entries[-1][0].encode() if entries else b"0-0") for entries in ledgers]
 
 
 # to Redis

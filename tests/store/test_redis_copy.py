@@ -235,7 +235,7 @@ class UnderLoad(CopyCase):
         link, ask = self.link, self.link.bulk
 
         def bulk(*command: Any, timeout: float = 10.0) -> Deferred[Any]:
-            if command[0] == "XRANGE":
+            if command[1] == scripts()["copy_ledgers"]:
                 link.bulk = ask  # type: ignore[method-assign]
                 withdrawing = link.run("withdraw", (self.prefix,), ("goes", "", "", 60))
                 return withdrawing.addCallback(lambda _: ask(*command, timeout=timeout))
