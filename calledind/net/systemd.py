@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
+from pathlib import Path
 
 from twisted.logger import Logger
 
@@ -38,14 +39,12 @@ FIRST_SOCKET = 3
 "File descriptor of the first that systemd hands over (SD_LISTEN_FDS_START)."
 
 
-def listening_sockets(*, environment: MutableMapping[str, str] = os.environ) -> tuple[tuple[str, socket.socket], ...]:
-    """Return the sockets that systemd listens with for us, each with its name (FileDescriptorName=), "" without one.
-
-    What says so is taken out of the environment, so that no child takes them for its own.
-    """
-    owner, count = environment.pop("LISTEN_PID", ""), environment.pop("LISTEN_FDS", "")
-    names = environment.pop("LISTEN_FDNAMES", "").split(":")
-    if owner != str(os.getpid()) or not count.isdigit():
+def listening_sockets(*, environment: Mapping[str, str] | None = None) -> tuple[tuple[str, socket.socket], ...]:
+    """Return the sockets that systemd listens with for us, each with its name (FileDescriptorName=), "" without one."""
+    if environment is None:
+        environment = first_environment()
+    count, names = environment.get("LISTEN_FDS", ""), environment.get("LISTEN_FDNAMES", "").split(":")
+    if environment.get("LISTEN_PID") != str(os.getpid()) or not count.isdigit():
         return ()
     found = []
     for index in range(int(count)):
@@ -58,3 +57,16 @@ def listening_sockets(*, environment: MutableMapping[str, str] = os.environ) -> 
         opened.setblocking(False)
         found.append((names[index] if index < len(names) else "", opened))
     return tuple(found)
+
+
+def first_environment() -> Mapping[str, str]:
+    """Return what this process was started with (proc(5)).
+
+    Twisted takes what says of sockets out of the environment as soon as its endpoints are imported, and of
+    several with one name it knows the last alone.
+    """
+    try:
+        text = Path("/proc/self/environ").read_bytes().decode(errors="replace")
+    except OSError:
+        return {}
+    return dict(entry.split("=", 1) for entry in text.split("\0") if "=" in entry)
