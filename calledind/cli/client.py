@@ -24,9 +24,13 @@ class NotReachable(click.ClickException):
 
 
 class Refused(click.ClickException):
-    """The daemon says no; exit code 1."""
+    """The daemon says no; exit code 1. `status`: of its answer, 0 where it was not asked."""
 
     exit_code = 1
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -56,9 +60,9 @@ class Client:
         body = None if wanted is None else json.dumps(wanted).encode()
         return self._ask("POST", path, body, "application/json")
 
-    def send(self, path: str, body: bytes) -> Any:
-        """Return what the JSON says. `body`: lines of text."""
-        return self._ask("POST", path, body, "text/csv")
+    def send(self, path: str, body: bytes, content_type: str = "text/csv") -> Any:
+        """Return what the JSON says. `body`: as it is, lines of text where nothing else is said."""
+        return self._ask("POST", path, body, content_type)
 
     def stream(
         self,
@@ -129,7 +133,7 @@ def _refusal(status: int, body: bytes) -> Refused:
         words = json.loads(body)["error"]
     except (ValueError, KeyError, TypeError):
         words = body.decode("utf-8", "replace").strip()
-    return Refused(str(words) or f"HTTP status {status}")
+    return Refused(str(words) or f"HTTP status {status}", status)
 
 
 def find_socket() -> Path:

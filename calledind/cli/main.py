@@ -1,6 +1,13 @@
 """The `calledin` command: what an operator does to a running daemon.
 
-Exit codes: 0 done, 1 refused or not found, 2 wrong usage, 3 no daemon can be reached.
+Exit codes, for scripts:
+
+    0    done; of `call --follow`: somebody answered
+    1    refused, or not found, or done but for some lines of a file; of `check`: something is wrong
+    2    wrong usage, or a settings file with errors
+    3    no daemon can be reached
+    4    of `call --follow`: nobody answered
+    130  ended by Ctrl-C; `call --csv` goes on where it was when it is begun again
 """
 
 from __future__ import annotations
@@ -17,11 +24,11 @@ from urllib.parse import quote
 import click
 
 import calledind
+from calledind.cli.calls import call, callbacks, calls, hangup, show, trace
 from calledind.cli.client import Client, find_socket
 from calledind.cli.numbers import dnc
 from calledind.cli.output import json_option, moment, print_fields, print_json, print_table
 from calledind.cli.storage import backup, migrate, restore
-from calledind.model import Reason
 from calledind.settings import SettingsError, load
 
 DRAIN_LOOK = 1.0
@@ -147,32 +154,6 @@ def drain(target: Target, resume: bool, no_wait: bool, as_json: bool) -> None:
         print_json(answer)
     else:
         click.echo("it is drained" if answer["draining"] else "it takes work again")
-
-
-@main.command()
-@click.argument("call_id", metavar="ID")
-@json_option
-@click.pass_obj
-def call(target: Target, call_id: str, as_json: bool) -> None:
-    """Show what became of a call."""
-    answer = target.client().get(f"/calls/{quote(call_id, safe='')}")
-    if as_json:
-        print_json(answer)
-    else:
-        print_fields(_known(answer))
-
-
-def _known(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what is not known of a call, and put the reason into words."""
-    known: dict[str, Any] = {}
-    for name, value in fields.items():
-        if isinstance(value, Mapping):
-            known[name] = _known(value)
-        elif name == "reason" and value is not None:
-            known[name] = f"{value} ({Reason(value).name.lower().replace('_', ' ')})"
-        elif value is not None and value != "":
-            known[name] = f"{value:.1f} s" if name == "duration" else value
-    return known
 
 
 @main.group()
@@ -362,6 +343,8 @@ def _show_log(entries: list[dict[str, Any]], as_json: bool) -> None:
     )
 
 
+for command in (call, callbacks, calls, hangup, show, trace):
+    main.add_command(command)
 main.add_command(dnc)
 main.add_command(backup)
 main.add_command(restore)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
@@ -11,6 +12,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from calledind.model import Reason
 
 WIDE = 200
 "Columns where the output is no terminal, so that nothing is folded."
@@ -81,6 +84,25 @@ def cell(value: object) -> Text:
     if isinstance(value, list | tuple):
         return Text(", ".join(map(str, value)))
     return Text(f"{value:,}" if isinstance(value, int) else str(value))
+
+
+def known(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what is not known of a call, and put the reason into words."""
+    found: dict[str, Any] = {}
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            found[name] = known(value)
+        elif name == "reason" and value is not None:
+            found[name] = f"{value} ({Reason(value).name.lower().replace('_', ' ')})"
+        elif value is not None and value != "":
+            found[name] = f"{value:.1f} s" if name == "duration" else value
+    return found
+
+
+def print_json_line(value: object) -> None:
+    """Print JSON as one line, at once."""
+    click.echo(json.dumps(value, ensure_ascii=False))
+    sys.stdout.flush()
 
 
 def moment(seconds: float) -> str:
