@@ -16,6 +16,7 @@ from typing import Any, NoReturn, Protocol, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from calledind.crash import crash_at
 from calledind.store.interface import StoreUnavailable
 from calledind.store.worker import Worker
 
@@ -148,7 +149,9 @@ class Outbox:
             database.execute("BEGIN IMMEDIATE")
             for statement, parameters in changes:
                 database.execute(statement, parameters)
+            crash_at("redis.outbox.written")
             database.execute("COMMIT")
+            crash_at("redis.outbox.kept")
         except BaseException:
             self._drop()
             raise

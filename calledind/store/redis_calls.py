@@ -8,6 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
+from calledind.crash import crash_at
 from calledind.model import Attempt, Call, CallRecord, Outcome, PendingCallback, ReturnCode, State
 from calledind.store import search
 from calledind.store.do_not_call import encode
@@ -77,6 +78,7 @@ class RedisCalls(RedisKeys):
         audio = call.audio if self._encodings is not None else ""
         again = call.idempotency[:32], int(IDEMPOTENCY_SECONDS)
         accepting = self._change("accept", *args, version, audio, self._fresh_audio, *again)
+        crash_at("redis.accept.sent")
         return accepting.addCallbacks(
             self._accepted, self._not_accepted, callbackArgs=(call, args, tries), errbackArgs=(call.id,)
         )
@@ -84,6 +86,7 @@ class RedisCalls(RedisKeys):
     def _accepted(self, reply: Any, call: Call, args: tuple[str | int, ...], tries: int) -> Any:
         if isinstance(reply, int):
             code = ReturnCode(reply)
+            crash_at("redis.accept.answered")
             if code in (ReturnCode.INVALID_KEY, ReturnCode.KEY_DISABLED):
                 self._cache.drop(call.key_id)
             return code
@@ -115,11 +118,13 @@ class RedisCalls(RedisKeys):
             # It has changed nothing, so no replica lacks it.
             return ReturnCode(error.reply) if isinstance(error.reply, int) else failure
         if isinstance(error, Unanswered):
+            crash_at("redis.accept.doubtful")
             withdrawal = LateChange(WITHDRAW, call_id, self._owner, (str(WITHDRAWN_SECONDS),))
             self._late.tell(withdrawal).addCallbacks(self._withdrawn, self._not_withdrawn, callbackArgs=(call_id,))
         return failure
 
     def _withdrawn(self, reply: int, call_id: str) -> None:
+        crash_at("redis.accept.withdrawn")
         if reply:
             self._log.info("call {call}: refused with 503, and withdrawn from the shared store", call=call_id)
 

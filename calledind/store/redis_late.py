@@ -22,6 +22,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from calledind.crash import crash_at
 from calledind.store.interface import StoreUnavailable
 from calledind.store.outbox import Outbox
 
@@ -142,6 +143,7 @@ class Late:
                     for told in waiting.told:
                         told.errback(error)
                     continue
+                crash_at("redis.outbox.told")
                 self._answered(place, waiting, reply)
         finally:
             self._telling = False
