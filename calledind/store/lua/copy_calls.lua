@@ -1,7 +1,7 @@
 -- Reads calls for a copy.
 -- KEYS: prefix
 -- ARGV: call ids
--- Answers JSON, which costs the node that asks a tenth of what an array of arrays does: for each call that is there
+-- Answers JSON, which costs the node that asks much less than an array of arrays: for each call that is there
 -- request, state, attempt, answer, outcome, charged, tries, due_at; false where there is none.
 local rows = {}
 for _, id in ipairs(ARGV) do
