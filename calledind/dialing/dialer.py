@@ -133,6 +133,22 @@ class Dialer:
         attempt.hang_up()
         return True
 
+    def cancel(self, call: Call) -> bool:
+        """End a call for its customer or an operator, whether it runs or waits here; False: it does neither."""
+        if self.hang_up(call.id):
+            return True
+        if not any(queue.remove(call) for queue in self._queues.values()):
+            return False
+        self.end_cancelled(call)
+        return True
+
+    def end_cancelled(self, call: Call) -> None:
+        """End a call of this node's that has just been taken out of a queue."""
+        course = self._courses.pop(call.id, None)
+        trunk = course.ending.trunk if course is not None else ""
+        now, detail = self._around.now(), "while it waited"
+        self._ended(call, Ending(Cause.HUNG_UP, False, EndedBy.OPERATOR, now, trunk=trunk, detail=detail))
+
     def drain(self) -> Deferred[None]:
         """Dial no more; fires when no call is running. What waits stays in the store."""
         self._draining = True

@@ -6,6 +6,7 @@ any, and not by a hundred thousand calls. Adding, taking and expiring are O(1).
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 
@@ -57,6 +58,21 @@ class FairQueue:
             del self._lines[key_id]
         self._length -= 1
         return call
+
+    def remove(self, call: Call) -> bool:
+        """Take out one call, wherever it stands; False where it does not wait here."""
+        line = self._lines.get(call.key_id, deque())
+        # It stands among its key's calls by age, or nearly so.
+        place = bisect_left(line, call.accepted_at, key=lambda each: each.accepted_at)
+        if place == len(line) or line[place].id != call.id:
+            place = next((index for index, each in enumerate(line) if each.id == call.id), -1)
+        if place < 0:
+            return False
+        del line[place]
+        self._length -= 1
+        if not line:
+            del self._lines[call.key_id]
+        return True
 
     def take_older_than(self, accepted_at: float) -> Iterator[Call]:
         """Take out every call accepted before `accepted_at` (seconds since the epoch)."""

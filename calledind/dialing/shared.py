@@ -81,6 +81,8 @@ class SharedDialer(Dialer):
         "Those of the settings before, whose calls are to look for their trunks anew."
         self._bringing: dict[str, Call] = {}
         "Calls whose audio is on its way here."
+        self._cancelled: set[str] = set()
+        "Those of them that are to be hung up."
         self._asking = False
         self._again = False
         self._abandoned = False
@@ -102,6 +104,12 @@ class SharedDialer(Dialer):
         self._audio.accepted(call)
         self._routes.add(self.route(call))
         self.serve()
+
+    def cancel(self, call: Call) -> bool:
+        if call.id in self._bringing:
+            self._cancelled.add(call.id)
+            return True
+        return super().cancel(call)
 
     def serve(self) -> None:
         if self._draining or self._abandoned:
@@ -223,6 +231,8 @@ class SharedDialer(Dialer):
             return
         finally:
             del self._bringing[call.id]
+        if self._was_cancelled(call, trunk):
+            return
         if brought:
             self._begin(call, trunk)
             return
@@ -237,7 +247,20 @@ class SharedDialer(Dialer):
         else:
             self._dial(call, trunk)
 
+    def _was_cancelled(self, call: Call, trunk: Trunk) -> bool:
+        if call.id not in self._cancelled:
+            return False
+        self._cancelled.discard(call.id)
+        self._release(trunk)
+        if self._abandoned:
+            self._audio.let_go(call)
+        else:
+            self.end_cancelled(call)
+        return True
+
     def _wait_again(self, call: Call, trunk: Trunk, detail: str) -> None:
+        if self._was_cancelled(call, trunk):
+            return
         self._release(trunk)
         self.log.warn("call {call} waits: {detail}", call=call.id, detail=detail)
         self._queue_again(call, FairQueue.put_back)

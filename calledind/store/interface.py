@@ -346,6 +346,12 @@ class SharedStore(Store, Protocol):
     def take_stranded(self, route: Route, *, most: int = 100) -> Deferred[Sequence[Call]]:
         """Take calls out of the queue of a route whose trunks are no more, without a channel; they are this node's."""
 
+    def take_one(self, call_id: str) -> Deferred[Call | None]:
+        """Take this call out of the queue, if it waits there: it is this node's to end."""
+
+    def ask_to_hang_up(self, call_id: str) -> Deferred[None]:
+        """Have all nodes that can be reached now hear that a call is to be hung up; nobody says whether one had it."""
+
     def release(self, trunk: str) -> None:
         """Give back a channel that `take` took. Never fails: it is said again with the next heartbeat."""
 

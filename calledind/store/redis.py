@@ -41,6 +41,9 @@ from calledind.store.redis_link import RedisLink, ResponseError
 from calledind.store.redis_nodes import RedisNodes
 from calledind.store.redis_schema import check_schema
 
+HANG_UP = "hang up "
+"Begins what is told of a call; nothing that is told of a key does."
+
 
 class RedisStore(RedisNodes):
     """`interface.SharedStore` in Redis. Not thread-safe: the reactor's thread alone may ask it."""
@@ -108,6 +111,8 @@ class RedisStore(RedisNodes):
         self._lock: int | None = None
         self._opened = False
         self._telling_again = False
+        self.hang_up: Callable[[str], None] = lambda call_id: None
+        "Told the id of a call that is to be hung up, wherever it is."
 
     def open(self) -> Deferred[None]:
         """Connect, join, and tell what the process before could not.
@@ -187,8 +192,15 @@ class RedisStore(RedisNodes):
     # what the link says
 
     def _told(self, message: bytes) -> None:
-        """Another node has changed a key."""
-        self._cache.drop(message.decode("utf-8", "replace"))
+        """A node has changed a key, or wants a call to be hung up."""
+        text = message.decode("utf-8", "replace")
+        if text.startswith(HANG_UP):
+            self.hang_up(text.removeprefix(HANG_UP))
+        else:
+            self._cache.drop(text)
+
+    def ask_to_hang_up(self, call_id: str) -> Deferred[None]:
+        return self._link.ask("PUBLISH", self._channel, HANG_UP + call_id).addCallback(lambda _: None)
 
     def _connected(self) -> None:
         """A connection has come about: what was told meanwhile may have been missed."""

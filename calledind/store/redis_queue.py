@@ -89,6 +89,15 @@ class RedisQueue(RedisCalls):
         taking = Deferred.fromCoroutine(self._take_once("take_out", before, text_of(route), most))
         return taking.addCallback(taken)
 
+    def take_one(self, call_id: str) -> Deferred[Call | None]:
+        def taken(request: bytes | None) -> Call | None:
+            if request is None:
+                return None
+            self._is_given([call_id])
+            return to_call(request.decode())
+
+        return Deferred.fromCoroutine(self._take_once("take_one", call_id)).addCallback(taken)
+
     def release(self, trunk: str) -> None:
         self._channels[trunk] -= 1
         self._run("release", self._owner, trunk).addErrback(self._not_released)
