@@ -31,6 +31,7 @@ setup(
         "cattrs>=25",
         "click>=8.2",
         "rich>=14",
+        "prometheus-client>=0.22",
     ],
     extras_require={
         "test": [

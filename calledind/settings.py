@@ -152,6 +152,16 @@ def _check_host_port(value: str) -> None:
         raise ValueError(f'"{value}" must be HOST:PORT, such as "127.0.0.1:6379" or "redis.example.com:6379"')
 
 
+def _check_collector(value: str) -> None:
+    if value:
+        _check_host_port(value)
+
+
+def _check_capture_id(value: int) -> None:
+    if not 0 <= value < 2**32:
+        raise ValueError(f"{value} must be a number of 32 bits")
+
+
 def _check_host_ports(values: tuple[str, ...]) -> None:
     for value in values:
         _check_host_port(value)
@@ -532,6 +542,46 @@ class Page:
 
 
 @frozen
+class Metrics:
+    """The figures for Prometheus, at /metrics of the API's listeners."""
+
+    allow_networks: tuple[str, ...] = field(default=("127.0.0.0/8", "::1/128"), metadata=_networks)
+    "Whose requests are answered, unless they come by a proxy; an empty list: nobody's."
+
+
+@frozen
+class Log:
+    """The daemon's log; where it goes is twistd's --logfile."""
+
+    format: Literal["text", "json"] = "text"
+    '"json": each line is an object, with the call id of every line that speaks of a call.'
+
+
+@frozen
+class Trace:
+    """Copies of SIP messages for Homer, sngrep and their like."""
+
+    hep: str = field(default="", metadata={CHECK: _check_collector})
+    'HEP3 by UDP to "HOST:PORT"; empty: none.'
+    hep_capture_id: int = field(default=1, metadata={CHECK: _check_capture_id})
+    "What tells this daemon from others there."
+    hep_key_file: Path | None = None
+    "The collector's authentication key; a relative path is below $CREDENTIALS_DIRECTORY where that is set."
+
+
+@frozen
+class Cdr:
+    """Records of the calls that have ended."""
+
+    file: Path | None = None
+    "Added to, a line for each call; opened anew at SIGHUP. Empty: none is written."
+    format: Literal["csv", "json"] = "csv"
+    '"json": an object a line.'
+    numbers: Literal["last4", "full"] = "last4"
+    "What is written of the number that was called."
+
+
+@frozen
 class Settings:
     """Everything; each table of the file is one field."""
 
@@ -553,6 +603,10 @@ class Settings:
     admin: Admin = Admin()
     page: Page = Page()
     simulation: Simulator = Simulator()
+    metrics: Metrics = Metrics()
+    log: Log = Log()
+    trace: Trace = Trace()
+    cdr: Cdr = Cdr()
     trunks: tuple[Trunk, ...] = ()
 
     @property
@@ -562,6 +616,7 @@ class Settings:
 
 TABLES = (
     *(Http, Audio, Calls, Regions, Sip, Rtp, Stir, Trunk, Simulator, Callbacks, Store, Redis, Node, Admin, Page),
+    *(Metrics, Log, Trace, Cdr),
     Settings,
 )
 

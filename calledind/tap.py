@@ -11,6 +11,8 @@ from twisted.application.service import IService
 from twisted.internet.interfaces import IReactorTime
 from twisted.python import usage
 
+from calledind.observability.logs import write_json
+from calledind.service.cluster import node_name
 from calledind.service.daemon import Daemon
 from calledind.settings import Settings, SettingsError, load, structure
 
@@ -71,6 +73,8 @@ def makeService(options: Options) -> IService:
         for line in error.errors:
             print(f"calledin: {line}", file=sys.stderr)  # noqa: T201 - before any log is open
         raise SystemExit(2) from None
+    if settings.log.format == "json":
+        write_json(node_name(settings))
     return Daemon(reactor, settings, load=options.settings)
 
 

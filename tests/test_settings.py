@@ -196,5 +196,5 @@ def setting_names() -> list[str]:
     from calledind.settings import TABLES
 
     tables = {"http", "audio", "calls", "regions", "sip", "rtp", "stir", "callbacks", "admin", "simulation", "trunks"}
-    tables |= {"store", "redis", "node", "page"}
+    tables |= {"store", "redis", "node", "page", "metrics", "log", "trace", "cdr"}
     return [each.name for table in TABLES for each in attrs.fields(table) if each.name not in tables]

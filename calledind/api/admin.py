@@ -388,18 +388,19 @@ class Admin(Resource):
             return NOT_DONE_YET
         request.setHeader(b"content-type", b"application/x-tar")
         request.setHeader(b"calledin-store-octets", b"%d" % made.size)
-        sending = Deferred.fromCoroutine(_Sender(request, self.log).send(made.pieces()))
+        sending = Deferred.fromCoroutine(Sender(request, self.log).send(made.pieces()))
         sending.addBoth(lambda _: made.close())
         return NOT_DONE_YET
 
 
 @implementer(IPushProducer)
-class _Sender:
+class Sender:
     """Writes what comes in pieces, as fast as the client takes them."""
 
-    def __init__(self, request: Request, log: Logger) -> None:
+    def __init__(self, request: Request, log: Logger, what: str = "a backup") -> None:
         self._request = request
         self._log = log
+        self._what = what
         self._left = False
         self._flow: Deferred[None] | None = None
         "Fires when more may be written; None: it may."
@@ -415,7 +416,7 @@ class _Sender:
                 if self._left:
                     return
         except Exception:  # noqa: BLE001 - half a file must not look like a whole one
-            report_incident(self._log, Failure(), "a backup")
+            report_incident(self._log, Failure(), self._what)
             if not self._left:
                 self._request.unregisterProducer()
                 self._request.channel.abort()

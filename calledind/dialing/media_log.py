@@ -46,6 +46,10 @@ class MediaLog:
         # One field: twelve take the logger longer than all else that is done at the end of a call.
         self.log.info("call {call}: {media}", call=call_id, media=_in_words(media))
 
+    def find(self, call_id: str) -> CallMedia | None:
+        """Return a call's figures; None where they are not kept."""
+        return self._calls.get(call_id)
+
     def show(self, call_id: str) -> dict[str, object] | None:
         """Return a call's figures, the fields of `CallMedia` and its statistics; None where they are not kept."""
         media = self._calls.get(call_id)

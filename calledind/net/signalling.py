@@ -200,6 +200,10 @@ class Signalling:
         seen = self._public.of(trunk)
         return "" if seen is None else host_port(seen)
 
+    def local_address(self, target: Address) -> Address:
+        """Return the IP address and port that we name to this target. Raises OSError."""
+        return self._local(target)
+
     def local_host(self, target: Address) -> str:
         """Return the IP address that we name to this target, in Via, Contact and SDP. Raises OSError."""
         return self._local(target)[0]

@@ -26,6 +26,7 @@ from calledind.api import admin, tls
 from calledind.api.answers import Folder
 from calledind.api.health import Alive, Ready
 from calledind.api.operator_control import Control
+from calledind.api.operator_metrics import Readings
 from calledind.api.playback import Playback
 from calledind.api.site import Site
 from calledind.audio.decode import Decoder
@@ -38,7 +39,7 @@ from calledind.dialing.media_log import MediaLog
 from calledind.dialing.surroundings import Surroundings
 from calledind.dialing.trunks import Trunk
 from calledind.keyring import Keyring
-from calledind.model import Call
+from calledind.model import Address, Call
 from calledind.net import systemd
 from calledind.net.agent import GuardedAgent
 from calledind.net.clock import Clock
@@ -49,12 +50,15 @@ from calledind.net.resolve import ThreadedResolver
 from calledind.net.signalling import Signalling
 from calledind.net.strain import Strain
 from calledind.net.trace import SipTrace
+from calledind.observability.cdr import Media as CallMedia
+from calledind.observability.gauges import Figures
 from calledind.outcome import Settlement
 from calledind.service.cluster import Cluster, node_name
 from calledind.service.controls import Levers
 from calledind.service.errors import EXPECTED, StartFailed
 from calledind.service.events import Events
 from calledind.service.files import read_files, read_instance, read_pepper
+from calledind.service.observation import Observation, both
 from calledind.service.page import Page
 from calledind.service.ports import Ports
 from calledind.service.recovery import Interrupted, Recovery
@@ -106,6 +110,7 @@ class Daemon(Service):
         self._cluster: Cluster | None = None
         "Where the store is shared with other nodes."
         self._carrier: Carrier | None = None
+        self._observation = Observation(reactor, settings, self._now, node=node_name(settings))
 
     # starting
 
@@ -191,8 +196,8 @@ class Daemon(Service):
             reactor,
             settings.data / "audio",
             settings.audio,
-            Fetcher(reactor, fetching, settings.audio),
-            Decoder(reactor, settings.audio),
+            self._observation.fetches(Fetcher(reactor, fetching, settings.audio)),
+            self._observation.decodes(Decoder(reactor, settings.audio)),
             self._now,
             codecs=codecs(settings.trunks),
         )
@@ -214,13 +219,14 @@ class Daemon(Service):
             settings.callbacks,
             self._now,
             wall=time.time,
-            tried=self._events.tried,
+            tried=both(self._events.tried, self._observation.tried),
         )
         self._media = Media(reactor, settings.rtp)
         self._trace = SipTrace(self._now)
         self._media_log = MediaLog()
         self._page = Page(reactor, settings, self._ports, store=self._store, keyring=self._keyring, now=self._now)
-        self._signalling = Signalling(reactor, settings.sip, self._resolver, trace=self._trace.take)
+        trace = self._observation.trace(self._trace.take, self._ours)
+        self._signalling = Signalling(reactor, settings.sip, self._resolver, trace=trace)
         user_agent = self._signalling.user_agent
         self._registrations = Registrations(user_agent, self._signalling, routed=self._route)
         self._signalling.moved = self._registrations.check_addresses
@@ -231,13 +237,13 @@ class Daemon(Service):
     def _dial(self) -> None:
         settings, trunks, cluster = self._in_force.settings, self._in_force.trunks, self._cluster
         self._settlement = Settlement(
-            store=self._store,
+            store=self._observation.store(self._store),
             timers=self._reactor,
             trunk_reasons=reasons(trunks),
             charge_accepted=settings.calls.charge == "accepted",
             settled=self._callbacks.add,
             released=self._let_go,
-            ended=self._events.ended,
+            ended=both(self._events.ended, self._observation.ended),
         )
         surroundings = Surroundings(
             store=self._store,
@@ -247,12 +253,12 @@ class Daemon(Service):
             settings=settings.calls,
             audio_path=self._library.path,
             audio_codecs=self._library.codecs,
-            media_closed=self._media_log.take,
+            media_closed=both(self._media_log.take, self._observation.media),
             targets=self._registrations,
             local_host=self._signalling.local_host,
             now=self._now,
             sign=self._sign,
-            reached=self._events.reached,
+            reached=both(self._events.reached, self._observation.reached),
         )
         self._dialer: Dialer
         if cluster is None:
@@ -275,7 +281,7 @@ class Daemon(Service):
             now=self._now,
         )
         self._admission = Admission(
-            store=self._store,
+            store=self._observation.store(self._store),
             keyring=self._keyring,
             library=self._library,
             regions=settings.regions,
@@ -284,6 +290,7 @@ class Daemon(Service):
             obstacle=self._obstacle,
             now=self._now,
             most_waiting=max(1, settings.http.max_requests_in_flight // 2),
+            decided=self._observation.decided,
             check_is_cheap=cluster is None,
         )
         self._reload = Reload(
@@ -321,6 +328,9 @@ class Daemon(Service):
             dial=self._dialer.add,
             now=self._now,
         )
+
+    def _ours(self, other: Address) -> Address:
+        return self._signalling.local_address(other)
 
     def _sign(self, call: Call, number: str) -> Sequence[tuple[str, str]]:
         signer = self._in_force.signer
@@ -382,6 +392,7 @@ class Daemon(Service):
             registrations=self._registrations,
             user_agent=self._signalling.user_agent,
         )
+        self._observation.start(lambda: self._present(status), self._resolver)
         operators = admin.Admin(
             reactor=self._reactor,
             store=self._store,
@@ -393,10 +404,35 @@ class Daemon(Service):
             backup=self._backup,
             trace=self._trace.show,
             media=self._media_log.show,
-            routes=(self._control().routes(),),
+            routes=(self._control().routes(), self._readings().routes()),
         )
         self._ports.listen_for_operators(settings.admin_socket, operators)
         self._page.listen(operators, status.figures, self._encodings, self._admission.admit, self._carrier)
+
+    def _present(self, status: Status) -> Figures:
+        nodes = [{"state": "alive"}] if self._cluster is None else self._cluster.nodes.show()
+        return status.present(
+            now=self._now(),
+            callbacks=len(self._callbacks),
+            draining=self._drained,
+            store_healthy=self._store.healthy(),
+            nodes_alive=sum(each["state"] == "alive" for each in nodes),
+        )
+
+    def _readings(self) -> Readings:
+        settings = self._in_force.settings
+
+        def media(call_id: str) -> CallMedia | None:
+            found = self._media_log.find(call_id)
+            return None if found is None else CallMedia(found.codec, found.statistics)
+
+        return Readings(
+            self._observation.metrics.registry,
+            self._store,
+            node=node_name(settings),
+            numbers=settings.cdr.numbers,
+            media=media,
+        )
 
     def _control(self) -> Control:
         levers = Levers(
@@ -419,11 +455,13 @@ class Daemon(Service):
             self._admission.admit,
             trunk="simulator" if settings.simulator else "",
             max_in_flight=settings.http.max_requests_in_flight,
+            turned_away=self._observation.decided,
         )
         root.putChild(b"api", api)
         api.putChild(b"playback", playback)
         root.putChild(b"healthz", Alive(simulator=settings.simulator))
         root.putChild(b"readyz", Ready(self._missing))
+        root.putChild(b"metrics", self._observation.exposition())
         return Site(
             root,
             reactor=self._reactor,
@@ -506,6 +544,7 @@ class Daemon(Service):
             self.log.warn("not now: calledin is starting or stopping, the settings are not read again")
             return
         systemd.notify("RELOADING=1")
+        self._observation.reopen()
         try:
             self._reload.read_again()
         except Exception:  # noqa: BLE001 - systemd must hear that it is over, whatever went wrong
@@ -546,6 +585,7 @@ class Daemon(Service):
             if self._cluster is not None:
                 self._cluster.nodes.stop()
             self._retention.stop()
+            await self._observation.stop()
             await self._store.close()
         self._strain.stop()
         if self._watchdog is not None and self._watchdog.running:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from calledind.dialing.dialer import Dialer
-from calledind.dialing.trunks import Trunk
+from calledind.dialing.trunks import Health, Trunk
 from calledind.net.media import Media
 from calledind.net.registrations import Registrations
+from calledind.observability.gauges import Figures, TrunkFigures
 from calledind.sip.useragent import UserAgent
 
 
@@ -42,6 +43,34 @@ class Status:
             "media": self._media.figures,
             "sip": {"transactions_and_dialogs": len(self._user_agent)},
         }
+
+    def present(self, *, now: float, callbacks: int, draining: bool, store_healthy: bool, nodes_alive: int) -> Figures:
+        """Return what Prometheus wants to know. `now`: seconds since the epoch."""
+        oldest = self._dialer.oldest
+        return Figures(
+            queued=len(self._dialer),
+            oldest=None if oldest is None else max(0.0, now - oldest),
+            live=self._dialer.live,
+            callbacks=callbacks,
+            ready=self._missing() is None,
+            draining=draining,
+            store_healthy=store_healthy,
+            nodes_alive=nodes_alive,
+            trunks=[
+                TrunkFigures(
+                    name=trunk.name,
+                    healthy=trunk.health is Health.CLOSED,
+                    busy=trunk.busy,
+                    channels=trunk.settings.channels,
+                    calls_per_second=trunk.pace,
+                    registered=not self._registrations.obstacle(trunk.settings)
+                    if self._registrations.status(trunk.settings)
+                    else None,
+                )
+                for trunk in self._dialer.trunks
+            ],
+            media=self._media.figures,
+        )
 
     def _trunk(self, trunk: Trunk) -> Mapping[str, object]:
         status = {
