@@ -23,6 +23,7 @@ from zope.interface import implementer
 
 from calledind.api.answers import respond
 from calledind.api.site import Request
+from calledind.model import Call, Event, Happening
 
 TICK = 0.5
 "Seconds between two messages."
@@ -65,7 +66,25 @@ class Live(Resource):
 
     # what happens
 
-    def count(self, what: str) -> None:
+    def take(self, event: Event) -> None:
+        """Take what has happened to a call."""
+        call, outcome = event.call, event.outcome
+        if call is None:
+            return
+        match event.what:
+            case Happening.ACCEPTED:
+                self._count("accepted")
+            case Happening.ENDED if outcome is not None:
+                reason = None if outcome.reason is None else int(outcome.reason)
+                self._count("answered" if outcome.answered else str(reason))
+                self._change(call, over=True, answered=outcome.answered, reason=reason, trunk=outcome.ending.trunk)
+            case Happening.CALLBACK:
+                if call.id in self._ended:
+                    self._change(call, over=True, callback=event.details.get("verdict"))
+            case _:
+                self._change(call, state=str(event.what), trunk=event.trunk)
+
+    def _count(self, what: str) -> None:
         """Count one of `COUNTED` in this second."""
         second = int(self._now())
         counts = self._counts.get(second)
@@ -75,20 +94,18 @@ class Live(Resource):
                 self._counts.popitem(last=False)
         counts[COUNTED.index(what)] += 1
 
-    def change(self, call_id: str, *, over: bool = False, **fields: object) -> None:
+    def _change(self, call: Call, *, over: bool = False, **fields: object) -> None:
         """Note what is new of a call; `over`: it has ended."""
-        row = self._running.get(call_id) or self._ended.get(call_id)
+        row = self._running.pop(call.id, None) or self._ended.get(call.id)
         if row is None:
-            row = {"id": call_id}
-        row.update(fields, at=round(self._now(), 3))
-        if over or call_id in self._ended:
-            self._running.pop(call_id, None)
-            row["over"] = True
-            _keep(self._ended, call_id, row, MOST_ENDED)
+            row = {"id": call.id, "country_code": call.country_code, "phone_number": call.phone_number}
+        row.update(fields, at=round(self._now(), 3), over=over)
+        if over:
+            _keep(self._ended, call.id, row, MOST_ENDED)
         else:
-            _keep(self._running, call_id, row, MOST_RUNNING)
+            _keep(self._running, call.id, row, MOST_RUNNING)
         if self._viewers:
-            _keep(self._changed, call_id, row, MOST_ROWS)
+            _keep(self._changed, call.id, row, MOST_ROWS)
 
     # who looks
 

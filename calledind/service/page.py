@@ -13,6 +13,7 @@ from twisted.logger import Logger
 import calledind
 from calledind.api.admin import Admin
 from calledind.keyring import Keyring
+from calledind.model import Event
 from calledind.page.access import Access
 from calledind.page.face import Face, PageSite
 from calledind.page.line import PhoneLine
@@ -28,7 +29,7 @@ from calledind.store.interface import Store
 
 
 class Page:
-    """What is there for browsers; `live` is to be told what happens."""
+    """What is there for browsers."""
 
     log = Logger()
 
@@ -50,7 +51,8 @@ class Page:
         self._now = now
         self._phone: PhoneLine | None = None
         self._figures: Callable[[], Mapping[str, object]] = dict
-        self.live = Live(reactor, self._ask_figures, now)
+        self._unsubscribe: Callable[[], None] = lambda: None
+        self._live = Live(reactor, self._ask_figures, now)
 
     def listen(
         self,
@@ -59,6 +61,7 @@ class Page:
         encodings: Callable[[str], Awaitable[Mapping[str, bytes]]],
         admit: Admit,
         carrier: Carrier | None,
+        subscribe: Callable[[Callable[[Event], None]], Callable[[], None]],
     ) -> None:
         """Serve it. Raises StartFailed for a token that can't be read; where a port is taken, calls go on without."""
         settings = self._settings
@@ -81,7 +84,7 @@ class Page:
         face = Face(
             access,
             admin=operators,
-            live=self.live,
+            live=self._live,
             sound=Sound(self._store, encodings),
             trial=trial,
             phone=self._phone,
@@ -91,10 +94,13 @@ class Page:
             self._ports.listen(settings.page.listen, PageSite(face, access, reactor=self._reactor))
         except StartFailed as error:
             self.log.warn("there is no page: {error}", error=str(error).removeprefix("http: "))
+            return
+        self._unsubscribe = subscribe(self._live.take)
 
     def stop(self) -> None:
         """Let go of the browsers that look."""
-        self.live.stop()
+        self._unsubscribe()
+        self._live.stop()
         if self._phone is not None:
             self._phone.stop()
 
