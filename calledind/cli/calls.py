@@ -244,6 +244,7 @@ def print_line(call: Mapping[str, Any], as_json: bool) -> None:
     "--rate", metavar="N/s", default="5/s", show_default=True, help="With --csv: calls begun per second (N/s, N/m)."
 )
 @click.option("--results", type=click.Path(path_type=Path, dir_okay=False), help="With --csv: default: CSV.results.csv")
+@click.option("--no-wait", is_flag=True, help="With --csv: end when all are accepted, before they have ended.")
 @click.option("--country-code", help="Of numbers that have none. Default: the daemon's home_country.")
 @json_option
 @click.pass_context

@@ -29,6 +29,7 @@ from calledind.cli.client import Client, find_socket
 from calledind.cli.numbers import dnc
 from calledind.cli.output import json_option, moment, print_fields, print_json, print_table
 from calledind.cli.storage import backup, migrate, restore
+from calledind.cli.trunks import trunks
 from calledind.settings import SettingsError, load
 
 DRAIN_LOOK = 1.0
@@ -343,7 +344,7 @@ def _show_log(entries: list[dict[str, Any]], as_json: bool) -> None:
     )
 
 
-for command in (call, callbacks, calls, hangup, show, trace):
+for command in (call, callbacks, calls, hangup, show, trace, trunks):
     main.add_command(command)
 main.add_command(dnc)
 main.add_command(backup)

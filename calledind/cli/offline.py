@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -120,7 +121,7 @@ def _load(
         wanted = wanted_audio(opened)
 
     async def load(link: RedisLink, pause: Callable[[float], Deferred[Any]]) -> Figures:
-        await _see_nobody(link, settings, pause)
+        await _see_nobody(link, settings, progress, pause)
         target = Target(link, settings.redis.prefix)
         await target.make_ready(force=force)
         await target.load(database, route_of, _told(progress, before))
@@ -149,7 +150,7 @@ def _unload(
 
         prefix, lease = settings.redis.prefix, settings.node.lease
         await check_schema(link, prefix, lease=lease, pause=pause)
-        await _see_nobody(link, settings, pause)
+        await _see_nobody(link, settings, progress, pause)
         if not await link.bulk("EXISTS", prefix + "keys"):
             raise Refused(f"there is no store in Redis below {prefix!r}")
         fingerprint = await link.bulk("HGET", prefix + "common", "pepper")
@@ -174,7 +175,9 @@ def _unload(
 
 
 async def _bring_audio(source: Source, database: Path, places: Places) -> None:
-    places.restoring.mkdir(mode=0o700, exist_ok=True)
+    # What is left there by a restore that was killed is none of ours.
+    shutil.rmtree(places.restoring, ignore_errors=True)
+    places.restoring.mkdir(mode=0o700)
     with closing(connect(database)) as opened:
         wanted = wanted_audio(opened)
     for name in wanted:
@@ -207,10 +210,15 @@ def _see_empty_outbox(places: Places) -> None:
         )
 
 
-async def _see_nobody(link: RedisLink, settings: Settings, pause: Callable[[float], Deferred[Any]]) -> None:
+async def _see_nobody(
+    link: RedisLink, settings: Settings, progress: Progress, pause: Callable[[float], Deferred[Any]]
+) -> None:
+    """See that no node works on the store, which takes a lease where one was killed."""
+    looking = progress.add_task("is a node alive?", total=None)
     alive = await living(link, settings.redis.prefix, lease=settings.node.lease, pause=pause)
     if alive:
         raise Refused(f"{', '.join(alive)} work on the store in Redis; stop them first")
+    progress.remove_task(looking)
 
 
 def _compare(before: Figures, after: Figures) -> None:
