@@ -178,6 +178,11 @@ class Store(Protocol):
         Changes nothing. INVALID_KEY when the key is gone.
         """
 
+    def objections(
+        self, key_id: str, country_code: str, phone_number: str, now: float
+    ) -> Deferred[Sequence[ReturnCode]]:
+        """Answer every code that holds, where `check` answers the first of them. Changes nothing."""
+
     def accept(self, call: Call) -> Deferred[ReturnCode]:
         """Decide once more, in the order of `check`, at `call.accepted_at`.
 

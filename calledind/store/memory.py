@@ -321,6 +321,19 @@ class Memory:
             return ReturnCode.INVALID_KEY
         return self._verdict(account, encode(country_code, phone_number), now)
 
+    def objections(self, key_id: str, country_code: str, phone_number: str, now: float) -> list[ReturnCode]:
+        account, number = self.accounts.get(key_id), encode(country_code, phone_number)
+        if account is None:
+            return [ReturnCode.INVALID_KEY]
+        mark = self._marks.get(number)
+        held = {
+            ReturnCode.KEY_DISABLED: account.disabled,
+            ReturnCode.DO_NOT_CALL: number in self.numbers,
+            ReturnCode.FLOOD: mark is not None and abs(now - mark[0]) < FLOOD_SECONDS,
+            ReturnCode.NO_CREDITS: account.credits < 1,
+        }
+        return [code for code, holds in held.items() if holds]
+
     def _verdict(self, account: Account, number: int, now: float) -> ReturnCode:
         if account.disabled:
             return ReturnCode.KEY_DISABLED

@@ -57,6 +57,17 @@ class RedisCalls(RedisKeys):
             return fail(error)
         return self._run("check", key_id, number, now).addCallback(ReturnCode)
 
+    def objections(
+        self, key_id: str, country_code: str, phone_number: str, now: float
+    ) -> Deferred[Sequence[ReturnCode]]:
+        try:
+            number = encode(country_code, phone_number)
+        except ValueError as error:
+            return fail(error)
+        return self._run("objections", key_id, number, now).addCallback(
+            lambda codes: [ReturnCode(each) for each in codes]
+        )
+
     def accept(self, call: Call) -> Deferred[ReturnCode]:
         """One question, where the key and the audio are known.
 

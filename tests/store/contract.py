@@ -475,6 +475,22 @@ class StoreContract(TestCase):
             ],
         )
 
+    async def test_objections_are_all_codes_that_hold(self) -> None:
+        """All that `check` would answer one after the other is told at once, in its order; nothing is changed by it."""
+        store = await self.with_call()
+        flood = ReturnCode.FLOOD
+        self.assertEqual(list(await store.objections("key_1", *NUMBER, NOW)), [flood])
+        self.assertEqual(list(await store.objections("key_1", *OTHER, NOW)), [])
+        await store.add_do_not_call([NUMBER, OTHER])
+        await store.add_credits("key_1", -2, NOW)
+        await store.set_disabled("key_1", True)
+        listed, none = ReturnCode.DO_NOT_CALL, ReturnCode.NO_CREDITS
+        for now, codes in ((NOW + 59, [listed, flood, none]), (NOW + 60, [listed, none])):
+            found = await store.objections("key_1", *NUMBER, now)
+            self.assertEqual(list(found), [ReturnCode.KEY_DISABLED, *codes])
+        self.assertEqual(list(await store.objections("key_2", *NUMBER, NOW)), [ReturnCode.INVALID_KEY])
+        self.assertEqual(await self.figures(store), (0, 1, 0))
+
     async def test_accept_gives_the_first_code_that_holds(self) -> None:
         """The decision of an acceptance is that of a check at the same moment."""
         store = await self.with_key(credits=1)
