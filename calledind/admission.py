@@ -55,6 +55,9 @@ class Verdict:
     "Of the accepted call."
 
 
+NOT_YOUR_CALLER = Verdict(ReturnCode.BAD_REQUEST, "caller_id is not one that this api_key may use")
+
+
 class Unavailable(Exception):
     """The daemon itself can't take work now: 503 with Retry-After."""
 
@@ -171,13 +174,45 @@ class Admission:
         """Decide for an operator, who names a key by its id, and may choose the call's. Fails with `Unavailable`."""
         return Deferred.fromCoroutine(self._admit_for(key_id, request, call_id))
 
-    async def _admit_for(self, key_id: str, request: PlaybackRequest, call_id: str) -> Verdict:
+    def admit_request(self, request: PlaybackRequest, *, idempotency: str = "") -> Deferred[Verdict]:
+        """Decide on a request that was read already; `idempotency` as of a `Call`. Fails with `Unavailable`."""
+        return Deferred.fromCoroutine(self._admit_for("", request, "", idempotency))
+
+    def objections(self, key: Key, request: PlaybackRequest, *, fetch: bool) -> Deferred[Sequence[Verdict]]:
+        """Return every refusal that such a request would meet now, in the contract's order; none: it would be accepted.
+
+        Takes nothing. With `fetch`, the MP3 is fetched and judged too, unless it is here already; without, it is not
+        asked for. Fails with `Unavailable`.
+        """
+        return Deferred.fromCoroutine(self._objections(key, request, fetch))
+
+    async def _objections(self, key: Key, request: PlaybackRequest, fetch: bool) -> Sequence[Verdict]:
+        obstacle = self._obstacle()
+        if obstacle is not None:
+            raise obstacle
+        found: list[Verdict] = []
+        if not self._is_listed(request.caller_id, key) and self._calls.unlisted_caller_id == "refuse":
+            found.append(NOT_YOUR_CALLER)
+        region = self._area.refusal(request.country_code, request.phone_number)
+        try:
+            codes = await self._store.objections(key.id, request.country_code, request.phone_number, self._now())
+            order = [code for code in (ReturnCode.KEY_DISABLED, region, *codes) if code is not None]
+            found += [_refusal(code) for code in dict.fromkeys(order) if code is region or code in codes]
+            if fetch:
+                self._library.unpin((await self._prepare(request, key)).name)
+        except AudioError as error:
+            found.append(Verdict(error.code, error.words))
+        except (StoreUnavailable, LibraryUnavailable) as error:
+            raise self._away(error) from error
+        return found
+
+    async def _admit_for(self, key_id: str, request: PlaybackRequest, call_id: str, idempotency: str = "") -> Verdict:
         code = None
         try:
             obstacle = self._obstacle()
             if obstacle is not None:
                 raise obstacle
-            verdict = await self._weigh(request, key_id, call_id)
+            verdict = await self._weigh(request, key_id, call_id, idempotency)
             code = verdict.code
         finally:
             self._decided(code)
@@ -202,27 +237,34 @@ class Admission:
             return Verdict(ReturnCode.BAD_REQUEST, str(error))
         return await self._weigh(request)
 
-    async def _weigh(self, request: PlaybackRequest, key_id: str = "", call_id: str = "") -> Verdict:
+    async def _weigh(
+        self, request: PlaybackRequest, key_id: str = "", call_id: str = "", idempotency: str = ""
+    ) -> Verdict:
         try:
             key = await self._find_key(request.api_key, key_id)
-            return _refusal(ReturnCode.INVALID_KEY) if key is None else await self._decide(request, key, call_id)
-        except StoreUnavailable as error:
-            # What exactly is wrong is the operator's business: the log has it, strangers don't get it.
-            self.log.warn("a call is refused with 503: {error}", error=error)
-            raise Unavailable("the store can't keep calls now", 5) from error
-        except LibraryUnavailable as error:
-            self.log.warn("a call is refused with 503: {error}", error=error)
-            raise Unavailable("the audio library can't take an MP3 now", 5) from error
+            return (
+                _refusal(ReturnCode.INVALID_KEY)
+                if key is None
+                else await self._decide(request, key, call_id, idempotency)
+            )
+        except (StoreUnavailable, LibraryUnavailable) as error:
+            raise self._away(error) from error
+
+    def _away(self, error: Exception) -> Unavailable:
+        # What exactly is wrong is the operator's business: the log has it, strangers don't get it.
+        self.log.warn("a call is refused with 503: {error}", error=error)
+        store = isinstance(error, StoreUnavailable)
+        return Unavailable("the store can't keep calls now" if store else "the audio library can't take an MP3 now", 5)
 
     async def _find_key(self, api_key: str, key_id: str) -> Key | None:
         if key_id:
             return next((key for key in await self._store.keys() if key.id == key_id), None)
         return await self._store.find_key(self._keyring.digest(api_key))
 
-    async def _decide(self, request: PlaybackRequest, key: Key, call_id: str) -> Verdict:
+    async def _decide(self, request: PlaybackRequest, key: Key, call_id: str, idempotency: str) -> Verdict:
         listed = self._is_listed(request.caller_id, key)
         if not listed and self._calls.unlisted_caller_id == "refuse":
-            return Verdict(ReturnCode.BAD_REQUEST, "caller_id is not one that this api_key may use")
+            return NOT_YOUR_CALLER
         if key.disabled:
             return _refusal(ReturnCode.KEY_DISABLED)
         region = self._area.refusal(request.country_code, request.phone_number)
@@ -237,7 +279,8 @@ class Admission:
             prepared = await self._prepare(request, key)
         except AudioError as error:
             return Verdict(error.code, error.words)
-        call = self._call(request if listed else replace(request, caller_id=DEFAULT_CALLER), key, prepared, call_id)
+        asked = request if listed else replace(request, caller_id=DEFAULT_CALLER)
+        call = self._call(asked, key, prepared, call_id, idempotency)
         try:
             crash_at("accept.asked")
             code = await self._store.accept(call)
@@ -275,7 +318,7 @@ class Admission:
         home = self._calls.home_country
         return any(same_caller(caller_id, each, home) for each in key.caller_ids)
 
-    def _call(self, request: PlaybackRequest, key: Key, prepared: Prepared, call_id: str) -> Call:
+    def _call(self, request: PlaybackRequest, key: Key, prepared: Prepared, call_id: str, idempotency: str) -> Call:
         now = self._now()
         # Full attestation speaks of the right to a number: one of the list, or the trunk's own, the operator's.
         sure = bool(key.caller_ids) or request.caller_id == DEFAULT_CALLER
@@ -291,6 +334,7 @@ class Admission:
             secret=request.secret,
             accepted_at=now,
             attestation="B" if key.attestation == "A" and not sure else key.attestation,
+            idempotency=idempotency,
         )
 
 
