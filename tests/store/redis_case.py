@@ -8,6 +8,7 @@ import atexit
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from shutil import rmtree
 from tempfile import mkdtemp
 from typing import Any
 
@@ -33,10 +34,17 @@ LEASE = 10.0
 clock: Any = reactor
 
 
+def temporary_folder() -> Path:
+    """Return a new folder that goes with the process."""
+    folder = mkdtemp(prefix="calledin-redis-")
+    atexit.register(rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
 @cache
 def one_server() -> RedisServer:
     """Start the Redis that tests share, once; it ends with the process."""
-    server = RedisServer(Path(mkdtemp(prefix="calledin-redis-")) / "redis")
+    server = RedisServer(temporary_folder() / "redis")
     atexit.register(server.stop)
     return server.start()
 
@@ -44,7 +52,7 @@ def one_server() -> RedisServer:
 @cache
 def cluster() -> Cluster:
     """Start a master, its replica and a sentinel, once."""
-    servers = Cluster(Path(mkdtemp(prefix="calledin-redis-")), replicas=1, sentinels=1)
+    servers = Cluster(temporary_folder(), replicas=1, sentinels=1)
     atexit.register(servers.stop)
     return servers.start()
 
