@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any, Generic, Protocol, TypeVar
 
 import phonenumbers
@@ -41,6 +40,8 @@ T = TypeVar("T")
 
 DEFAULTS = Calls()
 NORTH_AMERICA = "1"
+MOST_AREAS = 65536
+"Whose decisions are remembered."
 PREMIUM = frozenset({PhoneNumberType.PREMIUM_RATE, PhoneNumberType.SHARED_COST})
 
 
@@ -73,7 +74,8 @@ class Area:
 
     def __init__(self, regions: Regions) -> None:
         self._regions = regions
-        self._allowed = lru_cache(maxsize=65536)(self._decide)
+        self._allowed: dict[int, bool] = {}
+        "Country code and leading digits as one number, which takes a third of what text would -> whether."
 
     def refusal(self, country_code: str, phone_number: str) -> ReturnCode | None:
         if country_code not in self._regions.countries:
@@ -83,9 +85,14 @@ class Area:
         if (allow and not phone_number.startswith(allow)) or (deny and phone_number.startswith(deny)):
             return ReturnCode.AREA_NOT_SUPPORTED
         # Numbering plans tell regions and types apart by no more than the leading seven digits.
-        if not self._allowed(country_code, phone_number[:7]):
-            return ReturnCode.AREA_NOT_SUPPORTED
-        return None
+        leading = phone_number[:7]
+        place = int("1" + country_code + leading)
+        allowed = self._allowed.get(place)
+        if allowed is None:
+            if len(self._allowed) >= MOST_AREAS:
+                self._allowed.clear()
+            allowed = self._allowed[place] = self._decide(country_code, leading)
+        return None if allowed else ReturnCode.AREA_NOT_SUPPORTED
 
     def _decide(self, country_code: str, leading: str) -> bool:
         number = _number(country_code, leading.ljust(10, "0"))
