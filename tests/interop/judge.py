@@ -62,6 +62,18 @@ class Judgement:
         return "\n".join([*map(str, self.findings), counted])
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """A request that was answered with 503: its call must not be made."""
+
+    number: str
+    "That was to be called, ten digits; each is asked for once."
+    node: str
+    "Who said it."
+    at: float
+    "When the answer was read, by the monotonic clock."
+
+
 @dataclass
 class Evidence:
     """What the witnesses say."""
@@ -85,6 +97,14 @@ class Evidence:
     "Credits, by the operator."
     starts: Sequence[float] = field(default=())
     "When a daemon was ready, by the monotonic clock; none: how soon calls were hung up is not looked at."
+
+    refused: Mapping[str, Refusal] = field(default_factory=dict)
+    "By number."
+    deaths: Sequence[tuple[str, float]] = field(default=())
+    "Nodes that died or stood still, and when."
+    partitioned: bool = False
+    """Whether nodes were cut off from their store, or stood still: what they knew of a call they could not tell in
+    time then, and the others ended it by what they knew."""
 
     def outcomes(self) -> Iterable[tuple[str, Record, Sequence[Dial]]]:
         for call_id, call in self.calls.items():
@@ -209,6 +229,8 @@ def judge(evidence: Evidence) -> Judgement:
         "answered": sum(outcome["answered"] for outcome in outcomes),
         "interrupted": sum(outcome["cause"] == "interrupted" for outcome in outcomes),
         "callbacks": sum(map(len, evidence.told.values())),
+        "refused with 503": len(evidence.refused),
+        "of these on their way": sum(1 for _ in _made_all_the_same(evidence)),
     }
     return Judgement(findings, figures)
 
@@ -293,6 +315,8 @@ def _true(evidence: Evidence) -> Look:
     broken = []
     for call_id, outcome, dials in evidence.outcomes():
         last = dials[-1] if dials else None
+        if evidence.partitioned and outcome["cause"] == "interrupted":
+            continue
         lie = _lie(outcome, last)
         if lie:
             broken.append(f"{call_id}: {lie}; it ended as {outcome['cause']!r}, {outcome['detail']!r}, carrier: {last}")
@@ -337,6 +361,33 @@ def _promptly(evidence: Evidence) -> Look:
         if after and dial.left_at - min(after) > BYE_WITHIN:
             broken.append(f"{dial.call}: got its BYE {dial.left_at - min(after):.1f} s after the start")
     return len(cleared) if evidence.starts else 0, broken
+
+
+AT_ONCE = 0.1
+"Seconds after a 503 within which an INVITE may still come: the call was on its way."
+BEFORE_IT = 2.5
+"Seconds from the acceptance that was not answered until the 503, at most."
+
+
+def _made_all_the_same(evidence: Evidence) -> Iterable[tuple[Refusal, str, Sequence[Dial]]]:
+    for call_id, call in evidence.calls.items():
+        if call is not None and call["phone_number"] in evidence.refused:
+            yield evidence.refused[call["phone_number"]], call_id, evidence.dials.get(call_id, ())
+
+
+def _refused(evidence: Evidence) -> Look:
+    """Its acceptance is withdrawn, where the node that said 503 was there to do so, and nobody had begun."""
+    broken = []
+    for refusal, call_id, dials in _made_all_the_same(evidence):
+        made = dials[0].at if dials else None
+        if made is not None and made < refusal.at + AT_ONCE:
+            continue
+        until = float("inf") if made is None else made
+        if any(node == refusal.node and refusal.at - BEFORE_IT < at < until for node, at in evidence.deaths):
+            continue
+        after = "never" if made is None else f"{made - refusal.at:.2f} s later"
+        broken.append(f"{call_id}: {refusal.node} said 503, and it was dialled {after}")
+    return len(evidence.refused), broken
 
 
 def _credits(evidence: Evidence) -> Look:
@@ -390,6 +441,7 @@ PROMISES: Mapping[str, Callable[[Evidence], Look]] = {
     "3  what was told is what the telephone saw": _true,
     "   no telephone is left ringing, and no call talking": _left,
     "   who was being played to is hung up within 5 s of the start": _promptly,
+    "   what was refused with 503 was not made": _refused,
     "4  credits, held and charged add up": _credits,
     "4  the ledger's rows add up": _ledger,
 }

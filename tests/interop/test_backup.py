@@ -13,8 +13,8 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.carrier import Carrier
-from tests.interop.chaos import BRIEF, Client, numbers, settings
 from tests.interop.harness import Daemon, errors_in, wait_for, web_server
+from tests.interop.world import BRIEF, Client, numbers, settings
 from tests.store.redis_server import RedisServer
 
 FAST, SLOW = "calls_per_second = 200.0", "calls_per_second = 6.0"
