@@ -17,6 +17,7 @@ from typing import Any
 
 from click.testing import CliRunner, Result
 from twisted.internet import reactor
+from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
@@ -24,9 +25,11 @@ from calledind.api.admin import Admin, admin_site, listen
 from calledind.cli import storage
 from calledind.cli.main import main
 from calledind.keyring import Keyring
+from calledind.settings import Redis
 from calledind.store.backup import Backup
 from calledind.store.embedded import EmbeddedStore
 from calledind.store.interface import StoreUnavailable
+from calledind.store.redis import RedisStore
 from calledind.store.restore import Places
 from tests.api.ledger import Ledger
 from tests.store.contents import contents, fill, made
@@ -272,6 +275,31 @@ class RedisTests(StorageCase):
         found = {name.decode(): int(count) for name, count in zip(counts[::2], counts[1::2], strict=True)}
         self.assertEqual(found, {**{k: v for k, v in said["calls"].items() if v}, "dnc": said["do_not_call"]})
         self.assertEqual(len(one_server().call("KEYS", prefix + "audio:*")), said["audio"])
+
+    async def test_while_a_node_lives(self) -> None:
+        """While a node works on the Redis, nothing is brought there or taken from it; one that was killed is none."""
+        await fill(self.store, calls=5)
+        await self.store.close()
+        node = RedisStore(
+            some,
+            Redis(address=one_server().address, prefix=f"{self.id()}:", timeout=5.0),
+            node="other",
+            lease=10.0,
+            instance="other",
+            folder=self.folder / "other",
+            route_of=lambda call: (),
+            encodings=None,
+            fresh_audio=1.0,
+        )
+        await node.open()
+        self.addCleanup(node.close)
+        beating = LoopingCall(node.beat, {})
+        beating.start(0.1)
+        for kind in ("redis", "embedded"):
+            migrate = "migrate", "--config", self.config, "--force", "--to", kind
+            self.assertIn("other work on the store in Redis", await self.do_apart(*migrate, code=1))
+        beating.stop()
+        await self.do_apart("migrate", "--config", self.config, "--to", "redis")
 
     async def test_nothing_to_bring(self) -> None:
         """Where there is no store to take from, or no Redis, words say so."""

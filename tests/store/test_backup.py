@@ -232,6 +232,27 @@ class Restoring(BackupCase):
         self.assertEqual(await other.unfinished(), await store.unfinished())
         self.assertEqual(await other.pending_callbacks(), await store.pending_callbacks())
 
+    async def test_of_an_older_schema(self) -> None:
+        """A backup that a calledin before this one has made is brought to today's schema at the next start."""
+        store = await self.store()
+        await fill(store, calls=30)
+        path = await self.save(store)
+        before = self.folder / "before"
+        await made(store, before)
+        with tarfile.open(path) as archive:
+            archive.extractall(self.folder / "x", filter="data")
+        file = self.folder / "x" / "store.sqlite3"
+        with closing(sqlite3.connect(file)) as database:
+            database.executescript("DROP INDEX call_of_key; DROP INDEX call_idempotent; PRAGMA user_version = 4")
+        with open_backup(path) as archive:
+            manifest = str(read_manifest(archive)).replace(f'"schema": {SCHEMA}', '"schema": 4')
+        parts = {"manifest.json": manifest.encode(), "pepper": PEPPER, "store.sqlite3": file.read_bytes(), "end": b""}
+        path.write_bytes(b"".join(member(name, octets, NOW) for name, octets in parts.items()) + bytes(1024))
+        self.restore(path)
+        after = self.folder / "after"
+        await made(await self.store("new"), after)
+        self.assertEqual(contents(after), contents(before))
+
     async def test_compressed(self) -> None:
         """A backup that was compressed is restored as it is."""
         path = await self.save(await self.store())
