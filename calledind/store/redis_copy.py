@@ -143,10 +143,20 @@ class Source:
 
     async def calls(self) -> AsyncIterator[bytes]:
         """Give what copy_calls.lua answers; some may come twice, later states later."""
-        async for names in scan(self._link, self._prefix + "call:"):
+        async for names in self._call_names():
             for some in chunks(names, CALL_CHUNK):
                 ids = [name[len(self._prefix.encode()) + 5 :] for name in some]
                 yield await self._run("copy_calls", *ids)
+
+    async def states(self) -> AsyncIterator[dict[State, int]]:
+        """Count some of the calls after others by their states, each call once."""
+        ids = {name[len(self._prefix.encode()) + 5 :] async for names in self._call_names() for name in names}
+        for some in chunks(list(ids), SCAN_CHUNK):
+            counts = await self._run("count_calls", *some)
+            yield {State(state.decode()): count for state, count in zip(counts[::2], counts[1::2], strict=True)}
+
+    def _call_names(self) -> AsyncIterator[list[bytes]]:
+        return scan(self._link, self._prefix + "call:")
 
     async def copy_ledgers(
         self,
@@ -518,10 +528,9 @@ async def figures_of(link: RedisLink, prefix: str) -> Figures:
             keys.append(row[0])
             sums = [total + int(value) for total, value in zip(sums, row[3:7], strict=True)]
     calls = dict.fromkeys(State, 0)
-    names_of_calls = {name async for names in scan(link, prefix + "call:") for name in names}
-    for some in chunks(list(names_of_calls), CALL_CHUNK):
-        for state in await gather(link.bulk("HGET", name, "state") for name in some):
-            calls[State(state.decode())] += 1
+    async for count in source.states():
+        for state, some in count.items():
+            calls[state] += some
     ledger = 0
     for ids in chunks(keys, AT_ONCE):
         ledger += sum(await gather(link.bulk("XLEN", prefix.encode() + b"ledger:" + each) for each in ids))
