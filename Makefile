@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Everything but the interop tests, which have a runner of their own.
 ROOMS := $(filter-out tests.interop tests.benchmarks tests.__init__,$(subst /,.,$(patsubst %/,%,$(wildcard tests/*/)) $(basename $(wildcard tests/test_*.py))))
 
-.PHONY: run test lint format bench debian clean
+.PHONY: run test lint format bench debian deb clean
 
 run: $(READY)
 	@$(BIN)/calledin demo
@@ -29,6 +29,10 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m tests.benchmarks
+
+# A Debian package, build/calledin_VERSION_ARCHITECTURE.deb, for the release of Debian that this is.
+deb: $(READY)
+	@sh etc/debian/build $(BIN)/pip
 
 # The other ends of the interop tests; where they can't be installed, those tests say what they skip.
 debian:
