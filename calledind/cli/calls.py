@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from calledind.cli.client import Client, Refused
+from calledind.cli.completion import call_ids, key_ids
 from calledind.cli.ladder import Ladder, Message
 from calledind.cli.output import (
     cell,
@@ -62,41 +63,39 @@ def path_of(call_id: str) -> str:
 # calls
 
 
-class Moment(click.ParamType):
-    """A time: "2026-11-29", "2026-11-29 14:05", "14:05" of today, or "90m", "12h", "7d" ago."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, int | float):
-            return float(value)
-        ago = re.fullmatch(r"(\d+)([smhd])", value)
-        now = datetime.now().astimezone()
-        if ago is not None:
-            names = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-            return (now - timedelta(**{names[ago[2]]: int(ago[1])})).timestamp()
-        try:
-            if re.fullmatch(r"\d\d?:\d\d(:\d\d)?", value):
-                value = f"{now:%Y-%m-%d} {value:0>5}"
-            return datetime.fromisoformat(value).astimezone().timestamp()
-        except ValueError:
-            self.fail(f'"{value}" is no time, such as "2026-11-29 14:05", "14:05" or "2h" (ago)', param, ctx)
+def read_moment(_: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Read "2026-11-29", "2026-11-29 14:05", "14:05" of today, or "90m", "12h", "7d" ago."""
+    if value is None:
+        return None
+    now = datetime.now().astimezone()
+    ago = re.fullmatch(r"(\d+)([smhd])", value)
+    if ago is not None:
+        names = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+        return (now - timedelta(**{names[ago[2]]: int(ago[1])})).timestamp()
+    try:
+        if re.fullmatch(r"\d\d?:\d\d(:\d\d)?", value):
+            hours, colon, rest = value.partition(":")
+            value = f"{now:%Y-%m-%d} {hours:0>2}{colon}{rest}"
+        return datetime.fromisoformat(value).astimezone().timestamp()
+    except (ValueError, OverflowError):
+        words = f'"{value}" is no time, such as "2026-11-29 14:05", "14:05" or "2h" (ago)'
+        raise click.BadParameter(words, param=param) from None
 
 
 @click.command(short_help="List calls, the newest first.")
 @click.option("--watch", is_flag=True, help="Show them as they go on, until Ctrl-C.")
-@click.option("--key", "key_id", metavar="ID", help="Of this api key.")
+@click.option("--key", "key_id", metavar="ID", shell_complete=key_ids, help="Of this api key.")
 @click.option("--number", "last_digits", metavar="DIGITS", help="Whose number ends with these digits.")
 @click.option("--state", type=click.Choice([state.value for state in State]), help="In this state.")
 @click.option("--live", is_flag=True, help="That have not ended.")
 @click.option("--answered/--not-answered", default=None, help="That were, or were not, answered.")
 @click.option("--reason", type=click.Choice(sorted(REASONS)), help="That were not answered for this reason.")
-@click.option("--since", type=Moment(), help='Accepted since then: "2026-11-29 14:05", "14:05", or "2h" (ago).')
-@click.option("--until", type=Moment(), help="Accepted before then.")
+@click.option("--since", callback=read_moment, help='Accepted since then: "2026-11-29 14:05", "14:05", or "2h" (ago).')
+@click.option("--until", callback=read_moment, help="Accepted before then.")
 @click.option("--most", type=click.IntRange(1), default=50, show_default=True, help="How many.")
 @json_option
 @click.pass_obj
-def calls(target: Target, watch: bool, live: bool, most: int, as_json: bool, **wanted: Any) -> None:
+def calls(target: Target, /, watch: bool, live: bool, most: int, as_json: bool, **wanted: Any) -> None:
     """List calls, the newest first.
 
     The time is that of the request. With --watch --json, each call that changed is a line.
@@ -230,7 +229,13 @@ def print_line(call: Mapping[str, Any], as_json: bool) -> None:
 @click.command(short_help="Make a call, or many of a file; with an ID, show a call.")
 @click.argument("number", required=False, metavar="[NUMBER|ID]")
 @click.argument("mp3", required=False, metavar="[MP3]")
-@click.option("--key", "key_id", metavar="ID", help="The api key whose call it is; not needed where there is one.")
+@click.option(
+    "--key",
+    "key_id",
+    metavar="ID",
+    shell_complete=key_ids,
+    help="The api key whose call it is; not needed where there is one.",
+)
 @click.option("--follow", is_flag=True, help="Show how it goes; exit code 4 where nobody answers.")
 @click.option("--caller-id", help="What the callee sees.")
 @click.option("--callback-url", help="Where the outcome is told.")
@@ -248,7 +253,7 @@ def print_line(call: Mapping[str, Any], as_json: bool) -> None:
 @click.option("--country-code", help="Of numbers that have none. Default: the daemon's home_country.")
 @json_option
 @click.pass_context
-def call(ctx: click.Context, number: str | None, mp3: str | None, **options: Any) -> None:
+def call(ctx: click.Context, /, number: str | None, mp3: str | None, **options: Any) -> None:
     """Make a call to NUMBER ("+12125550100" or "1 2125550100") that plays MP3, a URL or a file of this machine.
 
     With --csv, make one for each line of a file that has the columns phone_number and, where wanted, country_code, mp3,
@@ -382,7 +387,7 @@ def _rings(client: Client, call_id: str) -> bool:
 
 
 @click.command()
-@click.argument("call_id", metavar="ID")
+@click.argument("call_id", metavar="ID", shell_complete=call_ids)
 @json_option
 @click.pass_obj
 def show(target: Target, call_id: str, as_json: bool) -> None:
@@ -399,7 +404,7 @@ def show_one(client: Client, call_id: str, as_json: bool) -> None:
 
 
 @click.command(short_help="Draw a call's SIP messages, or write them as pcap.")
-@click.argument("call_id", metavar="ID")
+@click.argument("call_id", metavar="ID", shell_complete=call_ids)
 @click.option(
     "--pcap", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write this file, for tshark or sngrep."
 )
@@ -446,7 +451,7 @@ def _print_messages(messages: list[dict[str, Any]]) -> None:
 
 
 @click.command()
-@click.argument("call_id", metavar="ID")
+@click.argument("call_id", metavar="ID", shell_complete=call_ids)
 @json_option
 @click.pass_obj
 def hangup(target: Target, call_id: str, as_json: bool) -> None:

@@ -9,6 +9,7 @@ import queue
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, urlsplit
 
@@ -26,6 +27,17 @@ class Callback:
     webhook_id: str
     timestamp: str
     signature: str
+
+    @classmethod
+    def read(cls, target: str, headers: Mapping[str, str] | Message) -> Callback:
+        """Read a request. `headers` finds names in whatever case."""
+        return cls(
+            target=target,
+            parameters=dict(parse_qsl(urlsplit(target).query, keep_blank_values=True)),
+            webhook_id=headers.get("webhook-id", ""),
+            timestamp=headers.get("webhook-timestamp", ""),
+            signature=headers.get("webhook-signature", ""),
+        )
 
     def signed_by(self, webhook_secret: str, now: float) -> bool:
         """Whether the signature holds and is fresh. `webhook_secret`: "whsec_" and base64; `now`: epoch seconds."""
@@ -60,7 +72,7 @@ class CustomerServer:
                     fresh = self.headers.get("If-None-Match") == etag
                     self._answer(304 if fresh else 200, b"" if fresh else mp3, "audio/mpeg")
                 elif path == "/callback":
-                    owner._callbacks.put(_read(self))
+                    owner._callbacks.put(Callback.read(self.path, self.headers))
                     self._answer(200, b"thank you\n", "text/plain")
                 else:
                     self._answer(404, b"not here\n", "text/plain")
@@ -99,13 +111,3 @@ class CustomerServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
-
-
-def _read(request: BaseHTTPRequestHandler) -> Callback:
-    return Callback(
-        target=request.path,
-        parameters=dict(parse_qsl(urlsplit(request.path).query, keep_blank_values=True)),
-        webhook_id=request.headers.get("webhook-id", ""),
-        timestamp=request.headers.get("webhook-timestamp", ""),
-        signature=request.headers.get("webhook-signature", ""),
-    )

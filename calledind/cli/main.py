@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +26,10 @@ import click
 
 import calledind
 from calledind.cli.calls import call, callbacks, calls, hangup, show, trace
+from calledind.cli.check import check
 from calledind.cli.client import Client, find_socket
+from calledind.cli.completion import completion, key_ids
+from calledind.cli.listen import listen
 from calledind.cli.numbers import dnc
 from calledind.cli.output import json_option, moment, print_fields, print_json, print_table
 from calledind.cli.storage import backup, migrate, restore
@@ -79,7 +83,7 @@ class _Commands(click.Group):
         return super().get_command(ctx, cmd_name)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
 @click.option(
     "--socket",
     type=click.Path(path_type=Path),
@@ -93,8 +97,16 @@ class _Commands(click.Group):
 @click.version_option(calledind.__version__, prog_name="calledin")
 @click.pass_context
 def main(ctx: click.Context, socket: Path | None, config: Path | None) -> None:
-    """Keys, credits, the DoNotCall list and the state of a running calledin."""
+    """Ask a running calledin, and act on it. Without a command, at a terminal: a prompt."""
     ctx.obj = Target(socket, config)
+    if ctx.invoked_subcommand is None:
+        if not (sys.stdin.isatty() and sys.stdout.isatty()):
+            click.echo(ctx.get_help(), err=True)
+            ctx.exit(2)
+        from calledind.cli.shell import Prompt  # noqa: PLC0415 - a command must start fast
+
+        options = ["--socket", str(socket)] if socket else ["--config", str(config)] if config else []
+        Prompt(ctx.command, options).run(ctx.obj.client())
 
 
 @main.command()
@@ -222,7 +234,7 @@ def _switch(target: Target, key_id: str, action: str, as_json: bool) -> None:
 
 
 @keys.command()
-@click.argument("key_id", metavar="ID")
+@click.argument("key_id", metavar="ID", shell_complete=key_ids)
 @json_option
 @click.pass_obj
 def disable(target: Target, key_id: str, as_json: bool) -> None:
@@ -231,7 +243,7 @@ def disable(target: Target, key_id: str, as_json: bool) -> None:
 
 
 @keys.command()
-@click.argument("key_id", metavar="ID")
+@click.argument("key_id", metavar="ID", shell_complete=key_ids)
 @json_option
 @click.pass_obj
 def enable(target: Target, key_id: str, as_json: bool) -> None:
@@ -244,7 +256,7 @@ def _words(caller_ids: list[str]) -> str:
 
 
 @keys.command("caller-ids", short_help="Show or set the caller ids that a key may use.")
-@click.argument("key_id", metavar="ID")
+@click.argument("key_id", metavar="ID", shell_complete=key_ids)
 @click.argument("numbers", metavar="[NUMBER]...", nargs=-1)
 @click.option("--any", "all_of_them", is_flag=True, help="Let it name any caller id again.")
 @json_option
@@ -267,7 +279,7 @@ def set_caller_ids(target: Target, key_id: str, numbers: tuple[str, ...], all_of
 
 
 @keys.command("attestation")
-@click.argument("key_id", metavar="ID")
+@click.argument("key_id", metavar="ID", shell_complete=key_ids)
 @click.argument("level", metavar="A|B|C|default", type=click.Choice(["A", "B", "C", "default"], case_sensitive=False))
 @json_option
 @click.pass_obj
@@ -290,7 +302,7 @@ def set_attestation(target: Target, key_id: str, level: str, as_json: bool) -> N
     short_help="Show a key's call credits, or add to them.",
     context_settings={"ignore_unknown_options": True},
 )
-@click.argument("key_id", metavar="ID")
+@click.argument("key_id", metavar="ID", shell_complete=key_ids)
 @click.argument("amount", type=int, required=False)
 @click.option("--note", help="Why; kept in the log beside AMOUNT.")
 @click.option("--log", "show_log", is_flag=True, help="Show how the credits have changed, the newest change first.")
@@ -344,7 +356,7 @@ def _show_log(entries: list[dict[str, Any]], as_json: bool) -> None:
     )
 
 
-for command in (call, callbacks, calls, hangup, show, trace, trunks):
+for command in (call, callbacks, calls, check, completion, hangup, listen, show, trace, trunks):
     main.add_command(command)
 main.add_command(dnc)
 main.add_command(backup)

@@ -19,6 +19,7 @@ import click
 from rich.text import Text
 
 from calledind.cli.client import Client, NotReachable, Refused
+from calledind.cli.completion import trunk_names
 from calledind.cli.output import console, json_option, print_fields, print_json, print_table
 from calledind.cli.storage import WrongUsage
 from calledind.settings import Settings, SettingsError, Trunk, load
@@ -82,7 +83,7 @@ def pace_of(trunk: Mapping[str, Any]) -> str:
 
 
 @trunks.command()
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=trunk_names)
 @json_option
 @click.pass_context
 def test(ctx: click.Context, names: tuple[str, ...], as_json: bool) -> None:

@@ -95,6 +95,7 @@ class Levers:
         return {
             "data": str(settings.data.absolute()),
             "simulator": settings.simulator,
+            "allow_networks": settings.audio.allow_networks,
             "home_country": settings.calls.home_country,
             "http": settings.http.listen,
             "https": settings.http.tls_listen,

@@ -140,7 +140,7 @@ class KeyTests(CommandCase):
             ("keys", "disable", "a/b"),
             ("credits", "nobody"),
             ("credits", "nobody", "--log"),
-            ("call", "nobody"),
+            ("show", "0" * 32),
         ):
             self.assertIn("there is no", await self.done(*arguments, code=1))
 
@@ -208,11 +208,13 @@ class StatusTests(CommandCase):
 
     async def test_call(self) -> None:
         """A call is told with its reason in words, and without what nobody knows of it."""
-        call = Call("c1", "key_1", "2125550100", "1", "0000000000", "aa", 9.90175, None, "HUSH", 0.0)
+        call_id = "0" * 31 + "1"
+        call = Call(call_id, "key_1", "2125550100", "1", "0000000000", "aa", 9.90175, None, "HUSH", 0.0)
         ending = Ending(Cause.FINAL_RESPONSE, False, EndedBy.CALLEE, 9.0, rang=True, sip_status=486, trunk="t")
         outcome = Outcome(False, Reason.BUSY, ending)
-        self.ledger.calls["c1"] = CallRecord(call, State.DONE, Attempt(1, "t", "{}"), None, None, outcome)
-        shown = await self.done("call", "c1")
+        self.ledger.calls[call_id] = CallRecord(call, State.DONE, Attempt(1, "t", "{}"), None, None, outcome)
+        shown = await self.done("show", call_id)
+        self.assertEqual(await self.done("call", call_id), shown)
         for words in (r"duration +9\.9 s", r"  reason +5 \(busy\)", r"  answered +no", r"  sip status +486"):
             self.assertRegex(shown, words)
         for words in ("q850", "callback", "answered at", "HUSH"):
