@@ -131,7 +131,10 @@ class RedisCalls(RedisKeys):
         if isinstance(error, Unanswered):
             crash_at("redis.accept.doubtful")
             withdrawal = LateChange(WITHDRAW, call_id, self._owner, (str(WITHDRAWN_SECONDS),))
-            self._late.tell(withdrawal).addCallbacks(self._withdrawn, self._not_withdrawn, callbackArgs=(call_id,))
+            told, safe = self._late.keep(withdrawal)
+            told.addCallbacks(self._withdrawn, self._not_withdrawn, callbackArgs=(call_id,))
+            # Who asks hears of it when it will be withdrawn, whatever becomes of this process.
+            return safe.addCallback(lambda _: failure)
         return failure
 
     def _withdrawn(self, reply: int, call_id: str) -> None:

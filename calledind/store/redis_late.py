@@ -97,6 +97,26 @@ class Late:
         telling = self._tell_redis(change)
         return telling.addErrback(self._not_told, change, patient)
 
+    def keep(self, change: LateChange) -> tuple[Deferred[Any], Deferred[None]]:
+        """Have it told to Redis, and kept until it is: what fires with the answer, and what fires when it is as safe as
+        it can be: on disk, or told, or the disk does not take it."""
+        if self._closed:
+            return fail(StoreUnavailable("the store is closed")), succeed(None)
+        told = self._keep(change, patient=True)
+        safe: Deferred[None] = Deferred()
+
+        def is_safe(result: Any) -> Any:
+            if not safe.called:
+                safe.callback(None)
+            return result
+
+        told.addBoth(is_safe)
+        waiting = self._waiting.get((change.call_id, change.kind))
+        if waiting is not None:
+            waiting.kept.addBoth(is_safe)
+        self.tell_again()
+        return told, safe
+
     def _not_told(self, failure: Failure, change: LateChange, patient: bool) -> Deferred[Any]:
         if self._closed or not isinstance(failure.value, StoreUnavailable):
             return fail(failure)

@@ -4,10 +4,14 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+
 from twisted.internet.defer import Deferred
 
 from calledind.model import CallRecord, ReturnCode, State
 from calledind.store.interface import Grants, StoreUnavailable
+from calledind.store.outbox import NAME
 from calledind.store.redis import RedisStore
 from calledind.store.redis_link import Unanswered
 from tests.store.contract import BUSY, DIALOG, DIGEST, NOW, make_attempt, make_key
@@ -71,6 +75,16 @@ class AcceptTests(RedisCase):
         again = await self.node()
         self.assertIsNone(await again.find_call("call1"))
         self.assertEqual(await self.figures(again), (5, 0, 0))
+
+    async def test_refusal_waits_for_the_disk(self) -> None:
+        """Nobody is told that an acceptance failed before its withdrawal is on disk: the process may die at once."""
+        store = await self.with_calls(credits=5)
+        losses = Losses(store)
+        losses.lost = {"accept", "withdraw"}
+        losses.delayed = {"withdraw"}
+        await self.assertFailure(store.accept(numbered(1)), StoreUnavailable)
+        with closing(sqlite3.connect(self.folder / "one" / NAME)) as database:
+            self.assertEqual(list(database.execute("SELECT call_id, kind FROM outbox")), [("call1", "withdraw")])
 
     async def test_lost_credits_are_added_once(self) -> None:
         """Credits whose addition was not answered are asked for once more, and added once."""
