@@ -546,8 +546,11 @@ class Library:
 
 
 def _unreadable(failure: Failure) -> NoReturn:
-    failure.trap(OSError)
-    raise LibraryUnavailable(f"audio can't be read: {failure.value.strerror}")
+    error = failure.value
+    if isinstance(error, OSError):
+        raise LibraryUnavailable(f"audio can't be read: {error.strerror}")
+    assert error is not None
+    raise error
 
 
 def _owner(url: str) -> str:

@@ -271,7 +271,7 @@ class SharedDialer(Dialer):
         self._audio.let_go(call)
         giving = self._store.give_back(call.id, self.route(call))
         # A store that is away has it from this node when that takes leave, or is fenced.
-        giving.addErrback(lambda failure: failure.trap(StoreUnavailable))
+        giving.addErrback(_is_away)
 
     async def _take_stranded(self, route: Route) -> None:
         """Let calls look for their trunks anew, whose own are gone from the settings."""
@@ -311,3 +311,7 @@ class SharedDialer(Dialer):
 
     def _bug(self, failure: Failure) -> None:
         self.log.failure("the queue met an error of our own", failure)
+
+
+def _is_away(failure: Failure) -> None:
+    failure.trap(StoreUnavailable)  # type: ignore[no-untyped-call]

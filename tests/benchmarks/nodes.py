@@ -171,7 +171,7 @@ def commands(folder: Path, redis: RedisServer, web: Web, port: int, calls: int) 
         accept(daemons[0], wanted, calls)
         accepted = sum(daemons[0].admin("GET", "/status")["store"]["calls"].values()) - before
         asked = _asked(redis)
-    return asked / accepted
+    return asked / int(accepted)
 
 
 def _asked(redis: RedisServer) -> int:

@@ -61,7 +61,7 @@ class RedisAwayTests(InteropCase):
         return time.monotonic() - began
 
     def test_live_calls_go_on(self) -> None:
-        """While Redis is silent, requests get 503 soon, then at once; a call that is up ends as ever, and is told later."""
+        """While Redis is silent, requests get 503 soon, then at once; a call that is up ends as ever, told later."""
         with sipp(self.folder / "sipp", CALLEE) as callee:
             daemon = self.run_node(callee.port)
             self.ask(daemon, mp3=f"{self.web.url}/speech.mp3")
