@@ -48,6 +48,7 @@ class Cluster:
         self._settings = settings
         self._instance = instance
         self.name = node_name(settings)
+        self._dialer: SharedDialer | None = None
 
     def make_store(self, library: Callable[[], Library], draining: Callable[[], bool]) -> RedisStore:
         """`library` is asked for later. Raises StartFailed."""
@@ -78,7 +79,9 @@ class Cluster:
         return self.store
 
     async def check(self, fingerprint: str) -> None:
-        """See whether this node can work with the others, once the store is open.
+        """See whether this node can work with the others, once the store is open; from then on it beats.
+
+        The rest of a start may take longer than a lease, on a machine that has much to do.
 
         `fingerprint`: of the pepper. Raises StartFailed, StoreUnavailable.
         """
@@ -87,6 +90,7 @@ class Cluster:
                 f"{self._settings.data / 'pepper'}: is not the pepper of the other nodes, and their api keys would be "
                 "unknown here: copy their file, or give it to all as a credential"
             )
+        self.nodes.beat()
         if not self._settings.redis.replicas and not await self.store.keeps_on_disk():
             self.log.error(
                 "Redis keeps changes in its memory alone: when it ends, calls and credits are lost. "
@@ -112,15 +116,17 @@ class Cluster:
             audio=self.audio,
             alone=self.nodes.alone,
         )
+        self._dialer = self.dialer
         return self.dialer
 
     def _route(self, call: Call) -> Route:
         return self.dialer.route(call)
 
     def _figures(self) -> Mapping[str, object]:
+        dialer = self._dialer
         return {
-            "live": self.dialer.live,
-            "queued": self.dialer.own,
+            "live": 0 if dialer is None else dialer.live,
+            "queued": 0 if dialer is None else dialer.own,
             "draining": self._draining(),
             "version": calledind.__version__,
         }

@@ -147,8 +147,6 @@ class Daemon(Service):
             self._in_force.trunks = (simulator_trunk(*await self._carrier.start()),)
         self._signalling.start(self._in_force.trunks)
         self._dial()
-        if self._cluster is not None:
-            self._cluster.nodes.beat()
         self._listen()
         if self._stopping:
             return

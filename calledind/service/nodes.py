@@ -92,6 +92,8 @@ class Nodes:
         self._told = ""
         "Why the store could not be asked, as the log has it."
         self._stopped = False
+        self._joined = 0
+        "How often, after the first time."
         self._loops: list[LoopingCall] = []
         self._dialer: Dialer | None = None
         self._callbacks: Callbacks | None = None
@@ -110,7 +112,15 @@ class Nodes:
         return Deferred.fromCoroutine(self._start())
 
     async def _start(self) -> None:
-        await self._take_over()
+        joined = None
+        while joined != self._joined:
+            joined = self._joined
+            try:
+                await self._take_over()
+            except StoreUnavailable:
+                # What was asked by the name of before, fenced since, is asked once more.
+                if joined == self._joined:
+                    raise
         await self._look()
         self._loop(self._look)
 
@@ -186,6 +196,7 @@ class Nodes:
             self._dialer.abandon()
             self._callbacks.abandon()
         await self._store.rejoin()
+        self._joined += 1
         if self._dialer is not None:
             self._dialer.begin_anew()
 

@@ -18,6 +18,8 @@ from pathlib import Path
 AT_ONCE = int(os.environ.get("CALLEDIN_INTEROP_JOBS", "4"))
 FOLDER = Path(__file__).parent
 LONGEST = (
+    "crash",
+    "nodes",
     "kamailio",
     "kill",
     "setup",

@@ -49,9 +49,9 @@ class Troubles:
             "rolling restarts": self.restart_in_good_order,
         }
 
-    def one(self) -> None:
-        """Do one thing, and wait until it is over."""
-        name = self._chance.choice(list(self.kinds))
+    def one(self, name: str = "") -> None:
+        """Do one thing, by chance where it has no name, and wait until it is over."""
+        name = name or self._chance.choice(list(self.kinds))
         self.count[name] += 1
         self.kinds[name]()
         wait_for("all nodes are ready again", lambda: all(node.is_ready() for node in self._world.nodes))

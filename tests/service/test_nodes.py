@@ -114,6 +114,21 @@ class NodesTests(SynchronousTestCase):
         self.assertEqual(self.callbacks.calls, [("add", PENDING)] * 2)
         self.assertIn("1 calls, to be ended, and 2 callbacks", self.lines[-1])
 
+    def test_fenced_at_the_start(self) -> None:
+        """A node that is fenced while it looks what it had before looks once more, and starts."""
+        asked: Deferred[Any] = Deferred()
+        plainly = self.store.take_over
+        self.store.take_over = lambda **_: asked  # type: ignore[method-assign]
+        starting = self.nodes.start(self.dialer, self.callbacks, self.ended.append)
+        self.addCleanup(self.nodes.stop)
+        self.store.fenced = True
+        self.wait(1.0)
+        self.store.take_over = plainly  # type: ignore[method-assign]
+        self.store.left_behind = [([RECORD], [])]
+        asked.errback(StoreUnavailable("this node was fenced meanwhile"))
+        self.successResultOf(starting)
+        self.assertEqual(self.ended, [RECORD])
+
     def test_dead_node(self) -> None:
         """A node whose beats stand still for a whole lease is fenced once, and what it had is taken over at once."""
         self.store.others = [node("other", 7)]
