@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.benchmarks.accepts import requests
@@ -145,16 +146,41 @@ def accept(daemon: Daemon, wanted: Iterator[bytes], calls: int) -> None:
         raise RuntimeError(f"calls were not accepted: {accepted}")
 
 
-def rate(folder: Path, redis: RedisServer, web: Web, port: int, nodes: int, seconds: float) -> float:
-    """Return the calls a second that so many nodes complete."""
+@dataclass(frozen=True)
+class Measured:
+    """Of so many nodes."""
+
+    rate: float
+    "Calls a second that they complete."
+    cpu: float
+    "Seconds of Redis for each call, from its acceptance to its end."
+    memory: float
+    "Octets of Redis for each call, those that are over and those that wait."
+
+
+def dial(folder: Path, redis: RedisServer, web: Web, port: int, nodes: int, seconds: float) -> Measured:
+    """Have so many nodes make calls."""
     with cluster(folder, redis, port, nodes=nodes, max_live=MAX_LIVE) as daemons:
+        before = _figures(redis)
         accept(daemons[0], customer(daemons[0], web), int((seconds + 2 * RAMP) * nodes * MAX_LIVE / TALK))
+        accepting = _figures(redis)[0] - before[0]
         time.sleep(RAMP)
-        charged, began = _charged(daemons[0]), time.monotonic()
+        charged, began, computed = _charged(daemons[0]), time.monotonic(), _figures(redis)[0]
         time.sleep(seconds)
         made, took = _charged(daemons[0]) - charged, time.monotonic() - began
-        assert daemons[0].admin("GET", "/status")["queued"] > 0, "the queue ran dry"
-    return made / took
+        dialling = _figures(redis)[0] - computed
+        status = daemons[0].admin("GET", "/status")
+        assert status["queued"] > 0, "the queue ran dry"
+        calls = sum(status["store"]["calls"].values())
+        memory = _figures(redis)[1] - before[1]
+    return Measured(made / took, accepting / calls + dialling / made, memory / calls)
+
+
+def _figures(redis: RedisServer) -> tuple[float, int]:
+    """Return Redis's CPU seconds and the octets that it has in use."""
+    lines = (redis.call("INFO", "cpu") + redis.call("INFO", "memory")).decode().splitlines()
+    told = dict(line.split(":", 1) for line in lines if ":" in line)
+    return float(told["used_cpu_user"]) + float(told["used_cpu_sys"]), int(told["used_memory"])
 
 
 def _charged(daemon: Daemon) -> int:
@@ -193,18 +219,27 @@ def measure(quick: bool) -> list[Row]:
         redis.start()
         world.callback(redis.kill)
         port = world.enter_context(carrier(folder))
-        alone = rate(folder, redis, web, port, 1, seconds)
-        together = rate(folder, redis, web, port, NODES, seconds)
+        alone = dial(folder, redis, web, port, 1, seconds)
+        together = dial(folder, redis, web, port, NODES, seconds)
         asked = commands(folder / "commands", redis, web, port, 1000 if quick else 10_000)
     return [
         Row(
             f"{NODES} nodes on one Redis: calls dialled",
-            together / alone,
+            together.rate / alone.rate,
             "x",
             GOAL,
             True,
             f"one node, which makes {MAX_LIVE} calls of {TALK:g} s at once",
-            f"{together:.1f}/s to {alone:.1f}/s",
+            f"{together.rate:.1f}/s to {alone.rate:.1f}/s",
+        ),
+        Row(
+            "Redis for one call",
+            together.cpu * 1e6,
+            "µs",
+            None,
+            False,
+            "of one core, from its acceptance to its outcome, heartbeats and fsyncs and all",
+            f"{together.memory:,.0f} octets of memory",
         ),
         Row("scripts of Redis for each accepted call", asked, "", COMMANDS_GOAL, False, "with the MP3 in the library"),
     ]
