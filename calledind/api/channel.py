@@ -54,8 +54,8 @@ PLAIN = re.compile(rb"GET ([!-~]+) HTTP/1\.1\r\n(.+)\r\n\r\n", re.DOTALL)
 FIELD = re.compile(rb"([-!#$%&'*+.^_`|~0-9A-Za-z]+):([^\x00\r\n]*)")
 """A header line. The white space around the value is taken off afterwards: an expression that did so would try each
 place of a long run of it, for each other, before it says no."""
-UNUSUAL = frozenset((b"content-length", b"transfer-encoding", b"expect"))
-"Headers that say more than what is asked for."
+UNUSUAL = frozenset((b"content-length", b"transfer-encoding", b"expect", b"authorization"))
+"Headers that say more than what is asked for, or what is not to be remembered."
 LOOK_SECONDS = 5.0
 "How often a connection's deadline is looked at, so that moving it costs nothing."
 
@@ -96,6 +96,8 @@ class Channel(http.HTTPChannel):
         self._discarded = 0
         self._burst = 0
         self._heard = False
+        self._took_body = False
+        "The request that was read last had a body."
         self._parting = False
         "The peer was idle, and may still not have seen that we leave."
         self._counted = False
@@ -244,13 +246,14 @@ class Channel(http.HTTPChannel):
             self._discard(data)
             return
         if self._stage is Stage.IDLE and data:
+            self._took_body = False
             self._move(Stage.HEAD, HEAD_SECONDS)
         self._burst = 0
         self._heard = True
         if self.requests or self._buffer or not self._take_whole(data):
             super().dataReceived(data)
         # What follows a request in the same read is the beginning of the next one.
-        if self._stage is Stage.IDLE and not self.site.max_body and not data.endswith(b"\r\n\r\n"):
+        if self._stage is Stage.IDLE and not self._took_body and not data.endswith(b"\r\n\r\n"):
             self._move(Stage.HEAD, HEAD_SECONDS)
 
     def _take_whole(self, data: bytes) -> bool:
@@ -282,7 +285,7 @@ class Channel(http.HTTPChannel):
         name, _, value = line.partition(b":")
         name = name.lower()
         if name == b"transfer-encoding":
-            if self.site.max_body:
+            if self._bounds()[0]:
                 self.refuse(411)
                 return False
             self.unwanted_body = True
@@ -299,10 +302,11 @@ class Channel(http.HTTPChannel):
         digits = length.lstrip(b"0")
         if not digits:
             return False
-        if not self.site.max_body:
+        largest, _ = self._bounds()
+        if not largest:
             self.unwanted_body = True
             return False
-        if len(digits) > 15 or int(digits) > self.site.max_body:
+        if len(digits) > 15 or int(digits) > largest:
             self.refuse(413)
             return False
         return True
@@ -310,7 +314,15 @@ class Channel(http.HTTPChannel):
     def allHeadersReceived(self) -> None:
         super().allHeadersReceived()
         if self.length:
-            self._move(Stage.HEAD, BODY_SECONDS)
+            self._took_body = True
+            self._move(Stage.HEAD, self._bounds()[1])
+
+    def _bounds(self) -> tuple[int, float]:
+        """Return how many octets the body of the request may have that is being read, and the seconds for it."""
+        opening = self.site.opening
+        if opening is not None and self._path.startswith(opening.beneath):
+            return opening.largest, opening.seconds
+        return self.site.max_body, BODY_SECONDS
 
     def checkPersistence(self, request: http.Request, version: bytes) -> bool:
         self._burst += 1

@@ -80,7 +80,7 @@ class Playback(Resource):
 
     def ask(self, request: Request) -> Deferred[Verdict]:
         try:
-            return self._admit(request.args)
+            return self._admit(_arguments(request))
         except Exception:  # noqa: BLE001 - it is told as one that comes later
             return fail()
 
@@ -110,6 +110,16 @@ class Playback(Resource):
             words, retry_after = f"incident {report_incident(self.log, failure, 'playback')}", 5
         request.write(respond(request, 503, f"unavailable: {words}", retry_after=retry_after))
         request.finish()
+
+
+def _arguments(request: Request) -> Mapping[bytes, Sequence[bytes]]:
+    """Return the query's arguments, and as api_key what an Authorization header has where they have none."""
+    args = request.args
+    if b"api_key" not in args:
+        given = request.requestHeaders.getRawHeaders(b"authorization", [])
+        if len(given) == 1 and given[0][:7].lower() == b"bearer ":
+            return {**args, b"api_key": [given[0][7:].strip(b" ")]}
+    return args
 
 
 class _Answering:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ipaddress
 import time
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -23,6 +24,18 @@ from calledind.api.access_log import mask_arguments, mask_path
 from calledind.api.answers import report_incident, respond
 from calledind.api.channel import Channel
 from calledind.api.target import BadTarget, parse_query, split_target
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A part of a site where resources are asked for by any method, and with a body."""
+
+    beneath: bytes
+    "What the path begins with, as it is written in the request target."
+    largest: int
+    "Octets of a body."
+    seconds: float
+    "For the whole of a body to arrive."
 
 
 class Request(server.Request):
@@ -95,7 +108,9 @@ class Request(server.Request):
             return 400, str(error)
         if query:
             self.args = parse_query(query)
-        if self.method not in self.site.methods:
+        opening = self.site.opening
+        is_open = opening is not None and self.path.startswith(opening.beneath)
+        if self.method not in self.site.methods and not is_open:
             self.setHeader(b"allow", b", ".join(self.site.methods))
             return 405, f"only {b' and '.join(self.site.methods).decode()} are taken here"
         if self.channel.unwanted_body:
@@ -147,7 +162,7 @@ LOOK_AGAIN = 0.1
 class Site(server.Site):
     """Serves a tree of resources to strangers.
 
-    `max_body`: octets of a request's body, 0 to refuse bodies. `methods`: those taken.
+    `max_body`: octets of a request's body, 0 to refuse bodies. `methods`: those taken. `opening`: where more is.
     """
 
     protocol = Channel  # type: ignore[assignment]
@@ -164,10 +179,12 @@ class Site(server.Site):
         max_connections_per_address: int = 200,
         max_body: int = 0,
         methods: tuple[bytes, ...] = (b"GET", b"HEAD"),
+        opening: Opening | None = None,
     ) -> None:
         super().__init__(resource, reactor=reactor, timeout=None)
         self.max_body = max_body
         self.methods = methods
+        self.opening = opening
         self._max_connections = max_connections
         self._max_connections_per_address = max_connections_per_address
         self.connections = 0

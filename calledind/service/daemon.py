@@ -25,10 +25,15 @@ from calledind.admission import Admission, Unavailable
 from calledind.api import admin, tls
 from calledind.api.answers import Folder
 from calledind.api.health import Alive, Ready
+from calledind.api.help import Help
+from calledind.api.openapi import OpenApi
+from calledind.api.operator_calls import OperatorCalls
 from calledind.api.operator_control import Control
 from calledind.api.operator_metrics import Readings
 from calledind.api.playback import Playback
+from calledind.api.problem import Problems
 from calledind.api.site import Site
+from calledind.api.v1 import OPENING, V1, Parts
 from calledind.audio.decode import Decoder
 from calledind.audio.errors import LibraryUnavailable
 from calledind.audio.fetch import Fetcher
@@ -58,6 +63,7 @@ from calledind.service.controls import Levers
 from calledind.service.errors import EXPECTED, StartFailed
 from calledind.service.events import Events
 from calledind.service.files import read_files, read_instance, read_pepper
+from calledind.service.hangup import HangUp
 from calledind.service.observation import Observation, both
 from calledind.service.page import Page
 from calledind.service.ports import Ports
@@ -272,6 +278,14 @@ class Daemon(Service):
             self._events.accepted(call)
             accepted(call)
 
+        self._hangup = HangUp(
+            timers=self._reactor,
+            store=self._store,
+            dialer=self._dialer,
+            shared=None if cluster is None else cluster.store,
+        )
+        if cluster is not None:
+            cluster.store.hang_up = self._hangup.asked
         self._interrupted = Interrupted(
             user_agent=self._signalling.user_agent,
             settlement=self._settlement,
@@ -402,7 +416,7 @@ class Daemon(Service):
             backup=self._backup,
             trace=self._trace.show,
             media=self._media_log.show,
-            routes=(self._control().routes(), self._readings().routes()),
+            routes=(self._control().routes(), self._readings().routes(), self._operator_calls().routes()),
         )
         self._ports.listen_for_operators(settings.admin_socket, operators)
         admit, carrier = self._admission.admit, self._carrier
@@ -433,6 +447,14 @@ class Daemon(Service):
             media=media,
         )
 
+    def _operator_calls(self) -> OperatorCalls:
+        return OperatorCalls(
+            reactor=self._reactor,
+            store=self._store,
+            hang_up=self._hangup.hang_up,
+            subscribe=self._events.subscribe,
+        )
+
     def _control(self) -> Control:
         levers = Levers(
             in_force=self._in_force,
@@ -456,7 +478,21 @@ class Daemon(Service):
             max_in_flight=settings.http.max_requests_in_flight,
             turned_away=self._observation.decided,
         )
+        parts = Parts(
+            reactor=self._reactor,
+            store=self._store,
+            digest=self._keyring.digest,
+            now=self._now,
+            admission=self._admission,
+            hang_up=self._hangup.hang_up,
+            subscribe=self._events.subscribe,
+            media=self._media_log.show,
+            is_shared=self._cluster is not None,
+        )
         root.putChild(b"api", api)
+        api.putChild(b"v1", V1(parts))
+        root.putChild(b"openapi.json", OpenApi())
+        root.putChild(b"problems", Problems())  # type: ignore[no-untyped-call]
         api.putChild(b"playback", playback)
         root.putChild(b"healthz", Alive(simulator=settings.simulator))
         root.putChild(b"readyz", Ready(self._missing))
@@ -466,6 +502,7 @@ class Daemon(Service):
             reactor=self._reactor,
             max_connections=settings.http.max_connections,
             max_connections_per_address=settings.http.max_connections_per_address,
+            opening=OPENING,
         )
 
     def _recordings(self) -> object:
