@@ -25,7 +25,6 @@ from calledind.admission import Admission, Unavailable
 from calledind.api import admin, tls
 from calledind.api.answers import Folder
 from calledind.api.health import Alive, Ready
-from calledind.api.help import Help
 from calledind.api.openapi import OpenApi
 from calledind.api.operator_calls import OperatorCalls
 from calledind.api.operator_control import Control
