@@ -13,7 +13,18 @@ setup(
     # Without package_dir an editable install would not see the plugin folder.
     package_dir={"": "."},
     packages=[*find_packages(include=["calledind", "calledind.*"]), "twisted.plugins"],
-    package_data={"calledind": ["py.typed", "simulator/*.mp3", "store/*.sql", "store/lua/*.lua", "page/static/*", "page/static/*/*"]},
+    package_data={
+        "calledind": [
+            "py.typed",
+            "simulator/*.mp3",
+            "store/*.sql",
+            "store/lua/*.lua",
+            "page/static/*",
+            "page/static/*/*",
+            "help/*.md",
+            "help/*.css",
+        ]
+    },
     entry_points={"console_scripts": ["calledin = calledind.cli.main:main"]},
     install_requires=[
         "twisted[tls,websocket]>=26.10",
@@ -31,6 +42,7 @@ setup(
         "cattrs>=25",
         "click>=8.2",
         "rich>=14",
+        "markdown-it-py>=3",
         "prometheus-client>=0.22",
     ],
     extras_require={
