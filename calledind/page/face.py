@@ -2,7 +2,7 @@
 """The page's paths, and who may go where.
 
     /, /calls, /calls/ID, /keys, /dnc, /trunks, /try, /phone    the page itself, which has no secrets
-    /static/...                                                 its files
+    /static/..., /help/...                                      its files, and the guides
     POST /login, /logout                                        the token for a cookie, and back
     /admin/...          *                                       the operators' requests, see api.admin
     /facts, /live, /sound/ID, /try (POST)     *                 what is here, what happens, what was played
@@ -24,6 +24,7 @@ from twisted.web.static import Data
 
 from calledind.api.answers import Words, respond
 from calledind.api.channel import Channel
+from calledind.api.help import Help
 from calledind.api.site import Request, Site, network_of
 from calledind.page.access import Access, Refusal
 from calledind.page.files import Shell, Static, read_files
@@ -72,6 +73,7 @@ class Face(Resource):
         self._facts = facts
         self._shell = Shell(files)
         self._static = Static(files)
+        self._help = Help()
         self._trial = trial
         self._phone = phone
         self._guarded: dict[bytes, Resource] = {b"admin": admin, b"live": live, b"sound": sound}
@@ -91,6 +93,8 @@ class Face(Resource):
             return self._shell
         if path == b"static":
             return self._static
+        if path == b"help":
+            return self._help
         if path in (b"login", b"logout"):
             return _Session(self._access, path == b"login")
         if path == b"try" and not request.postpath:

@@ -25,6 +25,7 @@ from calledind.admission import Admission, Unavailable
 from calledind.api import admin, tls
 from calledind.api.answers import Folder
 from calledind.api.health import Alive, Ready
+from calledind.api.help import Help
 from calledind.api.openapi import OpenApi
 from calledind.api.operator_calls import OperatorCalls
 from calledind.api.operator_control import Control
@@ -493,6 +494,7 @@ class Daemon(Service):
         root.putChild(b"openapi.json", OpenApi())
         root.putChild(b"problems", Problems())  # type: ignore[no-untyped-call]
         api.putChild(b"playback", playback)
+        root.putChild(b"help", Help())  # type: ignore[no-untyped-call]
         root.putChild(b"healthz", Alive(simulator=settings.simulator))
         root.putChild(b"readyz", Ready(self._missing))
         root.putChild(b"metrics", self._observation.exposition())
