@@ -20,7 +20,7 @@ FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")
 
 def expose(registry: CollectorRegistry, request: Request) -> bytes:
     """Set the headers of all figures in the format that the client asks for; returns the body."""
-    encode, content_type = choose_encoder(request.getHeader(b"accept") or "")
+    encode, content_type = choose_encoder((request.getHeader(b"accept") or b"").decode("latin-1"))
     body = encode(registry)
     request.setHeader(b"content-type", content_type.encode())
     request.setHeader(b"content-length", b"%d" % len(body))
