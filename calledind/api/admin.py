@@ -383,7 +383,8 @@ class Admin(Resource):
         except AlreadyRunning as error:
             raise Refused(409, str(error)) from None
         self.log.info("a backup of {size} octets is made", size=made.size)
-        if request.channel is None:  # the client has left meanwhile
+        has_left = request.channel is None
+        if has_left:
             made.close()
             return NOT_DONE_YET
         request.setHeader(b"content-type", b"application/x-tar")

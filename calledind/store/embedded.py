@@ -184,7 +184,12 @@ class EmbeddedStore:
         searcher, self._searcher = self._searcher, None
         if searcher is not None:
             closing.addBoth(lambda result: searcher.run(self._searches.close).addCallback(lambda _: result))
-            closing.addBoth(lambda result: (searcher.stop(), result)[1])
+
+            def dismiss(result: T) -> T:
+                searcher.stop()
+                return result
+
+            closing.addBoth(dismiss)
         closing.addBoth(lambda _: self._writer.run(self._disk.close))
         return closing.addErrback(self._log_error, "closing").addBoth(release)
 

@@ -110,9 +110,9 @@ async def copy_into_file(
         for ids in chunks(list(moments), LEDGERS):
             await source.copy_ledgers(worker, file.add_later, {key: b"(" + moments[key] for key in ids})
         # What was withdrawn may have been read before.
-        for ids in chunks(await worker.run(file.released), AT_ONCE):
-            there = await gather(link.bulk("EXISTS", f"{prefix}call:{call_id}") for call_id in ids)
-            gone = [call_id for call_id, is_there in zip(ids, there, strict=True) if not is_there]
+        for released in chunks(await worker.run(file.released), AT_ONCE):
+            there = await gather(link.bulk("EXISTS", f"{prefix}call:{call_id}") for call_id in released)
+            gone = [call_id for call_id, is_there in zip(released, there, strict=True) if not is_there]
             await worker.run(lambda gone=gone: file.remove(gone))  # type: ignore[misc]
         for ids in chunks(list(moments), LEDGERS):
             beginnings = dict.fromkeys(ids, b"-")
@@ -258,8 +258,8 @@ class _File:
         rows = json.loads(text)
 
         def read() -> Iterator[tuple[Any, ...]]:
-            for row in rows:
-                request, state, attempt, answer, outcome, charged, tries, due_at = (value or None for value in row)
+            for request, state, *others in rows:
+                attempt, answer, outcome, charged, tries, due_at = (value or None for value in others)
                 call = json.loads(request)
                 # Of a key that was made after the keys were read, nothing is in the copy.
                 if call["key_id"] in self._keys:
@@ -497,7 +497,7 @@ def _part(value: Any) -> str | bytes | int:
     """Write a value as the store's scripts are given it."""
     if value is None:
         return ""
-    return dump(value) if isinstance(value, float) else value  # type: ignore[no-any-return]
+    return dump(value) if isinstance(value, float) else value
 
 
 def flood_marks(database: sqlite3.Connection) -> dict[int, float]:

@@ -61,7 +61,7 @@ def relative(path: Path) -> str:
 class StorageCase(TestCase):
     timeout = 120.0
 
-    async def setUp(self) -> None:
+    async def setUp(self) -> None:  # type: ignore[override]
         self.folder = absolute(self.mktemp())
         self.folder.mkdir(parents=True)
         self.store = EmbeddedStore(some, self.folder / "data" / "store")
@@ -202,13 +202,14 @@ class RestoreTests(StorageCase):
             self.assertEqual(result.exit_code, 0, result.output)
         self.assertTrue(Places(self.folder / "new").database.exists())
         config.write_text("data = 1\n")
-        for arguments, words in (
+        wrong: tuple[tuple[tuple[str | Path, ...], str], ...] = (
             (("restore", file, "--config", config), "has errors"),
             (("restore", file), "--config is needed"),
             (("restore", file, "--config", config, "--data", "x"), "either"),
             (("restore", self.folder / "nothing", "--data", "x"), "does not exist"),
-        ):
-            result = run(*arguments)
+        )
+        for words_given, words in wrong:
+            result = run(*words_given)
             self.assertEqual(result.exit_code, 2, result.output)
             self.assertIn(words, result.output)
 
@@ -222,7 +223,7 @@ class RestoreTests(StorageCase):
 
 
 class RedisTests(StorageCase):
-    async def setUp(self) -> None:
+    async def setUp(self) -> None:  # type: ignore[override]
         await super().setUp()
         self.config = self.folder / "calledin.toml"
         self.write_settings(one_server())

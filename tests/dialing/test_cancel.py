@@ -92,7 +92,7 @@ class SharedCancelTests(SharedCase):
             return brought[-1]
 
         self.audio.names.clear()
-        self.audio.bring = bring  # type: ignore[method-assign, assignment]
+        self.audio.bring = bring  # type: ignore[method-assign]
         self.make()
         self.accept("1")
         return brought

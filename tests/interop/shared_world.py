@@ -70,7 +70,7 @@ class Wire:
                 if key.fileobj is self._listener:
                     self._accept()
                 elif key.fileobj in self._pairs:
-                    self._carry(key.fileobj)  # type: ignore[arg-type]
+                    self._carry(key.fileobj)
         self._drop_all()
 
     def _accept(self) -> None:

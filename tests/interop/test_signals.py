@@ -258,7 +258,7 @@ def name_of(connection: http.client.HTTPSConnection) -> str:
     return str(certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
 
 
-def status_of(connection: http.client.HTTPSConnection) -> int:
+def status_of(connection: http.client.HTTPConnection) -> int:
     """Ask once more over this connection."""
     connection.request("GET", "/healthz")
     response = connection.getresponse()

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import atexit
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from shutil import rmtree
@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from calledind.model import Call, ReturnCode
+from calledind.model import Call, CallRecord, PendingCallback, ReturnCode
 from calledind.settings import Redis
 from calledind.store.interface import Limits
 from calledind.store.redis import RedisStore
@@ -73,6 +73,10 @@ async def until(what: str, ready: Callable[[], bool], seconds: float = 10.0) -> 
 def numbered(index: int, **others: Any) -> Call:
     """Return a call with a number and an age of its own."""
     return make_call(f"call{index}", number=("1", f"21255501{index:02d}"), at=NOW + index / 100, **others)
+
+
+def ids_of(those: Iterable[CallRecord] | Iterable[PendingCallback]) -> list[str]:
+    return [each.call.id for each in those]
 
 
 class Losses:

@@ -8,6 +8,7 @@ import gzip
 import json
 import os
 import random
+import shutil
 import sqlite3
 import tarfile
 from collections.abc import Mapping
@@ -24,7 +25,6 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from calledind.model import ReturnCode
 from calledind.store import backup
 from calledind.store.backup import (
-    SCHEMA,
     AlreadyRunning,
     Backup,
     Figures,
@@ -34,6 +34,7 @@ from calledind.store.backup import (
     open_backup,
     read_manifest,
 )
+from calledind.store.disk import SCHEMA
 from calledind.store.embedded import EmbeddedStore
 from calledind.store.interface import StoreUnavailable
 from calledind.store.restore import Occupied, Places, locked, place, unpacked
@@ -328,8 +329,7 @@ class Restoring(BackupCase):
         from calledind.store import restore
 
         disk_usage = lambda folder: SimpleNamespace(free=10_000)  # noqa: E731
-        rmtree = restore.shutil.rmtree
-        self.patch(restore, "shutil", SimpleNamespace(disk_usage=disk_usage, rmtree=rmtree))
+        self.patch(restore, "shutil", SimpleNamespace(disk_usage=disk_usage, rmtree=shutil.rmtree))
         with self.assertRaisesRegex(OSError, "MB are needed"):
             self.restore(path)
         self.assertEqual({file.name for file in (self.folder / "new").iterdir()}, {"store"})

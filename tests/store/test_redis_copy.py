@@ -43,7 +43,7 @@ class CopyCase(TestCase):
 
     timeout = 120.0
 
-    async def setUp(self) -> None:
+    async def setUp(self) -> None:  # type: ignore[override]
         self.folder = Path(self.mktemp())
         self.folder.mkdir(parents=True)
         self.prefix = f"{self.id()}[*]:"
@@ -133,7 +133,7 @@ class RoundTrips(CopyCase):
             lambda each: each.check("key_0", "1", "0000000007", NOW),
             lambda each: each.find_key(bytes([2, 255]) * 16),
         ):
-            self.assertEqual(await ask(other), await ask(store))  # type: ignore[no-untyped-call]
+            self.assertEqual(await ask(other), await ask(store))
         for key_id in ("key_0", "key_1", "key_2", "key_3"):
             self.assertEqual(await other.ledger(key_id), await store.ledger(key_id))
         self.assertEqual(list(await other.do_not_call()), list(await store.do_not_call()))

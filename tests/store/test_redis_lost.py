@@ -15,7 +15,7 @@ from calledind.store.outbox import NAME
 from calledind.store.redis import RedisStore
 from calledind.store.redis_link import Unanswered
 from tests.store.contract import BUSY, DIALOG, DIGEST, NOW, make_attempt, make_key
-from tests.store.redis_case import ROUTE, WIDE, Losses, RedisCase, numbered, until
+from tests.store.redis_case import ROUTE, WIDE, Losses, RedisCase, ids_of, numbered, until
 
 
 class AcceptTests(RedisCase):
@@ -228,7 +228,7 @@ class TakeTests(RedisCase):
         await self.assertFailure(two.take_over(), StoreUnavailable)
         losses.mend()
         records, callbacks, _ = await two.take_over()
-        self.assertEqual([each.call.id for each in (*records, *callbacks)], ["call1", "call2"])
+        self.assertEqual([*ids_of(records), *ids_of(callbacks)], ["call1", "call2"])
 
     def taken_of(self, store: RedisStore, most: int) -> Deferred[Grants]:
         return store.take(ROUTE, [WIDE], own=0, most=most)

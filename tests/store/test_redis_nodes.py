@@ -8,7 +8,7 @@ from calledind.model import State
 from calledind.store.interface import Fenced, NodeStatus, StoreUnavailable
 from calledind.store.redis import RedisStore
 from tests.store.contract import ANSWERED, BUSY, DIALOG, NOW, make_attempt
-from tests.store.redis_case import LEASE, ROUTE, RedisCase, numbered, pause
+from tests.store.redis_case import LEASE, ROUTE, RedisCase, ids_of, numbered, pause
 
 
 class JoinTests(RedisCase):
@@ -222,7 +222,7 @@ class TakeOverTests(RedisCase):
         while more:
             store = (two, three)[turns % 2]
             records, callbacks, more = await store.take_over(most=1)
-            found += [each.call.id for each in (*records, *callbacks)]
+            found += [*ids_of(records), *ids_of(callbacks)]
             turns += 1
         self.assertEqual(sorted(found), ["call2", "call3", "call4"])
         self.assertGreaterEqual(turns, 4)
@@ -239,7 +239,7 @@ class TakeOverTests(RedisCase):
         self.ended.add(one)
         self.assertEqual(await self.taken(two), ["call1"])
         records, callbacks, _ = await two.take_over()
-        self.assertEqual([each.call.id for each in (*records, *callbacks)], ["call2", "call3"])
+        self.assertEqual([*ids_of(records), *ids_of(callbacks)], ["call2", "call3"])
         self.assertIs(await two.settle("call2", BUSY, charge=False), True)
 
     async def test_callbacks_of_nobody_are_claimed_once(self) -> None:

@@ -123,7 +123,8 @@ class OutageTests(RedisCase):
         """A node does not start without Redis, and says why."""
         self.own.kill()
         store: RedisStore = self.make_node()
-        error = await self.assertFailure(store.open(), StoreUnavailable)
+        opening: Deferred[Any] = store.open()
+        error = await self.assertFailure(opening, StoreUnavailable)
         self.assertIn(self.own.address, str(error))
         self.assertIs(store.healthy(), False)
         await store.close()

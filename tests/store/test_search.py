@@ -13,6 +13,9 @@ from tests.store.contract import DIGEST, make_key
 from tests.store.fakes import Bench
 from tests.store.redis_case import RedisCase, numbered
 
+EVERYTHING = CallFilter()
+FEW_FIT = CallFilter(last_digits="02"), CallFilter(last_digits="02", key_id="key_1")
+
 
 class EmbeddedTests(SynchronousTestCase):
     def setUp(self) -> None:
@@ -27,16 +30,16 @@ class EmbeddedTests(SynchronousTestCase):
     def tearDown(self) -> None:
         self.successResultOf(self.store.close())
 
-    def page(self, before: str, **wanted: str) -> tuple[list[str], str]:
-        found, after = self.successResultOf(self.store.calls(CallFilter(**wanted), before=before))
+    def page(self, before: str, wanted: CallFilter = EVERYTHING) -> tuple[list[str], str]:
+        found, after = self.successResultOf(self.store.calls(wanted, before=before))
         return [record.call.id for record in found], after
 
     def test_few_fit(self) -> None:
         """A page ends when so many calls were looked at; the next goes on from there, and the last one says so."""
-        for wanted in ({"last_digits": "02"}, {"last_digits": "02", "key_id": "key_1"}):
-            self.assertEqual(self.page("", **wanted), ([], "call6"))
-            self.assertEqual(self.page("call6", **wanted), ([], "call3"))
-            self.assertEqual(self.page("call3", **wanted), (["call2"], ""))
+        for wanted in FEW_FIT:
+            self.assertEqual(self.page("", wanted), ([], "call6"))
+            self.assertEqual(self.page("call6", wanted), ([], "call3"))
+            self.assertEqual(self.page("call3", wanted), (["call2"], ""))
 
     def test_all_fit(self) -> None:
         """So it does where all fit."""
@@ -55,7 +58,7 @@ class RedisTests(RedisCase):
         self.patch(redis_calls, "READ_CHUNK", 1)
         self.patch(redis_calls, "MOST_LOOKED_AT", 3)
         store = await self.with_calls(*range(1, 9))
-        for wanted in (CallFilter(last_digits="02"), CallFilter(last_digits="02", key_id="key_1")):
+        for wanted in FEW_FIT:
             before, pages = "", []
             while True:
                 found, before = await store.calls(wanted, before=before)
