@@ -39,7 +39,7 @@ from calledind.store.interface import Store
 LARGEST_MP3 = 64 * 1024 * 1024
 "Octets; the settings may allow fewer."
 CALL_ID = re.compile(r"[0-9a-f]{32}")
-TEST_SECONDS = 10.0
+TEST_SECONDS = 5.0
 "For the answer to an OPTIONS."
 MOST_CALLBACKS = 1000
 "In one answer."

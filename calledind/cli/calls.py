@@ -118,8 +118,10 @@ def calls(target: Target, /, watch: bool, live: bool, most: int, as_json: bool, 
 
 def _query(wanted: Mapping[str, Any]) -> dict[str, Any]:
     query = {name: value for name, value in wanted.items() if value is not None}
+    if "key_id" in query:
+        query["key"] = query.pop("key_id")
     if "answered" in query:
-        query["answered"] = int(query["answered"])
+        query["answered"] = str(query["answered"]).lower()
     if "reason" in query:
         query["reason"] = int(REASONS[query["reason"]])
     return query
