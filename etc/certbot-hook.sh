@@ -15,6 +15,7 @@ set -eu
 : "${RENEWED_LINEAGE:?is set by certbot: the folder of the certificate that was renewed}"
 group=${CALLEDIN_GROUP:-ssl-cert}
 target=${CALLEDIN_TLS:-/etc/calledin/tls}
+# Without systemd, CALLEDIN_PID is the process to tell.
 
 # A host may have certificates for other things: with CALLEDIN_DOMAIN only that one is taken.
 if [ -n "${CALLEDIN_DOMAIN:-}" ] && [ "$(basename "$RENEWED_LINEAGE")" != "$CALLEDIN_DOMAIN" ]; then
@@ -27,8 +28,8 @@ for file in fullchain.pem privkey.pem; do
     install -m 640 -g "$group" "$RENEWED_LINEAGE/$file" "$target/$file.new"
     mv "$target/$file.new" "$target/$file"
 done
-if [ -d /run/systemd/system ]; then
-    systemctl try-reload-or-restart --no-block calledin.service
-elif [ -n "${CALLEDIN_PID:-}" ]; then
+if [ -n "${CALLEDIN_PID:-}" ]; then
     kill -HUP "$CALLEDIN_PID"
+elif [ -d /run/systemd/system ]; then
+    systemctl try-reload-or-restart --no-block calledin.service
 fi

@@ -78,6 +78,7 @@ class Help(Resource):
         if not names:
             # Without the last slash the links would lead elsewhere.
             request.setHeader(b"location", request.path + b"/")
+            request.setHeader(b"content-length", b"0")
             request.setResponseCode(301)
             return b""
         if names == [STYLE]:

@@ -1,0 +1,93 @@
+"""What is installed: the wheel with all that the daemon reads; where CALLEDIN_LONG=1, a Debian package."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from tests.interop.case import InteropCase
+
+ROOT = Path(__file__).parents[2]
+PARTS = ("setup.py", "pyproject.toml", "README.md", "calledind", "twisted")
+IGNORED = shutil.ignore_patterns("__pycache__", "dropin.cache")
+
+
+class WheelTests(InteropCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.source = self.folder / "source"
+        self.source.mkdir()
+        for part in PARTS:
+            if (ROOT / part).is_dir():
+                shutil.copytree(ROOT / part, self.source / part, ignore=IGNORED)
+            else:
+                shutil.copy(ROOT / part, self.source)
+
+    def test_content(self) -> None:
+        """Every file of the package is in the wheel, the plugin beside it, and the command."""
+        wanted = {path.relative_to(self.source).as_posix() for path in (self.source / "calledind").rglob("*")}
+        wanted = {path for path in wanted if (self.source / path).is_file()}
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "-w",
+            str(self.folder),
+            str(self.source),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        [wheel] = self.folder.glob("calledin-*.whl")
+        with zipfile.ZipFile(wheel) as content:
+            names = {name for name in content.namelist() if ".dist-info/" not in name}
+            [entry_points] = [name for name in content.namelist() if name.endswith("entry_points.txt")]
+            self.assertIn("calledin = calledind.cli.main:main", content.read(entry_points).decode())
+        self.assertEqual(names, wanted | {"twisted/plugins/calledin_plugin.py"})
+
+
+class DebianFileTests(InteropCase):
+    def test_scripts(self) -> None:
+        """The package's scripts are read by the shell without complaint, and the manual page is made."""
+        folder = ROOT / "etc" / "debian"
+        for name in ("build", "postinst", "prerm", "postrm"):
+            checked = subprocess.run(["sh", "-n", str(folder / name)], capture_output=True, text=True, check=False)
+            self.assertEqual((checked.returncode, checked.stderr), (0, ""), name)
+        made = subprocess.run(
+            [sys.executable, str(folder / "manual.py"), "1.2.3"],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        ).stdout
+        self.assertTrue(made.startswith(".TH CALLEDIN 1"))
+        for words in (".SS calledin keys add", "calledin 1.2.3", ".SH COMMANDS"):
+            self.assertIn(words, made)
+
+
+class DebianTests(InteropCase):
+    def test_build(self) -> None:
+        """The package is built, and has the program, the units and the settings where they belong."""
+        subprocess.run(["make", "deb"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        [package] = (ROOT / "build").glob("calledin_*.deb")
+        listed = subprocess.check_output(["dpkg-deb", "--contents", str(package)], text=True)
+        for path in (
+            "./opt/calledin/bin/twistd\n",
+            "./usr/bin/calledin -> /opt/calledin/bin/calledin\n",
+            "./etc/calledin/calledin.toml\n",
+            "./usr/lib/systemd/system/calledin.service\n",
+            "./usr/lib/systemd/system/calledin.socket\n",
+            "./usr/share/man/man1/calledin.1.gz\n",
+            "/twisted/plugins/dropin.cache\n",
+        ):
+            self.assertIn(path, listed)
+
+
+if not os.environ.get("CALLEDIN_LONG"):
+    del DebianTests
