@@ -476,3 +476,78 @@ class WriteTests(SynchronousTestCase):
         kernel.broken = True
         channel.dataReceived(self.REQUEST)
         self.assertIsInstance(kernel.doWrite(), ConnectionLost)
+
+
+class GoodbyeTests(SynchronousTestCase):
+    """The site parts from its clients."""
+
+    def setUp(self) -> None:
+        self.served = Served()
+        self.client = self.served.connect()
+
+    def finish(self, seconds: float = 15.0) -> Deferred[None]:
+        return Deferred.fromCoroutine(self.served.site.finish(seconds))
+
+    def wait(self, seconds: float) -> None:
+        self.served.clock.pump([0.1] * round(seconds * 10))
+
+    def test_last_answer(self) -> None:
+        """Each answer says that it is the last one, whichever way the request was read, and the connection closes."""
+        self.served.site.closing = True
+        for request in (GET, b"HEAD /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"):
+            client = self.served.connect()
+            self.assertIn(b"onnection: close\r\n", client.send(request))
+            self.assertTrue(client.wire.closed)
+
+    def test_idle(self) -> None:
+        """Who was answered has a second to ask once more, then sees the end, and no reset, also when it is slow."""
+        self.client.send(GET)
+        finished = self.finish()
+        self.wait(0.8)
+        self.assertFalse(self.client.wire.closed)
+        self.wait(0.4)
+        self.assertTrue(self.client.wire.half_closed)
+        self.client.send(GET)
+        self.assertEqual(len(self.served.asked), 1)
+        self.wait(CLOSING_SECONDS + 0.2)
+        self.assertEqual((self.client.wire.disconnecting, self.client.wire.aborted), (True, False))
+        self.assertNoResult(finished)
+        self.client.leave()
+        self.wait(0.2)
+        self.successResultOf(finished)
+
+    def test_waits_for_an_answer(self) -> None:
+        """Who is being answered is answered; so is who has connected and not asked yet."""
+        verdict: Deferred[Verdict] = Deferred()
+        self.served.admit = lambda arguments: verdict
+        self.client.send(GET)
+        fresh = self.served.connect()
+        finished = self.finish()
+        self.wait(3.0)
+        self.assertFalse(self.client.wire.closed or fresh.wire.closed)
+        self.assertEqual(Response(fresh.send(GET.replace(b"/api/playback?x=1", b"/healthz"))).status, 200)
+        fresh.leave()
+        verdict.callback(ACCEPTED)
+        self.assertEqual(Response(self.client.taken()).body, b"0")
+        self.wait(1.2)
+        self.client.leave()
+        self.wait(0.2)
+        self.successResultOf(finished)
+
+    def test_no_longer(self) -> None:
+        """Not for ever."""
+        self.served.admit = lambda arguments: Deferred()
+        self.client.send(GET)
+        finished = self.finish(2.0)
+        self.wait(2.2)
+        self.successResultOf(finished)
+        self.client.leave()
+
+    def test_endless(self) -> None:
+        """A stream that only its client would end is cut."""
+        self.served.admit = lambda arguments: Deferred()
+        self.client.send(GET)
+        setattr(self.client.channel.requests[0], "endless", True)  # noqa: B010 - twisted.web's has none
+        self.finish()
+        self.assertTrue(self.client.wire.closed)
+        self.client.leave()

@@ -4,11 +4,13 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from calledind.net.systemd import notify, watchdog_interval
+from calledind.net.systemd import first_environment, listening_sockets, notify, watchdog_interval
 
 
 class NotifyTests(SynchronousTestCase):
@@ -54,3 +56,31 @@ class WatchdogTests(SynchronousTestCase):
         others = {"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}
         for environment in ({}, others, {"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "soon"}, {"WATCHDOG_USEC": "-5"}):
             self.assertIsNone(watchdog_interval(environment=environment), environment)
+
+
+class ListeningTests(SynchronousTestCase):
+    def test_environment(self) -> None:
+        """What this process was started with is known, whatever became of it since."""
+        self.assertEqual(first_environment().get("PATH"), os.environ.get("PATH"))
+
+    def test_nobody(self) -> None:
+        """Without systemd there are none, and those of another process are not ours."""
+        for environment in ({}, {"LISTEN_PID": "1", "LISTEN_FDS": "1"}, {"LISTEN_PID": str(os.getpid())}):
+            self.assertEqual(listening_sockets(environment=environment), ())
+
+    def test_handed_over(self) -> None:
+        """Each socket has its name, and what is no socket is left out."""
+        program = (
+            "import os, socket\n"
+            "from calledind.net.systemd import listening_sockets\n"
+            "a, b = socket.create_server(('127.0.0.1', 0)), socket.create_server(('127.0.0.1', 0))\n"
+            "null = os.open('/dev/null', os.O_RDONLY)\n"
+            "high = [os.dup2(each, 100 + index) for index, each in enumerate((a.fileno(), null, b.fileno()))]\n"
+            "for index, each in enumerate(high): os.dup2(each, 3 + index)\n"
+            "environment = {'LISTEN_PID': str(os.getpid()), 'LISTEN_FDS': '3', 'LISTEN_FDNAMES': 'http:null'}\n"
+            "for name, found in listening_sockets(environment=environment):\n"
+            "    print(repr(name), found.fileno(), found.getblocking(), found.get_inheritable(), flush=True)\n"
+            "os._exit(0)\n"
+        )
+        said = subprocess.check_output([sys.executable, "-c", program], text=True, stderr=subprocess.DEVNULL)
+        self.assertEqual(said, "'http' 3 False False\n'' 5 False False\n")
