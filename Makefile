@@ -6,12 +6,12 @@ READY := $(VENV)/.ready
 # Everything but the interop tests, which have a runner of their own.
 ROOMS := $(filter-out tests.interop tests.benchmarks tests.__init__,$(subst /,.,$(patsubst %/,%,$(wildcard tests/*/)) $(basename $(wildcard tests/test_*.py))))
 
-.PHONY: run test lint format bench debian deb clean
+.PHONY: run test lint format bench debian browser deb clean
 
 run: $(READY)
 	@$(BIN)/calledin demo
 
-test: debian $(READY) lint
+test: debian browser $(READY) lint
 	$(BIN)/coverage run -m twisted.trial --temp-directory=$(VENV)/trial $(ROOMS)
 	$(BIN)/coverage report
 	$(BIN)/coverage report --include='calledind/sip/*,calledind/sdp.py,calledind/description.py,calledind/sdes.py,calledind/rtp/*' --fail-under=100
@@ -38,6 +38,13 @@ deb: $(READY)
 debian:
 	@sh tests/debian-packages
 
+# What drives Chromium in the interop tests; without npm, or a registry, those tests say what they skip.
+browser: tests/browser/node_modules/.package-lock.json
+
+tests/browser/node_modules/.package-lock.json: tests/browser/package-lock.json
+	@! command -v npm >/dev/null || (cd tests/browser && npm ci --ignore-scripts --no-audit --no-fund --silent) || \
+		echo "npm could not install what drives the browser; its tests will be skipped"
+
 $(READY): setup.py Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "calledin needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)")'
 	$(PYTHON) -m venv $(VENV)
@@ -45,4 +52,4 @@ $(READY): setup.py Makefile
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage*
+	rm -rf $(VENV) build *.egg-info tests/browser/node_modules .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage*

@@ -38,6 +38,8 @@ GOOD_CORRELATION = 0.98
 "A lower one is not the same speech, played well. G.711 and the cut at 4,000 Hz leave about 0.999."
 MP3_NAME = "speech.mp3"
 REASONS = {"": "answered", "0": "failed", "1": "hung up", "3": "ring timeout", "5": "busy", "8": "congestion"}
+PAGE_PORT = 8081
+"Of the page, where it is free."
 NEXT_NUMBER = "2125550107"
 "In the curl line: another one, since a number is refused for a minute after a call."
 
@@ -110,6 +112,12 @@ class Demo:
     def make_key(self) -> None:
         """Ask the administrator's socket for an api key with credits. Raises NotReachable."""
         self._key = self._daemon.admin.post("/keys", {"name": "demo", "credits": 100})
+
+    def tell_page(self) -> None:
+        """Say where all of this can be seen and heard in a browser; the token is part of the address."""
+        token = self._daemon.page_token
+        self._console.print("\nOpen this page: a phone that rings when 212-555-0199 is called, and all that happens\n")
+        self._console.out(f"{self._daemon.page_url}/phone#token={token}", highlight=False)
 
     def call(self, number: str) -> Run:
         """Make one call and show all of it. Raises NotReachable where the daemon fails, not where the call does."""
@@ -273,6 +281,7 @@ class Demo:
                 outcome = "answered" if row["answered"] else REASONS.get(str(row["reason"]), "")
                 table.add_row(str(row["number"]), str(row["words"]), Text(outcome, "dim"))
             self._console.print(Panel(table, title="Numbers to try", border_style="dim"))
+        self.tell_page()
         query = urlencode(self.parameters(NEXT_NUMBER), safe=":/")
         self._console.print("\nYour turn:\n")
         self._console.out(f"curl '{self._daemon.url}/api/playback/?{query}'", highlight=False)
@@ -375,7 +384,7 @@ def demo(once: bool, port: int, number: str, mp3: Path | None, keep: Path | None
     mp3 = mp3 or _bundled_mp3()
     customer = CustomerServer(mp3.read_bytes())
     customer.start()
-    daemon = Daemon(folder, free_port(port))
+    daemon = Daemon(folder, free_port(port), free_port(PAGE_PORT))
     well = False
     # Whoever ends the demo ends the daemon, too.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -385,6 +394,8 @@ def demo(once: bool, port: int, number: str, mp3: Path | None, keep: Path | None
             daemon.start()
         show = Demo(console, daemon, customer, mp3, keeps=keep is not None)
         show.make_key()
+        if not once:
+            show.tell_page()
         well = show.conclude(show.call(number))
         if not once:
             show.invite()

@@ -28,8 +28,9 @@ class DaemonFailed(Exception):
 class Daemon:
     """Starts, asks and stops the daemon. `folder`: for its data and its log."""
 
-    def __init__(self, folder: Path, http_port: int) -> None:
+    def __init__(self, folder: Path, http_port: int, page_port: int) -> None:
         self.port = http_port
+        self.page_port = page_port
         self.data = folder / "data"
         self.log = folder / "calledin.log"
         self.socket = self.data / "admin.sock"
@@ -39,10 +40,20 @@ class Daemon:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def page_url(self) -> str:
+        return f"http://127.0.0.1:{self.page_port}"
+
+    @property
+    def page_token(self) -> str:
+        """What opens the page; there once the daemon has started. Raises OSError."""
+        return (self.data / "page-token").read_text().strip()
+
     def start(self) -> None:
         """Start it and wait until it is ready for calls. Raises DaemonFailed."""
         command = [sys.executable, "-c", TWISTD, "--nodaemon", "--pidfile=", "calledin", "--demo"]
         command += ["--data", str(self.data), "--http", f"127.0.0.1:{self.port}"]
+        command += ["--page", f"127.0.0.1:{self.page_port}"]
         with self.log.open("wb") as log:
             # A session of its own: Ctrl-C is for the demo, which then stops the daemon in good order.
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments

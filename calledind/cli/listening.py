@@ -54,10 +54,10 @@ def read_mp3(path: Path) -> Samples:
             )
             pieces.append(planes.mean(axis=0))
     samples = np.concatenate(pieces) if pieces else np.zeros(0)
-    return _at_rate(samples.astype(np.float64), rate)
+    return at_rate(samples.astype(np.float64), rate)
 
 
-def _at_rate(samples: Samples, rate: int) -> Samples:
+def at_rate(samples: Samples, rate: int) -> Samples:
     """Resample from `rate` to 8,000 Hz by keeping the spectrum's lower part."""
     # Silence is added until the length is a whole number of samples at both rates: else time would be stretched.
     block = rate // math.gcd(rate, SAMPLE_RATE)

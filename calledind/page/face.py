@@ -22,7 +22,7 @@ from urllib.parse import parse_qs
 from twisted.web.resource import Resource
 from twisted.web.static import Data
 
-from calledind.api.answers import Words, respond
+from calledind.api.answers import respond
 from calledind.api.channel import Channel
 from calledind.api.help import Help
 from calledind.api.site import Request, Site, network_of
@@ -84,8 +84,13 @@ class Face(Resource):
         for name, value in HEADERS.items():
             request.setHeader(name, value)
         refusal = self._access.wrong_host(request.requestHeaders)
-        if refusal is not None:
-            return _Refused(refusal)
+        resource = _Refused(refusal) if refusal is not None else self._find(path, request)
+        method = f"render_{request.method.decode('ascii')}"
+        if type(resource).render is Resource.render and not hasattr(resource, method):
+            return _refused(405, "this is asked for, or done, by another method")
+        return resource
+
+    def _find(self, path: bytes, request: Request) -> Resource:
         if path == b"phone" and request.postpath and request.postpath != [b""]:
             return self._phone_path(request)
         if path in VIEWS and request.method in (b"GET", b"HEAD"):
@@ -104,7 +109,7 @@ class Face(Resource):
             return self._guard(request, Data(body, "application/json"))
         if path in self._guarded:
             return self._guard(request, self._guarded[path])
-        return Words(404, "there is nothing here")
+        return _refused(404, "there is nothing here")
 
     def _phone_path(self, request: Request) -> Resource:
         path, *rest = request.postpath or [b""]
@@ -113,13 +118,13 @@ class Face(Resource):
             name = rest[0].decode("latin-1")
             return self._trial.mp3(name) if path == b"mp3" else self._trial.told(name)
         if self._phone is None:
-            return Words(404, "the phone is there while the built-in carrier takes the calls (simulator = true)")
+            return _refused(404, "the phone is there while the built-in carrier takes the calls (simulator = true)")
         if path == b"line":
             guarded = self._guard(request, self._phone.resource, changes=True)
-            return Words(503, "too many phones are open") if self._phone.full else guarded
+            return _refused(503, "too many phones are open") if self._phone.full else guarded
         if path == b"call":
             return self._guard(request, self._call)
-        return Words(404, "there is nothing here")
+        return _refused(404, "there is nothing here")
 
     def _guard(self, request: Request, resource: Resource, *, changes: bool | None = None) -> Resource:
         headers = request.requestHeaders
@@ -139,6 +144,10 @@ class _Refused(Resource):
 
     def render(self, request: Request) -> bytes:
         return refuse(request, self._refusal)
+
+
+def _refused(status: int, words: str) -> Resource:
+    return _Refused(Refusal(status, words))
 
 
 def refuse(request: Request, refusal: Refusal) -> bytes:

@@ -123,6 +123,10 @@ class Live(Resource):
             self._ticking.start(TICK, now=False)
         return NOT_DONE_YET
 
+    @property
+    def viewers(self) -> int:
+        return len(self._viewers)
+
     def stop(self) -> None:
         """Let go of all viewers."""
         for viewer in tuple(self._viewers):

@@ -198,7 +198,7 @@ class DaemonTests(SynchronousTestCase):
         self.patch(demo_daemon, "TWISTD", "import sys; print('out of luck'); sys.exit(3)")
         folder = Path(self.mktemp())
         folder.mkdir()
-        daemon = Daemon(folder, free_port(0))
+        daemon = Daemon(folder, free_port(0), free_port(0))
         self.assertRaisesRegex(DaemonFailed, "ended with 3", daemon.start)
         self.assertEqual(daemon.log_tail(), "out of luck")
         self.assertEqual(daemon.stop(), 3)

@@ -27,6 +27,7 @@ LONGEST = (
     "lossy_relay",
     "sipp",
     "fuzz",
+    "browser",
     "baresip",
     "failover",
     "kamailio_tls",

@@ -31,6 +31,7 @@ async function show(path) {
     const here = link.pathname === clean || (link.pathname !== "/" && clean.startsWith(`${link.pathname}/`));
     if (here) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
+    if (here) link.parentElement.scrollLeft = link.offsetLeft - link.parentElement.clientWidth / 2;
   }
   leave?.();
   leave = null;

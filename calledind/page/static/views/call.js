@@ -19,7 +19,7 @@ export async function show(main, {id}) {
   const place = said();
   let shown = "";
   main.append(head, card("", way), h("div", {className: "grid two"},
-    card("SIP messages", ladder.element, noLadder, h("div", {className: "row"}, pcapButton(id, place), place)),
+    card("SIP messages", ladder.element, noLadder, h("div", {className: "row ladder-foot"}, pcapButton(id, place), place)),
     h("div", {className: "grid"}, card("The call", about), card("Sound", soundOf(id), media), card("Callback", told))));
 
   async function refresh() {

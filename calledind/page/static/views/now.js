@@ -112,7 +112,7 @@ function fillRow(element, row) {
   const address = `/calls/${row.id}`;
   setText(at, time(row.at));
   setText(who, row.phone_number ? number(row.country_code, row.phone_number) : `call ${row.id.slice(0, 12)}`);
-  const words = row.over ? outcome(row) : row.state || "";
+  const words = row.over ? outcome(row) : row.state === "answered" ? "connected" : row.state || "";
   setText(state, words);
   state.className = row.over ? (row.answered ? "good" : "bad") : "call";
   setText(trunk, row.trunk || "");

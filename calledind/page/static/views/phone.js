@@ -96,7 +96,7 @@ class CallPanel {
     this.ladder = new Ladder("this phone");
     this.way = h("div", {}, h("p", {className: "soft"}, "Call 212-555-0199, or drop an MP3 on the phone."));
     this.callback = h("div", {}, h("p", {className: "soft"}, "Comes when the call has ended."));
-    this.link = h("p");
+    this.link = h("p", {className: "soft"}, "Drawn as they come and go, each with its whole text on a click.");
     this.element = h("div", {className: "grid"}, card("The request was answered with", this.code, this.way),
       card("SIP messages", this.ladder.element, this.link), card("The callback", this.callback));
   }

@@ -4,13 +4,17 @@ import {acting, card, h, said} from "../dom.js";
 import {CODES} from "../format.js";
 import {postFile} from "../api.js";
 
-const FIELDS = [["api_key", "required", "ck_..."], ["country_code", "required", "1"], ["phone_number", "ten digits", "2125550100"],
-  ["mp3", "an http or https URL", "https://example.com/hello.mp3"], ["caller_id", "optional", ""],
-  ["callback_url", "optional", ""], ["secret", "optional, 30 characters", ""], ["cache", "optional: True or False", ""]];
+// Name, what it takes, what stands there at first, whether it has a line to itself.
+const FIELDS = [["api_key", "", "ck_...", true], ["country_code", "1 is North America", "1"],
+  ["phone_number", "ten digits", "2125550100"], ["mp3", "http or https, three minutes at most", "https://example.com/hello.mp3", true],
+  ["callback_url", "may be left out: who is told the outcome", "", true], ["secret", "may be left out: handed back", ""],
+  ["caller_id", "may be left out", ""], ["cache", "may be left out: True or False", ""]];
+const REQUIRED = ["api_key", "country_code", "phone_number", "mp3"];
 
 export function show(main, {facts}) {
-  const form = h("form", {className: "fields"}, FIELDS.map(([name, hint, value]) =>
-    h("label", {}, `${name} (${hint})`, h("input", {name, value, autocomplete: "off", spellcheck: false}))));
+  const form = h("form", {className: "fields stacked"}, FIELDS.map(([name, hint, value, whole]) =>
+    h("label", {className: whole ? "whole" : ""}, h("b", {}, name), " ", hint,
+      h("input", {name, value, autocomplete: "off", spellcheck: false}))));
   const lines = h("div", {className: "lines"});
   const place = said();
   const answer = h("div");
@@ -31,7 +35,7 @@ export function show(main, {facts}) {
 }
 
 function query(form) {
-  const given = [...new FormData(form)].filter(([name, value]) => value || FIELDS.find(([each]) => each === name)[1] === "required");
+  const given = [...new FormData(form)].filter(([name, value]) => value || REQUIRED.includes(name));
   return new URLSearchParams(given).toString();
 }
 
