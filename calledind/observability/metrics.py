@@ -1,8 +1,8 @@
 """The daemon's figures for Prometheus.
 
-What happens is counted as it happens, at the price of a microsecond each; what is so at a moment (how many wait, how
-the trunks are) is asked for when Prometheus comes, see `gauges`. Labels have few values, all of them ours: trunks of
-the settings, reasons, codes. Numbers, keys and addresses are in none of them.
+What happens is counted as it happens, at the price of a microsecond each, see `counting`; what is so at a moment (how
+many wait, how the trunks are) is asked for when Prometheus comes, see `gauges`. Labels have few values, all of them
+ours: trunks of the settings, reasons, codes. Numbers, keys and addresses are in none of them.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, disable_created_metrics
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.metrics_core import Metric
 
 from calledind.model import Call, Outcome, Reason, ReturnCode
 from calledind.net.media import MediaStatistics
+from calledind.observability.counting import Count, Spread
 from calledind.observability.courses import Course
 
 UNAVAILABLE = "503", "unavailable"
@@ -48,16 +49,18 @@ class Metrics:
     """All that is counted, and the registry that it is read from."""
 
     def __init__(self) -> None:
-        # For each counter the moment of its birth, of which nobody here makes use.
-        disable_created_metrics()
-        self.registry = registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
 
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"calledin_{name}", text, labels, registry=registry)
+        def counter(name: str, text: str, *labels: str) -> Count:
+            made = Count(f"calledin_{name}", text, labels)
+            self.add(made)
+            return made
 
-        def histogram(name: str, text: str, bounds: tuple[float, ...], *labels: str) -> Histogram:
-            return Histogram(f"calledin_{name}", text, labels, registry=registry, buckets=bounds)
+        def histogram(name: str, text: str, bounds: tuple[float, ...], *labels: str) -> Spread:
+            made = Spread(f"calledin_{name}", text, labels, bounds)
+            self.add(made)
+            return made
 
         self._requests = counter("requests", "Requests for a call by what they were answered.", "code", "meaning")
         self._calls = counter("calls", "Calls that have ended, by trunk and how.", "trunk", "reason")
@@ -84,13 +87,12 @@ class Metrics:
         self._jitter = histogram("rtp_jitter_seconds", "Jitter of each call's packets.", JITTERS, "trunk", "direction")
         self._round_trip = histogram("rtp_round_trip_seconds", "Round trip of each call's media.", QUICK, "trunk")
         self._mos = histogram("call_mos", "Estimated mean opinion score of each call, 1 to 4.5.", SCORES, "trunk")
+        self._codes = {None: UNAVAILABLE, **{code: (str(int(code)), words(code)) for code in ReturnCode}}
         # What is always there begins at nought, so that its first step is seen.
-        self._codes = {
-            **{code: self._requests.labels(str(int(code)), words(code)) for code in ReturnCode},
-            None: self._requests.labels(*UNAVAILABLE),
-        }
+        for labels in self._codes.values():
+            self._requests.add(labels, 0)
         for verdict in ("delivered", "exhausted", "postponed"):
-            self._tries.labels(verdict)
+            self._tries.add((verdict,), 0)
 
     def add(self, gauges: Gauges) -> None:
         """Have these asked whenever somebody scrapes."""
@@ -100,51 +102,51 @@ class Metrics:
 
     def request(self, code: ReturnCode | None) -> None:
         """A request was answered; None: with 503."""
-        self._codes[code].inc()
+        self._requests.add(self._codes[code])
 
     def reached(self, call: Call, stage: str, course: Course) -> None:
         """A call has come this far."""
         if stage == "dialing" and course.dialled_at == course.invited_at:
-            self._waited.observe(max(0.0, course.dialled_at - call.accepted_at))
+            self._waited.add((), max(0.0, course.dialled_at - call.accepted_at))
         elif stage == "answered" and course.answered_at is not None:
-            self._set_up.labels(course.trunk).observe(course.answered_at - course.invited_at)
+            self._set_up.add((course.trunk,), course.answered_at - course.invited_at)
             if course.rang_at is not None:
-                self._rang.labels(course.trunk).observe(course.answered_at - course.rang_at)
+                self._rang.add((course.trunk,), course.answered_at - course.rang_at)
 
     def ended(self, outcome: Outcome, course: Course | None) -> None:
         """A call's outcome is kept."""
         ending = outcome.ending
         trunk = ending.trunk or NOBODY
-        self._calls.labels(trunk, words(outcome.reason)).inc()
+        self._calls.add((trunk, words(outcome.reason)))
         if ending.answered_at is not None:
-            self._lasted.labels(trunk).observe(max(0.0, ending.ended_at - ending.answered_at))
+            self._lasted.add((trunk,), max(0.0, ending.ended_at - ending.answered_at))
         elif course is not None and course.rang_at is not None:
-            self._rang.labels(trunk).observe(max(0.0, ending.ended_at - course.rang_at))
+            self._rang.add((trunk,), max(0.0, ending.ended_at - course.rang_at))
 
     def media(self, trunk: str, told: MediaStatistics) -> None:
         """How the packets of a call went."""
-        self._sent.labels(trunk).inc(told.packets_sent)
-        self._late.labels(trunk).inc(told.packets_late)
-        self._received.labels(trunk).inc(told.packets_received)
-        self._lost.labels(trunk, "from_callee").inc(max(0, told.packets_lost))
+        self._sent.add((trunk,), told.packets_sent)
+        self._late.add((trunk,), told.packets_late)
+        self._received.add((trunk,), told.packets_received)
+        self._lost.add((trunk, "from_callee"), max(0, told.packets_lost))
         if told.packets_received:
-            self._jitter.labels(trunk, "from_callee").observe(told.jitter)
+            self._jitter.add((trunk, "from_callee"), told.jitter)
         if told.jitter_by_peer is not None:
-            self._lost.labels(trunk, "to_callee").inc(max(0, told.packets_lost_by_peer))
-            self._jitter.labels(trunk, "to_callee").observe(told.jitter_by_peer)
+            self._lost.add((trunk, "to_callee"), max(0, told.packets_lost_by_peer))
+            self._jitter.add((trunk, "to_callee"), told.jitter_by_peer)
         if told.round_trip is not None:
-            self._round_trip.labels(trunk).observe(told.round_trip)
+            self._round_trip.add((trunk,), told.round_trip)
         if told.mos is not None:
-            self._mos.labels(trunk).observe(told.mos)
+            self._mos.add((trunk,), told.mos)
 
     def callback_tried(self, verdict: str) -> None:
-        self._tries.labels(verdict).inc()
+        self._tries.add((verdict,))
 
     def fetched(self, seconds: float, result: str) -> None:
-        self._fetches.labels(result).observe(seconds)
+        self._fetches.add((result,), seconds)
 
     def decoded(self, seconds: float, result: str) -> None:
-        self._decodes.labels(result).observe(seconds)
+        self._decodes.add((result,), seconds)
 
     def stored(self, operation: str, seconds: float, result: str) -> None:
-        self._stored.labels(operation, result).observe(seconds)
+        self._stored.add((operation, result), seconds)
