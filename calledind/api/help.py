@@ -146,7 +146,7 @@ def body_of(text: str) -> str:
             token.attrSet("id", slug("".join(each.content for each in following.children or ())))
     drawn: str = reader.renderer.render(tokens, reader.options, {})
     drawn = drawn.replace("<pre>", '<pre tabindex="0">')
-    return drawn.replace("<table>", '<div class="wide" role="region" aria-label="Table" tabindex="0"><table>').replace(
+    return drawn.replace("<table>", '<div class="wide" role="group" aria-label="Table" tabindex="0"><table>').replace(
         "</table>", "</table></div>"
     )
 
