@@ -6,6 +6,7 @@
     POST /login, /logout                                        the token for a cookie, and back
     /admin/...          *                                       the operators' requests, see api.admin
     /facts, /live, /sound/ID, /try (POST)     *                 what is here, what happens, what was played
+    /listed?number=                           *                 whether a number is on the DoNotCall list
     /phone/line, /phone/call                  *                 see line, trial
     /phone/mp3/ID, /phone/told/ID                               see trial
 
@@ -30,6 +31,7 @@ from calledind.page.access import Access, Refusal
 from calledind.page.files import Shell, Static, read_files
 from calledind.page.line import PhoneLine
 from calledind.page.live import Live
+from calledind.page.lookup import Lookup
 from calledind.page.trial import LARGEST_MP3, Answering, Trial
 
 VIEWS = (b"", b"calls", b"keys", b"dnc", b"trunks", b"try", b"phone")
@@ -64,6 +66,7 @@ class Face(Resource):
         sound: Resource,
         trial: Trial,
         phone: PhoneLine | None,
+        lookup: Lookup,
         facts: Callable[[], Mapping[str, object]],
     ) -> None:
         """`phone`: None where no simulated telephone is."""
@@ -79,6 +82,7 @@ class Face(Resource):
         self._guarded: dict[bytes, Resource] = {b"admin": admin, b"live": live, b"sound": sound}
         self._try = Answering(trial.try_it)
         self._call = Answering(trial.call)
+        self._lookup = Answering(lookup.answer)
 
     def getChildWithDefault(self, path: bytes, request: Request) -> Resource:
         for name, value in HEADERS.items():
@@ -104,6 +108,8 @@ class Face(Resource):
             return _Session(self._access, path == b"login")
         if path == b"try" and not request.postpath:
             return self._guard(request, self._try)
+        if path == b"listed":
+            return self._guard(request, self._lookup)
         if path == b"facts":
             body = json.dumps(self._facts()).encode()
             return self._guard(request, Data(body, "application/json"))

@@ -56,7 +56,7 @@ class Answering(Resource):
         super().__init__()
         self._make = make
 
-    def render_POST(self, request: Request) -> int:
+    def render_GET(self, request: Request) -> int:
         gone: list[Failure] = []
         request.notifyFinish().addErrback(gone.append)
 
@@ -80,6 +80,8 @@ class Answering(Resource):
 
         Deferred.fromCoroutine(self._make(request)).addCallback(send).addErrback(failed)
         return NOT_DONE_YET
+
+    render_POST = render_GET
 
 
 class Trial:

@@ -18,6 +18,7 @@ from calledind.page.access import Access
 from calledind.page.face import Face, PageSite
 from calledind.page.line import PhoneLine
 from calledind.page.live import Live
+from calledind.page.lookup import Lookup
 from calledind.page.sound import Sound
 from calledind.page.trial import Admit, Trial
 from calledind.service.errors import StartFailed
@@ -88,6 +89,7 @@ class Page:
             sound=Sound(self._store, encodings),
             trial=trial,
             phone=self._phone,
+            lookup=Lookup(self._store, self._now),
             facts=lambda: self._facts(carrier, trial),
         )
         try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 
-from calledind.model import CallRecord, Key
+from calledind.model import CallRecord, Key, ReturnCode
 from calledind.store.interface import Entered, LedgerEntry, Number, StoreUnavailable, Totals
 
 if TYPE_CHECKING:
@@ -42,6 +42,10 @@ class Ledger:
 
     def keys(self) -> Deferred[Sequence[Key]]:
         return succeed(list(self.by_digest.values()))
+
+    def check(self, key_id: str, country_code: str, phone_number: str, now: float) -> Deferred[ReturnCode]:
+        listed = (country_code, phone_number) in self.numbers
+        return succeed(ReturnCode.DO_NOT_CALL if listed else ReturnCode.NO_CREDITS)
 
     def set_disabled(self, key_id: str, disabled: bool) -> Deferred[bool]:
         return self._change(key_id, disabled=disabled)

@@ -83,7 +83,16 @@ def main() -> None:
     trial: Any = _NoTrial()
     access = Access(TOKEN, (), seconds=time.monotonic)
     facts = {"version": "0", "api": [], "simulator": False, "phone_calls": False}
-    face = Face(access, admin=Resource(), live=live, sound=Resource(), trial=trial, phone=None, facts=lambda: facts)
+    face = Face(
+        access,
+        admin=Resource(),
+        live=live,
+        sound=Resource(),
+        trial=trial,
+        phone=None,
+        lookup=trial,
+        facts=lambda: facts,
+    )
     port = reactor.listenTCP(0, PageSite(face, access, reactor=reactor), interface="127.0.0.1")
     print(f"http://127.0.0.1:{port.getHost().port} {TOKEN}", flush=True)
     LoopingCall(traffic.turn).start(0.1)
@@ -100,7 +109,7 @@ def main() -> None:
 class _NoTrial:
     """Nothing is tried here."""
 
-    try_it = call = None
+    try_it = call = answer = None
 
 
 if __name__ == "__main__":

@@ -228,6 +228,18 @@ class TrialTests(PageCase):
         self.assertEqual(self.world.admitted, [{"api_key": "ck_1", "phone_number": "2125550100"}])
 
 
+class LookupTests(PageCase):
+    def test_listed(self) -> None:
+        """A number is looked up in the DoNotCall list, whatever else a call of it would be refused for."""
+        self.assertEqual(self.ask("/listed?number=%2B12125550100", BEARER).status, 409)
+        self.ask("/admin/keys", BEARER, method="POST", body=b'{"name": "Ann"}')
+        self.ask("/admin/dnc/add", BEARER, method="POST", body=b'{"numbers": ["+12125550100"]}')
+        for number, listed in (("12125550100", True), ("12125550101", False)):
+            self.assertEqual(json.loads(self.ask(f"/listed?number=%2B{number}", BEARER).body), {"listed": listed})
+        self.assertEqual(self.ask("/listed?number=x", BEARER).status, 400)
+        self.assertEqual(self.ask("/listed?number=%2B12125550100").status, 401)
+
+
 class SoundTests(PageCase):
     def test_sound(self) -> None:
         """What was played is a WAV file of 16-bit samples, while it is kept."""

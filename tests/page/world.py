@@ -19,6 +19,7 @@ from calledind.page.access import Access
 from calledind.page.face import Face, PageSite
 from calledind.page.line import PhoneLine
 from calledind.page.live import Live
+from calledind.page.lookup import Lookup
 from calledind.page.sound import Sound
 from calledind.page.trial import Trial
 from calledind.simulator.telephone import Telephone
@@ -68,6 +69,7 @@ class World:
             sound=Sound(store, self._encodings),
             trial=self.trial,
             phone=self.phone,
+            lookup=Lookup(store, lambda: NOW),
             facts=lambda: {"version": "0"},
         )
         self.site = PageSite(face, self.access, reactor=self.clock)

@@ -60,7 +60,7 @@ document.addEventListener("click", (event) => {
   const link = event.target.closest("a[href]");
   const plain = event.button === 0 && !event.metaKey && !event.ctrlKey && !event.shiftKey && !event.defaultPrevented;
   if (!link || !plain || link.origin !== location.origin || link.hasAttribute("download") || link.hash) return;
-  if (link.pathname.startsWith("/static/") || link.pathname.startsWith("/admin/")) return;
+  if (/^\/(static|admin|help)(\/|$)/.test(link.pathname)) return;
   event.preventDefault();
   go(link.pathname + link.search);
 });

@@ -34,7 +34,7 @@ export async function show(main, {id}) {
       showHead(head, call);
       way.replaceChildren(...wayOf(call, trace || []));
       about.replaceChildren(aboutOf(call));
-      media.replaceChildren(...mediaOf(call.media));
+      media.replaceChildren(...mediaOf(call));
       told.replaceChildren(...callbackOf(call));
     }
     return call;
@@ -93,7 +93,8 @@ function aboutOf(call) {
     ["In words", ended?.detail]]);
 }
 
-function mediaOf(media) {
+function mediaOf({media, outcome}) {
+  if (!media && outcome) return [h("p", {className: "soft small"}, "Of this call no figures of the media are kept.")];
   if (!media) return [h("p", {className: "soft small"}, "Loss, jitter and MOS are told when the call has ended.")];
   return [facts([["Codec", media.codec + (media.srtp ? `, ${media.srtp}` : "")],
     ["Packets sent", count(media.packets_sent)], ["Lost on the way there", media.packets_lost_by_peer],
@@ -123,7 +124,7 @@ function callbackOf(call) {
   });
   again.hidden = !call.outcome;
   return [facts([["To", call.callback_url], ["State", callbackWords(call)], ["Tries", call.tries]]),
-    h("div", {className: "row"}, again, place)];
+    h("div", {className: "row ladder-foot"}, again, place)];
 }
 
 function pcapButton(id, place) {

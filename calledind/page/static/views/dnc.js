@@ -15,9 +15,14 @@ export async function show(main) {
     await refresh();
     return `${count(done[past])} ${past}.`;
   };
+  const lookUp = async () => {
+    const told = await Promise.all(wanted().slice(0, 20).map(async (number) =>
+      `${number} is ${(await get(`/listed?number=${encodeURIComponent(number)}`)).listed ? "" : "not "}on the list.`));
+    return told.join(" ") || "Write a number first.";
+  };
   const buttons = h("div", {className: "row"}, acting(h("button", {className: "main"}, "Add"), place, change("add", "added")),
-    acting(h("button", {}, "Remove"), place, change("remove", "removed")));
-  main.append(h("h1", {}, "DoNotCall"), h("p", {}, many, " numbers are not called: a request for one is answered with code 3."),
+    acting(h("button", {}, "Remove"), place, change("remove", "removed")), acting(h("button", {}, "Look up"), place, lookUp));
+  main.append(h("h1", {}, "DoNotCall"), h("p", {}, "On the list: ", many, ". A request for one of these numbers is answered with code 3."),
     h("div", {className: "grid two"},
       card("Numbers", h("label", {}, "With country code, one or several", numbers), h("p"), buttons, place),
       importCard(refresh)));
