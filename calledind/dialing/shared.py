@@ -33,6 +33,9 @@ from calledind.store.interface import Limits, Route, SharedStore, StoreUnavailab
 
 BATCH = 32
 "Calls taken at once, at most: what is taken and not dialled yet, a crash would leave to others only after the lease."
+EXPIRY, MOST_EXPIRED = 100, 2000
+"""Calls that waited too long, ended at a time, and in one look: as many as are accepted from one look to the next, or
+they would take the turns of those that may still be dialled."""
 BACKLOG = 0.25
 "Seconds until a node asks again whose route is full of other nodes' calls."
 
@@ -83,8 +86,11 @@ class SharedDialer(Dialer):
         "Calls whose audio is on its way here."
         self._cancelled: set[str] = set()
         "Those of them that are to be hung up."
+        self._owed: list[Call] = []
+        "Calls that are to be given back, as soon as the store is there again."
         self._asking = False
         self._again = False
+        self._looking = False
         self._abandoned = False
 
     def __len__(self) -> int:
@@ -113,6 +119,7 @@ class SharedDialer(Dialer):
 
     def serve(self) -> None:
         if self._draining or self._abandoned:
+            self._pay_back()
             return
         self._again = True
         if not self._asking:
@@ -138,6 +145,7 @@ class SharedDialer(Dialer):
         """Let go of everything: others have taken it over. Nothing is taken before `begin_anew`."""
         self._abandoned = True
         self._courses.clear()
+        self._owed.clear()
         for queue in self._queues.values():
             while (call := queue.take()) is not None:
                 self._audio.let_go(call)
@@ -229,6 +237,9 @@ class SharedDialer(Dialer):
         except StoreUnavailable as error:
             self._wait_again(call, trunk, str(error))
             return
+        except Exception:  # noqa: BLE001 - a call with a bug must end, and give its channel back
+            self.log.failure("call {call}: bringing its audio met an error of our own", call=call.id)
+            brought = False
         finally:
             del self._bringing[call.id]
         if self._was_cancelled(call, trunk):
@@ -269,9 +280,21 @@ class SharedDialer(Dialer):
     def _give_back(self, call: Call) -> None:
         """Let another node have a call that was not dialled."""
         self._audio.let_go(call)
-        giving = self._store.give_back(call.id, self.route(call))
-        # A store that is away has it from this node when that takes leave, or is fenced.
-        giving.addErrback(_is_away)
+        self._return(call)
+
+    def _return(self, call: Call) -> None:
+        self._store.give_back(call.id, self.route(call)).addErrback(self._not_returned, call)
+
+    def _not_returned(self, failure: Failure, call: Call) -> None:
+        failure.trap(StoreUnavailable)  # type: ignore[no-untyped-call]
+        if not self._abandoned:
+            self._owed.append(call)
+
+    def _pay_back(self) -> None:
+        """Offer again what a store that was away did not take: where a node stays, nobody else would have it."""
+        owed, self._owed = self._owed, []
+        for call in owed:
+            self._return(call)
 
     async def _take_stranded(self, route: Route) -> None:
         """Let calls look for their trunks anew, whose own are gone from the settings."""
@@ -290,6 +313,15 @@ class SharedDialer(Dialer):
         self._store.release(trunk.name)
         super()._release(trunk)
 
+    def _queue_again(self, call: Call, how: Callable[[FairQueue, Call], None]) -> None:
+        if not (self._draining or self._abandoned):
+            super()._queue_again(call, how)
+        elif (course := self._courses.pop(call.id, None)) is not None:
+            # It was dialled: nobody else may do so.
+            self._ended(call, course.ending)
+        else:
+            self._give_back(call)
+
     def _left_alone(self, call: Call) -> None:
         self._audio.let_go(call)
 
@@ -300,18 +332,27 @@ class SharedDialer(Dialer):
     async def _look(self) -> None:
         """See what other nodes have left to us, and what waited too long."""
         self._audio.sweep()
+        self._pay_back()
+        if self._looking:
+            return
+        self._looking = True
         try:
             self._routes |= (await self._store.waiting()).keys()
-            oldest = self._around.now() - self._around.settings.queue_ttl
-            for call in await self._store.take_expired(oldest):
-                self._expire(call)
+            await self._end_expired()
         except StoreUnavailable:
             return
+        finally:
+            self._looking = False
         self.serve()
+
+    async def _end_expired(self) -> None:
+        oldest = self._around.now() - self._around.settings.queue_ttl
+        for _ in range(0, MOST_EXPIRED, EXPIRY):
+            calls = await self._store.take_expired(oldest, most=EXPIRY)
+            for call in calls:
+                self._expire(call)
+            if len(calls) < EXPIRY:
+                return
 
     def _bug(self, failure: Failure) -> None:
         self.log.failure("the queue met an error of our own", failure)
-
-
-def _is_away(failure: Failure) -> None:
-    failure.trap(StoreUnavailable)  # type: ignore[no-untyped-call]

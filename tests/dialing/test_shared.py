@@ -15,6 +15,7 @@ from calledind.dialing.dialer import RETRY
 from calledind.dialing.shared import BACKLOG, BATCH, SharedDialer
 from calledind.dialing.trunks import FAILURES_TO_OPEN
 from calledind.model import Call, Cause, Ending
+from calledind.net.media import MediaSession, NoMedia
 from calledind.settings import Calls
 from calledind.settings import Trunk as TrunkSettings
 from calledind.sip.useragent import Answered, Event, Refused
@@ -34,6 +35,8 @@ class FakeSharedStore(FakeStore):
     "Route, trunks, own and most of each `take`."
     slow: list[Deferred[None]] | None = None
     "Where it is a list, each `take` waits for one of these."
+    slow_looks: list[Deferred[Mapping[Route, int]]] | None = None
+    "The same for `waiting`."
     wait: float | None = None
     given_back: list[str] = field(default_factory=list)
     lease: float = 10.0
@@ -46,6 +49,9 @@ class FakeSharedStore(FakeStore):
         return sum(map(len, self.queues.values()))
 
     def waiting(self) -> Deferred[Mapping[Route, int]]:
+        if self.slow_looks is not None:
+            self.slow_looks.append(Deferred())
+            return self.slow_looks[-1]
         if self.away:
             return fail(StoreUnavailable("Redis is away"))
         return succeed({route: len(queue) for route, queue in self.queues.items() if queue})
@@ -73,7 +79,11 @@ class FakeSharedStore(FakeStore):
         return fail(StoreUnavailable("Redis is away")) if self.away else succeed(True)
 
     def take_expired(self, accepted_before: float, *, most: int = 100) -> Deferred[Sequence[Call]]:
-        return succeed([self.queues[route].popleft() for route in self.queues if self._is_old(route, accepted_before)])
+        calls: list[Call] = []
+        for route in self.queues:
+            while len(calls) < most and self._is_old(route, accepted_before):
+                calls.append(self.queues[route].popleft())
+        return succeed(calls)
 
     def _is_old(self, route: Route, accepted_before: float) -> bool:
         return bool(self.queues[route]) and self.queues[route][0].accepted_at < accepted_before
@@ -264,6 +274,25 @@ class TakingTests(SharedCase):
         self.world.clock.pump([1.0] * 12)
         self.assertEqual(self.ended, [("1", Cause.EXPIRED)])
 
+    def test_many_expire(self) -> None:
+        """However fast calls are accepted, those that waited too long leave the queue as fast: no turn is theirs."""
+        self.make(make_trunk(channels=1), queue_ttl=10.0)
+        self.store.busy["a"] = 1
+        for number in range(300):
+            self.store.put(make_call(str(number + 1)))
+        self.world.clock.pump([1.0] * 12)
+        self.assertEqual(len(self.ended), 300)
+
+    def test_one_look(self) -> None:
+        """A look at what waits that takes long is not joined by a second one."""
+        self.make()
+        self.store.slow_looks = []
+        self.world.clock.pump([1.0] * 5)
+        self.assertEqual(len(self.store.slow_looks), 1)
+        self.store.slow_looks[0].errback(StoreUnavailable("Redis is away"))
+        self.world.clock.advance(1.0)
+        self.assertEqual(len(self.store.slow_looks), 2)
+
 
 class OwnTests(SharedCase):
     def test_next_trunk(self) -> None:
@@ -307,6 +336,15 @@ class OwnTests(SharedCase):
         self.audio.names.add(AUDIO)
         self.world.clock.advance(RETRY)
         self.assertEqual(self.sent(), ["1@a"])
+
+    def test_audio_that_is_an_error_of_ours(self) -> None:
+        """A call whose audio can't be brought for a bug ends, and its channel is free."""
+        self.make()
+        self.audio.names.clear()
+        self.patch(self.audio, "bring", lambda call: fail(ValueError("a bug")))
+        self.accept("1")
+        self.assertEqual((self.ended, self.store.busy), ([("1", Cause.MEDIA_FAILED)], {"a": 0}))
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     def test_left_alone(self) -> None:
         """A call that turns out to be another node's is let go of."""
@@ -358,6 +396,53 @@ class LeavingTests(SharedCase):
         self.store.away = True
         self.dialer.drain()
         self.assertEqual(self.store.given_back, ["1"])
+
+    def test_given_back_when_the_store_is_there_again(self) -> None:
+        """A node that an operator drains stays: what it could not give back, it gives back when it can."""
+        self.make()
+        self.world.media.full = True
+        self.accept("1")
+        self.store.away = True
+        self.dialer.drain()
+        self.dialer.serve()
+        self.store.away = False
+        self.dialer.serve()
+        self.dialer.serve()
+        self.assertEqual(self.store.given_back, ["1", "1", "1"])
+
+    def test_given_back_after_a_drain_was_taken_back(self) -> None:
+        """So does one that works again, within a second."""
+        self.make()
+        self.world.media.full = True
+        self.accept("1")
+        self.store.away = True
+        self.dialer.drain()
+        self.dialer.resume()
+        self.store.away = False
+        self.world.clock.pump([1.0] * 3)
+        # Once by the drain, once in vain when the node works again.
+        self.assertEqual(self.store.given_back, ["1"] * 3)
+
+    def test_drain_while_a_call_begins(self) -> None:
+        """A call that can't begin any more goes back to the others, and does not wait here for the drain to end."""
+        self.make()
+        opening: Deferred[MediaSession] = Deferred()
+        self.patch(self.world.media, "open", lambda report: opening)
+        self.accept("1")
+        self.dialer.drain()
+        opening.errback(NoMedia("no port is free"))
+        self.assertEqual((self.store.given_back, self.store.busy, self.audio.kept), (["1"], {"a": 0}, set()))
+
+    def test_drain_while_audio_is_brought(self) -> None:
+        """So does one whose audio does not come."""
+        self.make()
+        brought: Deferred[bool] = Deferred()
+        self.audio.names.clear()
+        self.patch(self.audio, "bring", lambda call: brought)
+        self.accept("1")
+        self.dialer.drain()
+        brought.errback(StoreUnavailable("Redis is away"))
+        self.assertEqual((self.store.given_back, self.store.busy), (["1"], {"a": 0}))
 
     def test_abandon(self) -> None:
         """A node that was fenced hangs up, forgets what waits here, and takes calls again when it has joined anew."""
