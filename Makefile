@@ -6,12 +6,12 @@ READY := $(VENV)/.ready
 # Everything but the interop tests, which have a runner of their own.
 ROOMS := $(filter-out tests.interop tests.benchmarks tests.__init__,$(subst /,.,$(patsubst %/,%,$(wildcard tests/*/)) $(basename $(wildcard tests/test_*.py))))
 
-.PHONY: run test lint format bench debian browser deb clean
+.PHONY: run test lint format bench debian browser openapi deb clean
 
 run: $(READY)
 	@$(BIN)/calledin demo
 
-test: debian browser $(READY) lint
+test: debian browser openapi $(READY) lint
 	$(BIN)/coverage run -m twisted.trial --temp-directory=$(VENV)/trial $(ROOMS)
 	$(BIN)/coverage report
 	$(BIN)/coverage report --include='calledind/sip/*,calledind/sdp.py,calledind/description.py,calledind/sdes.py,calledind/rtp/*' --fail-under=100
@@ -44,6 +44,15 @@ browser: tests/browser/node_modules/.package-lock.json
 tests/browser/node_modules/.package-lock.json: tests/browser/package-lock.json
 	@! command -v npm >/dev/null || (cd tests/browser && npm ci --ignore-scripts --no-audit --no-fund --silent) || \
 		echo "npm could not install what drives the browser; its tests will be skipped"
+
+# What reads /openapi.json and asks by it, in an environment of its own: it needs forty packages that nothing else does.
+openapi: $(VENV)/openapi/.ready
+
+$(VENV)/openapi/.ready: $(READY)
+	$(PYTHON) -m venv $(VENV)/openapi
+	$(VENV)/openapi/bin/pip install --quiet --disable-pip-version-check 'schemathesis>=4.32,<5' 'openapi-spec-validator>=0.9,<1' || \
+		echo "pip could not install what reads /openapi.json; its tests will be skipped"
+	@touch $@
 
 $(READY): setup.py Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "calledin needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)")'

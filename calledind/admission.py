@@ -40,6 +40,7 @@ T = TypeVar("T")
 
 DEFAULTS = Calls()
 NORTH_AMERICA = "1"
+LONGEST_COUNTRY_CODE = 8
 MOST_AREAS = 65536
 "Whose decisions are remembered."
 PREMIUM = frozenset({PhoneNumberType.PREMIUM_RATE, PhoneNumberType.SHARED_COST})
@@ -201,8 +202,10 @@ class Admission:
         if not self._is_listed(request.caller_id, key) and self._calls.unlisted_caller_id == "refuse":
             found.append(NOT_YOUR_CALLER)
         region = self._area.refusal(request.country_code, request.phone_number)
+        # A store knows no numbers of a country code that is none.
+        country_code = request.country_code if len(request.country_code) <= LONGEST_COUNTRY_CODE else "0"
         try:
-            codes = await self._store.objections(key.id, request.country_code, request.phone_number, self._now())
+            codes = await self._store.objections(key.id, country_code, request.phone_number, self._now())
             order = [code for code in (ReturnCode.KEY_DISABLED, region, *codes) if code is not None]
             found += [_refusal(code) for code in dict.fromkeys(order) if code is region or code in codes]
             if fetch:

@@ -23,6 +23,7 @@ from calledind.api.v1_forms import (
     OUTCOME,
     QUERY,
     REQUIRED,
+    SECONDS,
     refine,
 )
 from calledind.model import Happening
@@ -38,6 +39,7 @@ HEADERS = {
     503: {"Retry-After": RETRY_AFTER},
 }
 ID = {"name": "id", "in": "path", "required": True, "schema": NAME["id"], "description": "The call's id."}
+SECONDS_PARAMETER = {"name": "seconds", "in": "query", "schema": SECONDS, "description": ABOUT_QUERY["seconds"]}
 IDEMPOTENCY = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -130,6 +132,7 @@ def _create() -> dict[str, Any]:
             },
             "links": {
                 "get": {"operationId": "getCall", "parameters": {"id": "$response.body#/id"}},
+                "follow": {"operationId": "followCall", "parameters": {"id": "$response.body#/id"}},
                 "end": {"operationId": "endCall", "parameters": {"id": "$response.body#/id"}},
             },
         },
@@ -188,16 +191,18 @@ def _delete() -> dict[str, Any]:
 
 def _follow() -> dict[str, Any]:
     about = "First `call`, the call as it is; then what happens to it, until nothing more will."
-    return _operation("followCall", "What happens to a call", _stream(about), _of_streams(problem.NOT_FOUND))
+    answers, refusals = _stream(about), _of_streams(problem.NOT_FOUND)
+    return {**_operation("followCall", "What happens to a call", answers, refusals), "parameters": [SECONDS_PARAMETER]}
 
 
 def _follow_all() -> dict[str, Any]:
     about = "What happens to the key's calls from now on, on the node that is asked."
-    return _operation("followCalls", "What happens to all calls", _stream(about), _of_streams())
+    operation = _operation("followCalls", "What happens to all calls", _stream(about), _of_streams())
+    return {**operation, "parameters": [SECONDS_PARAMETER]}
 
 
 def _of_streams(*others: Kind) -> Sequence[Kind]:
-    return (problem.TOO_MANY_STREAMS, *others)
+    return (problem.BAD_REQUEST, problem.TOO_MANY_STREAMS, *others)
 
 
 def _stream(about: str) -> dict[str, Any]:

@@ -32,15 +32,16 @@ RETRY = 2000
 class Stream:
     """One client's stream, from its making to `end` or until the client leaves."""
 
-    def __init__(self, request: Request, reactor: IReactorTime, closed: Callable[[], None]) -> None:
-        """`closed` is called once, whoever ends it."""
+    def __init__(
+        self, request: Request, reactor: IReactorTime, closed: Callable[[], None], *, longest: float = LONGEST
+    ) -> None:
+        """`closed` is called once, whoever ends it. `longest`: seconds until it ends by itself."""
         self._request = request
         self._reactor = reactor
         self._closed = closed
         self._waiting: deque[bytes] = deque()
         self._lost = 0
         self._paused_since: float | None = None
-        self._began = reactor.seconds()
         self._over = False
         request.setHeader(b"content-type", b"text/event-stream")
         request.setHeader(b"cache-control", b"no-store")
@@ -53,6 +54,7 @@ class Stream:
         self._beating = LoopingCall(self._beat)
         self._beating.clock = reactor
         self._beating.start(HEARTBEAT, now=False)
+        self._end = reactor.callLater(longest, self.end)
 
     @property
     def over(self) -> bool:
@@ -102,14 +104,12 @@ class Stream:
             self._waiting.clear()
             if self._beating.running:
                 self._beating.stop()
+            if self._end.active():
+                self._end.cancel()
             self._closed()
 
     def _beat(self) -> None:
-        now = self._reactor.seconds()
-        if self._paused_since is not None:
-            if now - self._paused_since >= PATIENCE:
-                self._request.channel.abort()
-        elif now - self._began >= LONGEST:
-            self.end()
-        else:
+        if self._paused_since is None:
             self._request.write(b": \n\n")
+        elif self._reactor.seconds() - self._paused_since >= PATIENCE:
+            self._request.channel.abort()

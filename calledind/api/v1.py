@@ -40,7 +40,7 @@ from calledind.api.answers import report_incident
 from calledind.api.problem import Problem
 from calledind.api.site import Opening, Request
 from calledind.api.sse import Stream
-from calledind.api.v1_forms import read_body, read_query, show_call, show_event, to_request
+from calledind.api.v1_forms import read_body, read_query, read_seconds, show_call, show_event, to_request
 from calledind.model import BadRequest, CallRecord, Event, Key, PlaybackRequest, ReturnCode, State
 from calledind.store.interface import FLOOD_SECONDS, Store, StoreUnavailable
 
@@ -204,9 +204,9 @@ class V1(Resource):
     async def _create(self, request: Request, api_key: str, key: Key) -> Answer:
         wanted = read_body(_body(request))
         asked = to_request(api_key, wanted)
+        idempotency = _idempotency(request, key, wanted)
         if wanted.get("dry_run", False):
             return await self._dry_run(key, asked, fetch=wanted.get("fetch", False))
-        idempotency = _idempotency(request, key, wanted)
         token = idempotency[:32]
         if not token:
             return await self._admit(asked, "")
@@ -307,7 +307,8 @@ class V1(Resource):
         return None
 
     def _open(self, request: Request, key: Key, *, until_over: bool = False, **what: str) -> Stream | None:
-        """Begin a stream; None where the client does not want one, or has left. Raises Problem."""
+        """Begin a stream; None where the client does not want one, or has left. Raises Problem, BadRequest."""
+        seconds = read_seconds(request.args)
         if len(self._streams) >= MOST_STREAMS:
             raise Problem(problem.UNAVAILABLE, "too many streams are open", retry_after=10)
         if list(self._streams.values()).count(key.id) >= MOST_STREAMS_OF_KEY:
@@ -330,7 +331,7 @@ class V1(Resource):
             if until_over and _is_last(event):
                 stream.end()
 
-        stream = Stream(request, self._do.reactor, closed)
+        stream = Stream(request, self._do.reactor, closed, longest=seconds)
         self._streams[stream] = key.id
         leave = self._do.subscribe(heard, **what)
         return stream

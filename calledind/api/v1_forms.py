@@ -97,7 +97,10 @@ QUERY: Mapping[str, Schema] = {
     "since": {"type": "number", "minimum": 0, "maximum": 1e11},
     "until": {"type": "number", "minimum": 0, "maximum": 1e11},
 }
+LONGEST_STREAM = 3600
+SECONDS: Schema = {"type": "integer", "minimum": 1, "maximum": LONGEST_STREAM, "default": LONGEST_STREAM}
 ABOUT_QUERY = {
+    "seconds": "For how long the stream lasts, at most.",
     "limit": "Calls on a page, at most.",
     "before": "The `next` of the page before.",
     "state": "Calls in this state alone.",
@@ -171,20 +174,27 @@ def to_request(api_key: str, wanted: Mapping[str, Any]) -> PlaybackRequest:
 
 def read_query(args: Mapping[bytes, Sequence[bytes]], key_id: str) -> tuple[CallFilter, int, str]:
     """Return which calls of a key are asked for, how many, and `before`. Names not in `QUERY` are ignored."""
-    wanted: dict[str, Any] = {}
-    for name, schema in QUERY.items():
-        values = args.get(name.encode(), ())
-        if len(values) > 1:
-            raise BadRequest(f"{name} is given more than once")
-        if values:
-            wanted[name] = _read_parameter(name, values[0].decode("utf-8", "replace"), schema)
+    given = {name: _read_parameter(name, args, schema) for name, schema in QUERY.items()}
+    wanted: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     limit, before = wanted.pop("limit", 50), wanted.pop("before", "")
     if "reason" in wanted:
         wanted["reason"] = Reason(wanted["reason"])
     return CallFilter(key_id=key_id, **wanted), limit, before
 
 
-def _read_parameter(name: str, text: str, schema: Schema) -> object:
+def read_seconds(args: Mapping[bytes, Sequence[bytes]]) -> int:
+    """Return for how long a stream is to last. Raises `BadRequest`."""
+    return _read_parameter("seconds", args, SECONDS) or LONGEST_STREAM
+
+
+def _read_parameter(name: str, args: Mapping[bytes, Sequence[bytes]], schema: Schema) -> Any:
+    """Return its value; None where it is not given. Raises `BadRequest`."""
+    values = args.get(name.encode(), ())
+    if not values:
+        return None
+    if len(values) > 1:
+        raise BadRequest(f"{name} is given more than once")
+    text = values[0].decode("utf-8", "replace")
     value = _READERS[schema["type"]](text)
     wrong = (
         value is None
@@ -202,7 +212,7 @@ def _integer(text: str) -> int | None:
 
 
 def _number(text: str) -> float | None:
-    return float(text) if re.fullmatch(r"[0-9]{1,20}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,2})?", text) else None
+    return float(text) if re.fullmatch(r"[0-9]{1,20}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,4})?", text) else None
 
 
 _READERS: Mapping[str, Callable[[str], Any]] = {
