@@ -7,7 +7,8 @@ life of one call and what it agrees on with its callee; it speaks through `sip/`
 machines without sockets), and `net/` carries their bytes and keeps the pace of the packets that `rtp/` makes, in a
 process of its own. `outcome` turns what the network said into the reason, settles the credit and writes the
 callback row, and `callback` delivers it. `model` has the nouns that flow, `codecs` what each codec is on the wire,
-`settings` what an operator may change, `keyring` the api keys, `simulator/` a carrier to try it all against,
+`settings` what an operator may change, `keyring` the api keys, `observability/` what operators' tools see (figures,
+records of calls, copies of messages), `simulator/` a carrier to try it all against,
 `cli/` the `calledin` command; `service/` is the one room that knows all the others, makes, starts and stops them
 (`service/daemon`), and `tap` what twistd loads.
 

@@ -71,7 +71,7 @@ class Readings:
         wanted = CallFilter(since=_moment(request, "since", 0.0), until=_moment(request, "until", inf))
         # Before anything is written, so that a store that is away is told as such.
         first = await self._store.calls(wanted, most=PAGE)
-        if request.channel is None:  # the client has left meanwhile
+        if request.left:  # the client has left meanwhile
             return NOT_DONE_YET
         request.setHeader(b"content-type", TYPES[format])
         request.setHeader(b"cache-control", b"no-store")

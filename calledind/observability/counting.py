@@ -66,6 +66,6 @@ class Spread:
             count, buckets = 0.0, []
             for bound, inside in zip((*self._bounds, float("inf")), row[:-1], strict=True):
                 count += inside
-                buckets.append((floatToGoString(bound), count))
+                buckets.append((floatToGoString(bound), count))  # type: ignore[no-untyped-call]
             family.add_metric(labels, buckets, row[-1])
         return [family]

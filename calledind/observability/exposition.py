@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
-from twisted.web.http import Request
 from twisted.web.resource import Resource
+from twisted.web.server import Request
 
 FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")
 "Headers of a request that a proxy brings: whose it is can't be told by its address, which is the proxy's."

@@ -39,7 +39,7 @@ def write_json(node: str, beginner: Any = globalLogBeginner) -> None:
         observers = list(observers)
         for observer in observers:
             if isinstance(observer, FileLogObserver):
-                observer.formatEvent = json_format(node)  # type: ignore[method-assign]
+                observer.formatEvent = json_format(node)
         begin(observers, *arguments, **named)
 
     beginner.beginLoggingTo = begin_in_json

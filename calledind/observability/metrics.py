@@ -87,7 +87,8 @@ class Metrics:
         self._jitter = histogram("rtp_jitter_seconds", "Jitter of each call's packets.", JITTERS, "trunk", "direction")
         self._round_trip = histogram("rtp_round_trip_seconds", "Round trip of each call's media.", QUICK, "trunk")
         self._mos = histogram("call_mos", "Estimated mean opinion score of each call, 1 to 4.5.", SCORES, "trunk")
-        self._codes = {None: UNAVAILABLE, **{code: (str(int(code)), words(code)) for code in ReturnCode}}
+        self._codes: dict[ReturnCode | None, tuple[str, str]] = {None: UNAVAILABLE}
+        self._codes.update((code, (str(int(code)), words(code))) for code in ReturnCode)
         # What is always there begins at nought, so that its first step is seen.
         for labels in self._codes.values():
             self._requests.add(labels, 0)
@@ -96,7 +97,7 @@ class Metrics:
 
     def add(self, gauges: Gauges) -> None:
         """Have these asked whenever somebody scrapes."""
-        self.registry.register(gauges)  # type: ignore[arg-type]
+        self.registry.register(gauges)
 
     # what is told by the parts of the daemon
 

@@ -35,7 +35,7 @@ class TimedFetches:
 
         def over(result: Fetched | NotModified | Failure) -> Any:
             if isinstance(result, Failure):
-                how = "refused" if result.check(FetchError) else "failed"
+                how = "refused" if isinstance(result.value, FetchError) else "failed"
             else:
                 how = "unchanged" if isinstance(result, NotModified) else "fetched"
             self._told(perf_counter() - since, how)
@@ -63,7 +63,7 @@ class TimedDecodes:
         def over(result: float | Failure) -> Any:
             how = "decoded"
             if isinstance(result, Failure):
-                how = "refused" if result.check(AudioError) else "failed"
+                how = "refused" if isinstance(result.value, AudioError) else "failed"
             self._told(perf_counter() - since, how)
             return result
 

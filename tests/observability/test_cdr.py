@@ -150,7 +150,7 @@ class FileTests(SynchronousTestCase):
             if not room:
                 raise OSError(28, "No space left on device")
             room.pop()
-            return real(descriptor, piece[:7])
+            return int(real(descriptor, piece[:7]))
 
         real = cdr_file.os.write  # type: ignore[attr-defined]
         self.patch(cdr_file.os, "write", write)  # type: ignore[attr-defined]

@@ -6,9 +6,10 @@ import json
 from io import StringIO
 from typing import Any
 
-from twisted.logger import FileLogObserver, Logger, LogLevel, textFileLogObserver
+from twisted.logger import FileLogObserver, ILogObserver, LogEvent, Logger, LogLevel, textFileLogObserver
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from calledind.observability.logs import json_format, write_json
 
@@ -20,7 +21,8 @@ class FormatTests(SynchronousTestCase):
         self.written = StringIO()
         observer = FileLogObserver(self.written, json_format("east"))
 
-        def dated(event: dict[str, Any]) -> None:
+        @implementer(ILogObserver)
+        def dated(event: LogEvent) -> None:
             observer({**event, "log_time": 1_700_000_000.1236})
 
         self.log = Logger("calledind.outcome.Settlement", observer=dated)
@@ -72,7 +74,7 @@ class FormatTests(SynchronousTestCase):
         try:
             _ = 1 // 0
         except ZeroDivisionError:
-            self.log.failure("call {call} met an error", Failure(), call=CALL)  # type: ignore[no-untyped-call]
+            self.log.failure("call {call} met an error", Failure(), call=CALL)
         (entry,) = self.entries()
         self.assertIn("ZeroDivisionError", entry["traceback"])
         self.assertEqual((entry["level"], entry["call"]), ("critical", CALL))
@@ -116,7 +118,7 @@ class BeginningTests(SynchronousTestCase):
         """Its observer writes JSON to where it wrote text; one of another kind is left alone."""
         beginner, written = Beginner(), StringIO()
         write_json("east", beginner)
-        other = [].append
+        other = list[Any]().append
         observer = textFileLogObserver(written)
         beginner.beginLoggingTo([observer, other], redirectStandardIO=False)
         self.assertEqual(beginner.begun, [([observer, other], {"redirectStandardIO": False})])

@@ -13,7 +13,6 @@ from unittest import SkipTest
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
-from twisted.web.resource import Resource
 
 from calledind.audio.errors import unusable
 from calledind.audio.fetch import FetchError, NotModified
@@ -187,7 +186,8 @@ def everything(metrics: Metrics) -> str:
     )
     counts = {name: (f"What is counted of {name}.", lambda: 5) for name in ("cdr_lost", "hep_sent", "hep_dropped")}
     metrics.add(Snapshot(lambda: figures, version="1.0", node="east", counts=counts))
-    return Shown(metrics).body
+    shown: str = Shown(metrics).body
+    return shown
 
 
 class Shown:
@@ -197,7 +197,7 @@ class Shown:
         self.status = 200
         self.headers: dict[str, str] = {}
         networks = ("127.0.0.0/8", "::1/128", "10.0.0.0/8")
-        resource: Resource = Exposition(metrics.registry, networks)
+        resource: Any = Exposition(metrics.registry, networks)
         self.client = self
         self.host = host
         self.postpath: list[bytes] = []
