@@ -208,6 +208,8 @@ class _Mp3(Resource):
 
     def render_GET(self, request: Request) -> bytes:
         request.setHeader(b"content-type", b"audio/mpeg")
+        # Kept by the daemon's library, so that what was played can be heard when the call is over.
+        request.setHeader(b"cache-control", b"max-age=86400")
         request.setHeader(b"content-length", b"%d" % len(self._content))
         return self._content
 

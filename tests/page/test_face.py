@@ -190,7 +190,8 @@ class TrialTests(PageCase):
         self.assertEqual(json.loads(answer.body)["code"], 0)
         (asked,) = self.world.admitted
         self.assertEqual(asked["phone_number"], "2125550199")
-        self.assertEqual(self.ask(asked["mp3"].removeprefix(f"http://{HOST}")).body, b"an MP3")
+        mp3 = self.ask(asked["mp3"].removeprefix(f"http://{HOST}"))
+        self.assertEqual((mp3.body, mp3.headers["cache-control"]), (b"an MP3", "max-age=86400"))
         told = asked["callback_url"].removeprefix(f"http://{HOST}") + "?answered=1&reason="
         self.assertEqual(self.ask(told, {"webhook-id": "0" * 32}).status, 200)
         self.assertEqual(self.world.told[0]["query"], {"answered": "1", "reason": ""})
