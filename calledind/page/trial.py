@@ -30,7 +30,7 @@ from calledind.api.answers import Words, report_incident, respond
 from calledind.api.site import Request
 from calledind.callback import signature
 from calledind.keyring import Keyring
-from calledind.model import Key, ReturnCode
+from calledind.model import Key, PlaybackRequest, ReturnCode
 from calledind.simulator.scenarios import TELEPHONES
 from calledind.store.interface import Store, StoreUnavailable
 
@@ -39,10 +39,13 @@ MOST_MP3S = 4
 "Kept in memory, the newest."
 MOST_CALLS = 50
 "Whose callbacks are waited for."
+KEY_NAME = "the phone"
 CREDITS = 1000
 "Of the phone's own key."
 
 Admit = Callable[[Mapping[bytes, Sequence[bytes]]], Deferred[Verdict]]
+AdmitFor = Callable[[str, PlaybackRequest], Deferred[Verdict]]
+"In the name of the key with this id."
 
 
 class Answering(Resource):
@@ -91,6 +94,7 @@ class Trial:
         self,
         *,
         admit: Admit,
+        admit_for: AdmitFor,
         store: Store,
         keyring: Keyring,
         now: Callable[[], float],
@@ -99,6 +103,7 @@ class Trial:
     ) -> None:
         """`tell` tells all browsers; `speech`: the MP3 of who has none."""
         self._admit = admit
+        self._admit_for = admit_for
         self._store = store
         self._keyring = keyring
         self._now = now
@@ -107,8 +112,8 @@ class Trial:
         self._mp3s: OrderedDict[str, bytes] = OrderedDict()
         self._calls: OrderedDict[str, str] = OrderedDict()
         "Id of a callback URL -> the call's id."
-        self._key: tuple[str, str] | None = None
-        "Id and api key, once they are made."
+        self._key_id = ""
+        "Of the phone's own key."
         self.url = ""
         'Where the daemon finds the page itself, such as "http://127.0.0.1:8081"; empty: the phone makes no calls.'
 
@@ -135,33 +140,30 @@ class Trial:
 
     async def _ring(self, number: str, name: str) -> Verdict:
         told = secrets.token_hex(16)
-        _, api_key = self._key or await self._make_key()
-        arguments = {
-            "api_key": api_key,
-            "country_code": "1",
-            "phone_number": number,
-            "mp3": f"{self.url}/phone/mp3/{name}",
-            "callback_url": f"{self.url}/phone/told/{told}",
-            "secret": "from the phone",
-        }
+        wanted = PlaybackRequest(
+            api_key="",
+            phone_number=number,
+            country_code="1",
+            mp3=f"{self.url}/phone/mp3/{name}",
+            callback_url=f"{self.url}/phone/told/{told}",
+            secret="from the phone",  # noqa: S106 - it is only handed back
+        )
         self._keep(self._calls, told, "", MOST_CALLS)
-        verdict = await self._admit({key.encode(): [value.encode()] for key, value in arguments.items()})
+        self._key_id = await self._find_key()
+        verdict = await self._admit_for(self._key_id, wanted)
         if verdict.call_id is not None:
             self._calls[told] = verdict.call_id
         return verdict
 
-    async def _make_key(self) -> tuple[str, str]:
+    async def _find_key(self) -> str:
+        """Return the id of the phone's own key, made where there is none or its credits are spent."""
+        for key in await self._store.keys():
+            if key.name == KEY_NAME and key.credits > 0 and not key.disabled:
+                return key.id
         new = self._keyring.new()
-        self._key = new.id, new.api_key
-        key = Key(
-            id=new.id, name="the phone", credits=CREDITS, held=0, charged=0, disabled=False, created_at=self._now()
-        )
-        try:
-            await self._store.add_key(key, new.digest)
-        except StoreUnavailable:
-            self._key = None
-            raise
-        return self._key
+        key = Key(id=new.id, name=KEY_NAME, credits=CREDITS, held=0, charged=0, disabled=False, created_at=self._now())
+        await self._store.add_key(key, new.digest)
+        return key.id
 
     def _keep(self, kept: OrderedDict[str, Any], name: str, value: object, most: int) -> None:
         kept[name] = value
@@ -182,7 +184,7 @@ class Trial:
         headers = {each: request.getHeader(each) or "" for each in ("webhook-id", "webhook-timestamp")}
         offered = request.getHeader("webhook-signature") or ""
         stamp = headers["webhook-timestamp"]
-        key = self._keyring.webhook_key(self._key[0]) if self._key else b""
+        key = self._keyring.webhook_key(self._key_id)
         signed = signature(
             key, headers["webhook-id"], int(stamp) if stamp.isdigit() else 0, request.uri.decode("latin-1")
         )

@@ -419,8 +419,8 @@ class Daemon(Service):
             routes=(self._control().routes(), self._readings().routes(), self._operator_calls().routes()),
         )
         self._ports.listen_for_operators(settings.admin_socket, operators)
-        admit, carrier = self._admission.admit, self._carrier
-        self._page.listen(operators, status.figures, self._encodings, admit, carrier, self._events.subscribe)
+        admission, carrier = self._admission, self._carrier
+        self._page.listen(operators, status.figures, self._encodings, admission, carrier, self._events.subscribe)
 
     def _present(self, status: Status) -> Figures:
         nodes = [{"state": "alive"}] if self._cluster is None else self._cluster.nodes.show()

@@ -11,6 +11,7 @@ from typing import Any
 from twisted.logger import Logger
 
 import calledind
+from calledind.admission import Admission
 from calledind.api.admin import Admin
 from calledind.keyring import Keyring
 from calledind.model import Event
@@ -20,7 +21,7 @@ from calledind.page.line import PhoneLine
 from calledind.page.live import Live
 from calledind.page.lookup import Lookup
 from calledind.page.sound import Sound
-from calledind.page.trial import Admit, Trial
+from calledind.page.trial import Trial
 from calledind.service.errors import StartFailed
 from calledind.service.files import read_token
 from calledind.service.ports import Ports
@@ -60,7 +61,7 @@ class Page:
         operators: Admin,
         figures: Callable[[], Mapping[str, object]],
         encodings: Callable[[str], Awaitable[Mapping[str, bytes]]],
-        admit: Admit,
+        admission: Admission,
         carrier: Carrier | None,
         subscribe: Callable[[Callable[[Event], None]], Callable[[], None]],
     ) -> None:
@@ -73,7 +74,8 @@ class Page:
         access = Access(read_token(settings.page, settings.data), hosts, seconds=self._reactor.seconds)
         self._phone = None if carrier is None else PhoneLine(carrier.telephone)
         trial = Trial(
-            admit=admit,
+            admit=admission.admit,
+            admit_for=admission.admit_for,
             store=self._store,
             keyring=self._keyring,
             now=self._now,

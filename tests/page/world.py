@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 from calledind.admission import Verdict
 from calledind.api.admin import Admin
 from calledind.keyring import Keyring
-from calledind.model import ReturnCode
+from calledind.model import PlaybackRequest, ReturnCode
 from calledind.page.access import Access
 from calledind.page.face import Face, PageSite
 from calledind.page.line import PhoneLine
@@ -53,6 +53,7 @@ class World:
         self.live = Live(self.clock, lambda: {"live": 3}, lambda: NOW + self.clock.seconds())
         self.trial = Trial(
             admit=self._admit,
+            admit_for=self._admit_for,
             store=store,
             keyring=self.keyring,
             now=lambda: NOW,
@@ -81,6 +82,11 @@ class World:
         self.admitted.append({name.decode(): values[0].decode() for name, values in arguments.items()})
         code = self.codes.pop(0) if len(self.codes) > 1 else self.codes[0]
         return succeed(Verdict(code, code.name, "0" * 32 if code is ReturnCode.ACCEPTED else None))
+
+    def _admit_for(self, key_id: str, request: PlaybackRequest) -> Deferred[Verdict]:
+        asked = {"api_key": key_id, "phone_number": request.phone_number, "mp3": request.mp3}
+        asked["callback_url"] = request.callback_url or ""
+        return self._admit({name.encode(): [value.encode()] for name, value in asked.items()})
 
     def connect(self, peer: str = "127.0.0.1") -> Connection:
         return Connection(self.site, IPv4Address("TCP", peer, 50000))
