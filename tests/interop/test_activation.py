@@ -82,6 +82,8 @@ class Clients:
     "Status, body and call id."
     failures: list[str] = field(default_factory=list)
     "What else a client has seen: a refused or reset connection, or none that was answered in time."
+    longest: float = 0.0
+    "Seconds until an answer."
 
     def start(self) -> None:
         self._numbers = count(2125550005, 10)
@@ -108,12 +110,14 @@ class Clients:
 
     def _ask(self, connection: http.client.HTTPConnection) -> None:
         query = urlencode({**self.parameters, "phone_number": str(next(self._numbers))})
+        began = time.monotonic()
         try:
             connection.request("GET", f"/api/playback/?{query}")
             response = connection.getresponse()
             self.answers.append(
                 (response.status, response.read().decode(), response.headers.get("calledin-call-id", ""))
             )
+            self.longest = max(self.longest, time.monotonic() - began)
         except (OSError, http.client.HTTPException) as error:
             self.failures.append(repr(error))
             connection.close()
