@@ -12,7 +12,7 @@ from calledind.admission import WORDS, Admission, Area, Unavailable, Verdict
 from calledind.audio.errors import AudioError, LibraryUnavailable
 from calledind.audio.library import Prepared
 from calledind.keyring import Keyring
-from calledind.model import Call, Key, ReturnCode
+from calledind.model import Call, Key, PlaybackRequest, ReturnCode
 from calledind.settings import Regions
 from calledind.store.interface import Store, StoreUnavailable
 
@@ -40,6 +40,9 @@ class FakeStore:
     away: str = ""
     "The method that can't be done."
     kept: list[Call] = field(default_factory=list)
+
+    def keys(self) -> Deferred[list[Key]]:
+        return succeed([self.key])
 
     def find_key(self, digest: bytes) -> Deferred[Key | None]:
         return self._answer("find_key", self.key if digest == KEYRING.digest("ck_good") else None)
@@ -206,6 +209,22 @@ class CodeTests(AdmissionCase):
         self.library.error = AudioError(ReturnCode.MP3_UNUSABLE, "the server says 404")
         self.assertEqual(self.ask().words, "the server says 404")
         self.assertIn("phone_number", self.ask(phone_number="1").words)
+
+
+class OperatorTests(AdmissionCase):
+    def test_for_a_key(self) -> None:
+        """An operator names a key by its id and may choose the call's; all rules hold, and each code is counted."""
+        request = PlaybackRequest.parse({**GOOD, b"api_key": [b"none"]})
+        verdict = self.successResultOf(self.admission.admit_for("key_1", request, "f" * 32))
+        self.assertEqual((verdict.code, verdict.call_id), (ReturnCode.ACCEPTED, "f" * 32))
+        self.assertEqual([call.id for call in self.accepted], ["f" * 32])
+        self.assertEqual(self.successResultOf(self.admission.admit_for("key_2", request)).code, ReturnCode.INVALID_KEY)
+        self.store.wrong.add(ReturnCode.FLOOD)
+        self.assertEqual(self.successResultOf(self.admission.admit_for("key_1", request)).code, ReturnCode.FLOOD)
+        self.obstacle = Unavailable("draining", 10)
+        self.failureResultOf(self.admission.admit_for("key_1", request), Unavailable)
+        expected = [ReturnCode.ACCEPTED, ReturnCode.INVALID_KEY, ReturnCode.FLOOD, None]
+        self.assertEqual(self.decided, expected)
 
 
 class UnavailableTests(AdmissionCase):

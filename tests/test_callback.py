@@ -399,6 +399,36 @@ class Restarts(CallbackTestCase):
         self.run_until(5 * (1 + SPREAD))
         self.assertEqual((self.agent.calls(), len(self.sender)), (["call0", "call0"], 0))
 
+    def test_again(self) -> None:
+        """One that waits is made at once when an operator says so; one that was forgotten, too; one in turn goes on."""
+        self.agent.answers["customer.test"] = 500
+        self.start(pending(0), pending(1, tries=4, due_at=START + 7000))
+        self.sender.again(pending(1, due_at=START))
+        self.assertEqual(self.agent.calls(), ["call0", "call1"])
+        self.assertEqual(self.store.told[-1][:3], ("postponed", "call1", 1))
+        self.agent.answers["customer.test"] = None
+        self.run_until(5)
+        self.assertEqual(self.agent.calls()[2:], ["call0", "call1"])
+        for _ in range(2):
+            self.sender.again(pending(1, due_at=START))
+        self.assertEqual(len(self.agent.calls()), 4)
+        self.agent.hanging[1][1].callback(Empty(200))
+        self.assertEqual(self.store.told[-1][:3], ("delivered", "call1", 2))
+        self.sender.again(pending(1, due_at=START))
+        self.assertEqual(self.agent.calls()[4:], ["call1"])
+
+    def test_show(self) -> None:
+        """What waits is shown, the one due first in front, with what its last try came to."""
+        self.agent.answers["customer.test"] = 500
+        self.start(pending(0), pending(1, tries=4, due_at=START + 3))
+        shown = self.sender.show(9)
+        self.assertEqual([(each["call_id"], each["tries"]) for each in shown], [("call1", 4), ("call0", 1)])
+        self.assertEqual([each["last"] for each in shown], [None, "its server answers with status 500"])
+        self.assertEqual(len(self.sender.show(1)), 1)
+        self.agent.answers["customer.test"] = 200
+        self.run_until(6)
+        self.assertEqual(self.sender.show(9), [])
+
     def test_stop_waits(self) -> None:
         """Stopping begins no more tries, waits for the running one and keeps its verdict."""
         self.agent.answers["customer.test"] = None

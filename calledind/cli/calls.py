@@ -69,10 +69,10 @@ def read_moment(_: click.Context, param: click.Parameter, value: str | None) -> 
         return None
     now = datetime.now().astimezone()
     ago = re.fullmatch(r"(\d+)([smhd])", value)
-    if ago is not None:
-        names = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-        return (now - timedelta(**{names[ago[2]]: int(ago[1])})).timestamp()
     try:
+        if ago is not None:
+            names = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+            return (now - timedelta(**{names[ago[2]]: int(ago[1])})).timestamp()
         if re.fullmatch(r"\d\d?:\d\d(:\d\d)?", value):
             hours, colon, rest = value.partition(":")
             value = f"{now:%Y-%m-%d} {hours:0>2}{colon}{rest}"
@@ -148,7 +148,7 @@ def _listed(client: Client, query: Mapping[str, Any], most: int, live: bool) -> 
 def table_of(found: list[dict[str, Any]], width: int = 0) -> Table:
     """Return calls as a table that fits into 80 columns."""
     wide = (width or console().width) >= WIDE
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2 if wide else 1, 0, 0))
     for name in ("time", "number", "outcome"):
         table.add_column(name, no_wrap=True)
     table.add_column("heard", justify="right", no_wrap=True)

@@ -354,8 +354,9 @@ def public_address(subject: Subject) -> Iterator[Finding]:
                 yield Finding(WARN, "address", f"{each['name']}: our public address is not known yet ({told})")
             elif seen:
                 yield Finding(OK, "address", f"{each['name']} sees us as {seen}")
-    for trunk in subject.settings.trunks if subject.settings is not None else ():
-        if not trunk.advertise and not subject.settings.sip.advertise and (source := _private_source(trunk)):
+    settings = subject.settings
+    for trunk in settings.trunks if settings is not None and not settings.sip.advertise else ():
+        if not trunk.advertise and (source := _private_source(trunk)):
             yield Finding(
                 WARN,
                 "address",

@@ -50,7 +50,7 @@ def our_address(messages: Iterable[TracedMessage]) -> Address:
 
 def _host_port(text: str) -> Address | None:
     host, colon, port = text.rpartition(":")
-    if not colon or (":" in host and not host.startswith("[")):
+    if not colon or text.endswith("]") or (":" in host and not host.startswith("[")):
         host, port = text, "5060"
     try:
         return str(ip_address(host.strip("[]"))), int(port)

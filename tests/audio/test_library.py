@@ -288,6 +288,33 @@ class PrepareTests(LibraryCase):
         self.assertFalse(self.library.ready(URL, cache=True))
 
 
+class TakingTests(LibraryCase):
+    def take(self, mp3: bytes) -> tuple[str, Prepared]:
+        return self.successResultOf(self.library.take(mp3))
+
+    def test_taken(self) -> None:
+        """An MP3 that was sent is decoded once, found by its URL without asking anybody, and kept as any other."""
+        url, prepared = self.take(b"sent")
+        self.assertEqual((prepared, self.there(prepared.name)), (Prepared(name_of(b"sent"), 4.0), True))
+        self.assertEqual(self.take(b"sent"), (url, prepared))
+        self.assertTrue(self.library.ready(url, cache=True))
+        self.assertEqual(self.prepare(url), prepared)
+        self.library = self.reopened()
+        self.assertEqual(self.prepare(url), prepared)
+        self.assertEqual((self.fetcher.asked, self.decoder.decoded), ([], [b"sent"]))
+        self.assertEqual(list((self.folder / "incoming").iterdir()), [])
+
+    def test_not_taken(self) -> None:
+        """What is too large, or is no MP3, is refused as what is fetched is; a full disk is no fault of it."""
+        self.library = self.reopened(max_bytes=4)
+        self.failureResultOf(self.library.take(b"large"), AudioError)
+        self.decoder.error = unusable("no")
+        self.failureResultOf(self.library.take(b"bad"), AudioError)
+        self.decoder.error = None
+        self.disk.full = True
+        self.failureResultOf(self.library.take(b"good"), LibraryUnavailable)
+
+
 class WithoutCacheTests(LibraryCase):
     def test_always_fetched(self) -> None:
         """Without cache each request fetches, even while the same URL is fresh or on its way."""
