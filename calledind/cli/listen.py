@@ -149,7 +149,8 @@ def forward(url: SplitResult, target: str, headers: Mapping[str, str]) -> tuple[
         connection.request("GET", target, headers={**headers, "Connection": "close"})
         return connection.getresponse().status, ""
     except (OSError, http.client.HTTPException) as error:
-        return BAD_GATEWAY, f"it does not answer: {error}"
+        words = getattr(error, "strerror", None) or str(error) or repr(error)
+        return BAD_GATEWAY, f"it does not answer: {words}"
     finally:
         connection.close()
 
