@@ -155,6 +155,11 @@ class Channel(http.HTTPChannel):
         self._move(Stage.CLOSING, CLOSING_SECONDS)
         self.transport.abortConnection()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is being answered, or may be on its way on a connection that is new."""
+        return self._stage in (Stage.HEAD, Stage.HANDLING)
+
     def part(self) -> None:
         """The site says goodbye: close what is idle, or would never come to an end by itself."""
         if self._stage is Stage.IDLE and self._deadline - IDLE_SECONDS + PARTING_SECONDS <= self.site.reactor.seconds():

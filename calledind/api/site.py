@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -193,6 +194,8 @@ class Site(server.Site):
         "The same, and those that were refused."
         self.closing = False
         "Every answer is the last one of its connection."
+        self.lenient_until = -math.inf
+        "By the reactor's clock: until then, one address may have half of all connections."
         self._connections_of: Counter[str] = Counter()
         self._lines: list[str] = []
         "Of the access log, of this turn of the reactor."
@@ -204,6 +207,11 @@ class Site(server.Site):
     def stopFactory(self) -> None:
         """Whoever closes the log now has all lines in it."""
         self._write_lines()
+
+    @property
+    def busy(self) -> int:
+        """How many connections have a request that is not answered yet, or are new."""
+        return sum(channel.is_busy for channel in self.channels)
 
     async def finish(self, seconds: float) -> None:
         """Part from the clients: requests that are here are answered, then their connections closed without a reset.
@@ -231,9 +239,10 @@ class Site(server.Site):
     def count_in(self, peer: IAddress) -> bool:
         """Take one more connection of this peer's, or answer False."""
         network = network_of(peer)
-        if self.connections >= self._max_connections or (
-            network and self._connections_of[network] >= self._max_connections_per_address
-        ):
+        most = self._max_connections_per_address
+        if self.reactor.seconds() < self.lenient_until:
+            most = max(most, self._max_connections // 2)
+        if self.connections >= self._max_connections or (network and self._connections_of[network] >= most):
             return False
         self.connections += 1
         if network:

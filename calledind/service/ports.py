@@ -14,6 +14,7 @@ from typing import Any
 import attrs
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IDelayedCall
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from calledind.api import admin, tls
@@ -24,6 +25,12 @@ from calledind.settings import Settings, parse_address
 
 BACKLOG = 1024
 "Connections that wait to be accepted; one more waits for a second, until its client tries again."
+LETTING_IN = 5.0
+"Seconds at most in which those who waited are let in by and by."
+ABREAST = 64
+"Of those who waited, are let in until some are answered."
+STEP = 0.01
+"Seconds between two looks whether some are."
 FACES = {
     "": ("http", "listen"),
     "http": ("http", "listen"),
@@ -45,6 +52,7 @@ class Ports:
         self._adopted: list[Any] = []
         "Those of the open ones that somebody else keeps open."
         self._sites: list[Site] = []
+        self._letting_in: IDelayedCall | None = None
         self._inherited: dict[Address, socket.socket] = {}
         self._addresses: dict[tuple[str, str], list[str]] = {}
         "Table and setting -> where the sockets listen that stand in for it."
@@ -84,9 +92,34 @@ class Ports:
         self._open.append(admin.listen(self._reactor, path, admin.admin_site(operators, reactor=self._reactor)))
 
     def accept(self) -> None:
-        """Take the connections that waited for us."""
-        for port in self._adopted:
-            port.startReading()
+        """Take the connections that waited for us, and then all others.
+
+        Those may be hundreds, from one customer's server: at once, they would be more than any limit is made for.
+        """
+        until = self._reactor.seconds() + LETTING_IN
+        for site in self._sites if self._adopted else ():
+            site.lenient_until = until
+        self._let_in(until)
+
+    def _let_in(self, until: float) -> None:
+        before, room = self._connections(), ABREAST - sum(site.busy for site in self._sites)
+        if room > 0:
+            for port in self._adopted:
+                port.numberAccepts = room
+                port.doRead()
+        nobody_waits = room > 0 and self._connections() == before
+        if nobody_waits or self._reactor.seconds() >= until:
+            for port in self._adopted:
+                port.startReading()
+        else:
+            self._letting_in = self._reactor.callLater(STEP, self._let_in, until)
+
+    def _let_in_no_more(self) -> None:
+        if self._letting_in is not None and self._letting_in.active():
+            self._letting_in.cancel()
+
+    def _connections(self) -> int:
+        return sum(len(site.channels) for site in self._sites)
 
     def say_last(self) -> None:
         """Have every answer from now on be the last of its connection: the next request comes by a new one."""
@@ -98,6 +131,7 @@ class Ports:
 
         `seconds`: how long at most.
         """
+        self._let_in_no_more()
         for port in self._adopted:
             port.stopReading()
         await self._close([port for port in self._open if port not in self._adopted])
@@ -105,6 +139,7 @@ class Ports:
             await site.finish(seconds)
 
     async def close(self) -> None:
+        self._let_in_no_more()
         await self._close(self._open)
 
     async def _close(self, ports: Sequence[Any]) -> None:

@@ -551,3 +551,19 @@ class GoodbyeTests(SynchronousTestCase):
         self.finish()
         self.assertTrue(self.client.wire.closed)
         self.client.leave()
+
+
+class LenientTests(SynchronousTestCase):
+    def test_those_who_waited(self) -> None:
+        """For a while one address may have half of all connections, for those that waited while nobody accepted."""
+        served = Served(max_connections=10, max_connections_per_address=2)
+        served.site.lenient_until = served.clock.seconds() + 5
+        clients = [served.connect() for _ in range(6)]
+        self.assertEqual([client.wire.closed for client in clients], [False] * 5 + [True])
+        self.assertEqual(served.site.busy, 5)
+        clients[0].send(GET)
+        self.assertEqual(served.site.busy, 4)
+        for client in clients[2:]:
+            client.leave()
+        served.clock.advance(5)
+        self.assertTrue(served.connect().wire.closed)

@@ -71,45 +71,52 @@ def listen() -> socket.socket:
 
 @dataclass
 class Clients:
-    """Programs that each ask again and again, half of them over connections that they keep."""
+    """Programs that ask so many times a second, however long those before must wait.
+
+    Some of them do so again and again over connections that they keep.
+    """
 
     address: tuple[str, int]
     parameters: dict[str, str]
     rate: float
     "Requests a second, all together."
-    threads: int = 10
     answers: list[tuple[int, str, str]] = field(default_factory=list)
     "Status, body and call id."
     failures: list[str] = field(default_factory=list)
     "What else a client has seen: a refused or reset connection, or none that was answered in time."
     longest: float = 0.0
     "Seconds until an answer."
+    asked: int = 0
 
     def start(self) -> None:
         self._numbers = count(2125550005, 10)
         self._closed = threading.Event()
-        self._running = [threading.Thread(target=self._ask_on, args=(index,)) for index in range(self.threads)]
-        for thread in self._running:
-            thread.start()
+        self._kept: list[http.client.HTTPConnection] = []
+        "That nobody uses now."
+        self._running: list[threading.Thread] = []
+        self._clock = threading.Thread(target=self._ask_on)
+        self._clock.start()
 
     def stop(self) -> None:
         self._closed.set()
+        self._clock.join()
         for thread in self._running:
             thread.join(PATIENCE + 5)
+        for connection in self._kept:
+            connection.close()
 
-    def _ask_on(self, index: int) -> None:
-        connection = self._connection()
-        next_at = time.monotonic() + index / self.rate
+    def _ask_on(self) -> None:
+        next_at = time.monotonic()
         while not self._closed.wait(max(0.0, next_at - time.monotonic())):
-            # As many requests as the time asks for, also when one had to wait: what others would have sent meanwhile.
-            next_at += self.threads / self.rate
-            if index % 2:
-                connection.close()
-            self._ask(connection)
-        connection.close()
+            next_at += 1 / self.rate
+            self.asked += 1
+            thread = threading.Thread(target=self._ask, args=(str(next(self._numbers)), self.asked % 2 == 0))
+            self._running.append(thread)
+            thread.start()
 
-    def _ask(self, connection: http.client.HTTPConnection) -> None:
-        query = urlencode({**self.parameters, "phone_number": str(next(self._numbers))})
+    def _ask(self, number: str, keep: bool) -> None:
+        connection = self._kept.pop() if keep and self._kept else self._connection()
+        query = urlencode({**self.parameters, "phone_number": number})
         began = time.monotonic()
         try:
             connection.request("GET", f"/api/playback/?{query}")
@@ -120,6 +127,9 @@ class Clients:
             self.longest = max(self.longest, time.monotonic() - began)
         except (OSError, http.client.HTTPException) as error:
             self.failures.append(repr(error))
+        if keep and connection.sock is not None:
+            self._kept.append(connection)
+        else:
             connection.close()
 
     def _connection(self) -> http.client.HTTPConnection:
@@ -166,14 +176,15 @@ class RestartTests(ActivationCase):
         time.sleep(0.5)
         before = len(clients.answers)
         self.assertEqual(self.daemon.stop(), 0)
-        # Nothing listens now but who holds the socket.
-        time.sleep(0.5)
+        # Nobody accepts now: more requests come than one address may have connections.
+        time.sleep(5.0)
         after = len(clients.answers)
         self.daemon.start()
         wait_for("requests of the next process", lambda: len(clients.answers) > after + 50)
         clients.stop()
         self.assertEqual(clients.failures, [])
         self.assertEqual({(status, body) for status, body, _ in clients.answers}, {(200, "0")})
+        self.assertEqual(len(clients.answers), clients.asked)
         self.assertGreater(after, before)
         told = self.web.next_callback()
         self.assertEqual((told.headers["webhook-id"], *self.outcome(told)), (playing, "1", ""))

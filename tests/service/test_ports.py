@@ -6,12 +6,12 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
 
 from calledind.api.site import Site
+from calledind.service import ports as ports_module
 from calledind.service.errors import StartFailed
 from calledind.service.ports import Ports
 from calledind.settings import Http, Settings
@@ -69,11 +69,26 @@ class PortsTests(TestCase):
             connection, _ = self.held.accept()
             connection.close()
 
+    async def test_let_in(self) -> None:
+        """Those who waited are let in some at a time; once nobody waits, or after a while, all are."""
+        self.patch(ports_module, "ABREAST", 2)
+        ports = Ports(reactor, [("http", self.held)])
+        ports.listen((self.address,), self.site)
+        clients = [self.connect() for _ in range(5)]
+        ports.accept()
+        self.assertEqual(self.site.connections, 2)
+        self.assertGreater(self.site.lenient_until, 0)
+        for client in clients:
+            client.close()
+        await self.until(lambda: ports._letting_in is not None and not ports._letting_in.active())
+        await self.until(lambda: self.site.connections == 0)
+        await ports.close()
+
     async def test_own_port(self) -> None:
         """A port that nobody keeps is closed when the others are handed over: nobody would be there to accept."""
         ports = Ports(reactor, [("http", self.held)])
         ports.listen((self.address,), self.site)
-        own: Any = reactor.listenTCP(0, Factory(), interface="127.0.0.1")  # type: ignore[attr-defined]
+        own: Any = reactor.listenTCP(0, Site(Resource(), reactor=reactor), interface="127.0.0.1")  # type: ignore[arg-type]
         ports._open.append(own)
         await ports.hand_over(5.0)
         self.assertFalse(own.connected)
@@ -84,7 +99,7 @@ class PortsTests(TestCase):
 
     async def turns(self) -> None:
         for _ in range(5):
-            pause: Deferred[None] = deferLater(reactor, 0)  # type: ignore[arg-type]
+            pause: Deferred[None] = deferLater(reactor, 0)
             await pause
 
     async def until(self, ready: Any) -> None:
