@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.shared_world import SharedWorld
-from tests.interop.troubles import LIGHT, Ended, Troubles, ended, restart
+from tests.interop.troubles import MIDDLING, Ended, Troubles, ended, restart
 
 SEED = int(os.environ.get("CALLEDIN_SEED", "5"))
 TROUBLES = (
@@ -33,7 +33,7 @@ class NodesTests(SynchronousTestCase):
         """Three nodes: one dies, stands still, loses its Redis; the others take over what it had, once."""
         with ExitStack() as stack:
             world = SharedWorld(stack, nodes=3)
-            world.load(1, pause=LIGHT, faithful=True)
+            world.load(1, pause=MIDDLING, faithful=True)
             troubles = Troubles(world, random.Random(SEED))
             for name in TROUBLES:
                 troubles.one(name)
@@ -45,7 +45,7 @@ class NodesTests(SynchronousTestCase):
         """Two nodes are started anew, one after the other: each call is made to its end, by the one or the other."""
         with ExitStack() as stack:
             world = SharedWorld(stack, nodes=2)
-            world.load(2, pause=LIGHT, faithful=True)
+            world.load(2, pause=MIDDLING, faithful=True)
             for node in world.nodes:
                 restart(world, node)
             result = ended(world, {})

@@ -23,7 +23,7 @@ from tests.store.redis_server import RedisError
 Ended = tuple[Judgement, list[str]]
 "What the judge says, and what else went wrong."
 
-LIGHT, HEAVY = 0.15, 0.05
+LIGHT, MIDDLING, HEAVY = 0.3, 0.15, 0.05
 "Seconds between two requests of one client."
 DISK = "24m"
 "Bytes of a disk that is to be full."
@@ -37,6 +37,7 @@ class Troubles:
         self._world = world
         self._chance = chance
         self.count: Counter[str] = Counter()
+        self._to_come: list[str] = []
         self.kinds: Mapping[str, Callable[[], None]] = {
             "kills of a node": self.kill_a_node,
             "nodes that were taken over": self.kill_a_node_for_long,
@@ -50,8 +51,10 @@ class Troubles:
         }
 
     def one(self, name: str = "") -> None:
-        """Do one thing, by chance where it has no name, and wait until it is over."""
-        name = name or self._chance.choice(list(self.kinds))
+        """Do one thing, where it has no name one after the other by chance, and wait until it is over."""
+        if not self._to_come:
+            self._to_come = self._chance.sample(list(self.kinds), len(self.kinds))
+        name = name or self._to_come.pop()
         self.count[name] += 1
         self.kinds[name]()
         wait_for("all nodes are ready again", lambda: all(node.is_ready() for node in self._world.nodes))
@@ -121,10 +124,10 @@ def cluster(calls: int, seed: int) -> Ended:
     chance = random.Random(seed)
     with ExitStack() as stack:
         world = SharedWorld(stack, nodes=3)
-        world.load(4, pause=HEAVY, faithful=True)
+        world.load(2, pause=LIGHT, faithful=True)
         troubles = Troubles(world, chance)
         while len(world.accepted) < calls:
-            time.sleep(0.3 + 2.0 * chance.random())
+            time.sleep(0.3 + chance.random())
             troubles.one()
         return ended(world, troubles.count)
 
@@ -178,7 +181,7 @@ def jumps(times: int, seed: int) -> Ended:
     with ExitStack() as stack:
         faults = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         world = SharedWorld(stack, nodes=2, module="tests.interop.faults", environment={"CALLEDIN_FAULTS": str(faults)})
-        world.load(3, pause=LIGHT)
+        world.load(3, pause=MIDDLING)
         for _ in range(times):
             time.sleep(0.5 + chance.random())
             (faults / "next").write_text(str(chance.choice((-HOUR, 0, HOUR))))

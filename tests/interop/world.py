@@ -150,6 +150,7 @@ class World:
         self.deaths: list[Blow] = []
         "Of nodes, and their suspensions."
         self.clients: list[Client] = []
+        stack.push(self._failed)
         for node in self.nodes:
             stack.callback(node.end)
             node.data.mkdir()
@@ -210,6 +211,13 @@ class World:
         evidence.refused = {each.number: each for client in self.clients for each in client.unavailable}
         evidence.deaths = [(death.node, death.at) for death in self.deaths]
         return evidence
+
+    def _failed(self, kind: object, *_: object) -> None:
+        """What was done to the daemons did not end as it should."""
+        if kind is not None:
+            self.keep_logs()
+        for client in self.clients:
+            client.stopped.set()
 
     def keep_logs(self) -> None:
         folder = Path(tempfile.mkdtemp(prefix="calledin-broken-"))
