@@ -5,7 +5,7 @@
 // there; what has not come when its turn is there is a gap of silence, as a telephone would have it.
 
 const RATE = 8000;
-const BUFFER = 640; // samples that wait before the first is played: 80 ms
+const BUFFER = 960; // samples that wait before the first is played: 120 ms
 const RING = 16384; // samples, a power of two
 const TAPS = 16; // of the interpolation on each side: RATE samples
 const PHASES = 128;
