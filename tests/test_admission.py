@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ from calledind.audio.errors import AudioError, LibraryUnavailable
 from calledind.audio.library import Prepared
 from calledind.keyring import Keyring
 from calledind.model import Call, Key, PlaybackRequest, ReturnCode
-from calledind.settings import Regions
+from calledind.settings import Calls, Regions
 from calledind.store.interface import Store, StoreUnavailable
 
 NOW = 1_800_000_000.0
@@ -50,6 +51,12 @@ class FakeStore:
     def check(self, key_id: str, country_code: str, phone_number: str, now: float) -> Deferred[ReturnCode]:
         assert (key_id, country_code, phone_number, now) == (self.key.id, "1", "2125550100", NOW)
         return self._answer("check", self._first(self.wrong))
+
+    def objections(
+        self, key_id: str, country_code: str, phone_number: str, now: float
+    ) -> Deferred[Sequence[ReturnCode]]:
+        assert len(country_code) <= 8
+        return self._answer("objections", [code for code in STORE_ORDER if code in self.wrong])
 
     def accept(self, call: Call) -> Deferred[ReturnCode]:
         code = self._first(self.wrong | self.wrong_later)
@@ -269,6 +276,52 @@ class UnavailableTests(AdmissionCase):
         self.library.error = LibraryUnavailable("disk full")
         self.assertEqual(self.unavailable().words, "the audio library can't take an MP3 now")
         self.assertEqual(self.store.log, ["find_key", "check"])
+
+
+class ObjectionTests(AdmissionCase):
+    def objections(self, *, fetch: bool = False, **changes: str) -> list[ReturnCode]:
+        args = {**GOOD, **{name.encode(): [value.encode()] for name, value in changes.items()}}
+        asking = self.admission.objections(self.store.key, PlaybackRequest.parse(args), fetch=fetch)
+        return [verdict.code for verdict in self.successResultOf(asking)]
+
+    def test_all(self) -> None:
+        """All that would refuse a request is told, in the contract's order; nothing is taken, asked for or pinned."""
+        self.assertEqual(self.objections(), [])
+        self.store.wrong = set(STORE_ORDER)
+        disabled, *others = STORE_ORDER
+        self.assertEqual(self.objections(phone_number="9995550100"), [disabled, ReturnCode.AREA_NOT_SUPPORTED, *others])
+        self.assertEqual(
+            self.objections(country_code="123456789"), [disabled, ReturnCode.COUNTRY_NOT_SUPPORTED, *others]
+        )
+        self.assertEqual((self.library.asked, self.library.pins), ([], 0))
+        self.assertEqual(set(self.store.log), {"objections"})
+
+    def test_caller_id(self) -> None:
+        """A caller id that is not the key's is the first of all, where such are refused."""
+        self.store.key = replace(self.store.key, caller_ids=("12125550199",))
+        self.assertEqual(self.objections(caller_id="12125550198"), [])
+        self.admission.use_calls(Calls(unlisted_caller_id="refuse"))
+        self.assertEqual(self.objections(caller_id="12125550198"), [ReturnCode.BAD_REQUEST])
+
+    def test_mp3(self) -> None:
+        """The MP3 is fetched and judged where that is asked for, and not kept for anybody."""
+        self.assertEqual((self.objections(fetch=True), self.library.pins), ([], 0))
+        self.library.error = AudioError(ReturnCode.MP3_TOO_LONG, "long")
+        self.assertEqual(self.objections(fetch=True), [ReturnCode.MP3_TOO_LONG])
+
+    def test_unavailable(self) -> None:
+        """What is in the way of all requests is in its way, too."""
+        request = PlaybackRequest.parse(GOOD)
+        self.store.away = "objections"
+        self.failureResultOf(self.admission.objections(self.store.key, request, fetch=False), Unavailable)
+        self.obstacle = Unavailable("full", 10)
+        self.failureResultOf(self.admission.objections(self.store.key, request, fetch=False), Unavailable)
+
+    def test_request_that_may_be_repeated(self) -> None:
+        """Its name is kept with the call."""
+        asking = self.admission.admit_request(PlaybackRequest.parse(GOOD), idempotency="ab" * 24)
+        self.assertIs(self.successResultOf(asking).code, ReturnCode.ACCEPTED)
+        self.assertEqual(self.accepted[0].idempotency, "ab" * 24)
 
 
 class AreaTests(SynchronousTestCase):

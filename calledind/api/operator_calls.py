@@ -26,7 +26,8 @@ from calledind.api.v1_forms import read_query, show_outcome
 from calledind.model import BadRequest, CallRecord, Event
 from calledind.store.interface import Store
 
-MOST_STREAMS = 64
+MOST_STREAMS = 32
+"Half of the connections that the socket takes: the others are for who asks for something."
 
 
 class OperatorCalls:
@@ -85,7 +86,8 @@ class OperatorCalls:
             leave()
 
         def named(name: bytes) -> str:
-            return request.args.get(name, [b""])[-1].decode("utf-8", "replace")
+            text: bytes = request.args.get(name, [b""])[-1]
+            return text.decode("utf-8", "replace")
 
         stream = Stream(request, self._reactor, closed)
         self._streams.add(stream)
@@ -99,7 +101,8 @@ class OperatorCalls:
 
 def show_event(event: Event) -> dict[str, Any]:
     """Write an event for operators, numbers and all."""
-    call, told = event.call, {"what": event.what.value, "at": event.at, "trunk": event.trunk}
+    call = event.call
+    told: dict[str, Any] = {"what": event.what.value, "at": event.at, "trunk": event.trunk}
     if call is not None:
         told |= {
             "call_id": call.id,

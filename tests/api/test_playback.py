@@ -28,6 +28,19 @@ class AnswerTests(SynchronousTestCase):
         self.assertNotIn("calledin-trunk", response.headers)
         self.assertNotIn("server", response.headers)
 
+    def test_key_in_a_header(self) -> None:
+        """The key may be in an Authorization header, as Bearer; one in the query goes before it."""
+        rest = QUERY.partition(b"&")[2]
+        for query, fields, key in (
+            (rest, [b"Authorization: Bearer ck_2"], [b"ck_2"]),
+            (rest, [b"authorization: bearer  ck_2 "], [b"ck_2"]),
+            (QUERY, [b"Authorization: Bearer ck_2"], [b"ck_1"]),
+            (rest, [b"Authorization: Basic ck_2"], None),
+            (rest, [b"Authorization: Bearer ck_2", b"Authorization: Bearer ck_2"], None),
+        ):
+            self.served.get(b"/api/playback/?" + query, *fields)
+            self.assertEqual(self.served.asked[-1].get(b"api_key"), key, fields)
+
     def test_every_code(self) -> None:
         """Every code is answered with status 200 and its digits."""
         for code in ReturnCode:
