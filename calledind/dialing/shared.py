@@ -161,9 +161,10 @@ class SharedDialer(Dialer):
         try:
             while self._again and not (self._draining or self._abandoned):
                 self._again = False
-                # Without a lease nothing may be dialled; the next heartbeat brings one.
+                # Without a lease nothing may be dialled; the next heartbeat brings one. Nor can it be by a store that
+                # keeps no changes: in vain, each try would leave a doubtful attempt to be remembered.
                 soonest: float | None = RETRY
-                if self._store.lease_left() > 0:
+                if self._store.lease_left() > 0 and self._store.healthy():
                     with suppress(StoreUnavailable):
                         soonest = await self._take()
                 self._wake_in(soonest)

@@ -41,6 +41,8 @@ from calledind.store.redis_link import RedisLink, ResponseError
 from calledind.store.redis_nodes import RedisNodes
 from calledind.store.redis_schema import check_schema
 
+PATIENCE = 3.0
+"Seconds that Redis has at a start to take what the process before could not tell it."
 HANG_UP = "hang up "
 "Begins what is told of a call; nothing that is told of a key does."
 
@@ -131,12 +133,21 @@ class RedisStore(RedisNodes):
             await check_schema(self._link, self._prefix, lease=self._lease, pause=self._pause)
             await self._join()
             # Before what the former epoch of this node had is taken over.
-            is_all = await self._late.tell_again()
+            await self._tell_of_before()
         except BaseException:
             await self._let_go()
             raise
         self._opened = True
-        self._told_again(is_all)
+
+    async def _tell_of_before(self) -> None:
+        """Tell what the process before could not: later, nobody would know of the callbacks that are to follow."""
+        until = self._reactor.seconds() + PATIENCE
+        while not await self._late.tell_again():
+            if self._reactor.seconds() >= until:
+                raise StoreUnavailable(
+                    self._link.trouble or self._lacking or "Redis does not take what the process before has to tell it"
+                )
+            await self._pause(AGAIN)
 
     def _hold_folder(self) -> int:
         try:

@@ -73,6 +73,8 @@ class KeyCache:
         self._keys: dict[bytes, tuple[Key, bytes]] = {}
         "Digest -> key and its version."
         self._digests: dict[str, bytes] = {}
+        self.changes = 0
+        "Times that something had to be forgotten: what was asked for before may be older."
 
     def find(self, digest: bytes) -> Key | None:
         found = self._keys.get(digest)
@@ -95,11 +97,13 @@ class KeyCache:
         return self.keep(self._digests[key_id], row)
 
     def drop(self, key_id: str) -> None:
+        self.changes += 1
         digest = self._digests.pop(key_id, None)
         if digest is not None:
             del self._keys[digest]
 
     def clear(self) -> None:
+        self.changes += 1
         self._keys.clear()
         self._digests.clear()
 

@@ -167,8 +167,12 @@ class RedisCalls(RedisKeys):
             self._owners.setdefault(call_id, self._owner)
         return bool(reply)
 
-    def _not_begun(self, failure: Failure, call_id: str, text: str) -> Failure:
-        if isinstance(failure.value, Unanswered):
+    def _not_begun(self, failure: Failure, call_id: str, text: str) -> bool | Failure:
+        error = failure.value
+        if isinstance(error, NotReplicated) and not error.reply:
+            # It has changed nothing, so no replica lacks it.
+            return False
+        if isinstance(error, Unanswered):
             self._doubtful.setdefault(call_id, []).append(text)
         return failure
 

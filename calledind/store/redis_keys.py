@@ -61,11 +61,17 @@ class RedisKeys(RedisBase):
     def find_key(self, digest: bytes) -> Deferred[Key | None]:
         """Answer from memory where the key is known; its figures may be old then."""
         key = self._cache.find(digest)
-        if key is not None:
+        if key is not None and self._link.hears:
             return succeed(key)
-        return self._run("find_key", digest).addCallback(
-            lambda row: None if row is None else self._cache.keep(digest, row)
-        )
+        changes = self._cache.changes
+
+        def found(row: Sequence[bytes] | None) -> Key | None:
+            if row is None:
+                return None
+            # A change that was told meanwhile may have been of this key, and after it was read.
+            return self._cache.keep(digest, row) if self._cache.changes == changes else to_key(row)
+
+        return self._run("find_key", digest).addCallback(found)
 
     def keys(self) -> Deferred[Sequence[Key]]:
         return self._run("keys").addCallback(lambda rows: [to_key(row) for row in rows])

@@ -79,8 +79,10 @@ class RedisLink:
         if settings.replicas:
             self._sure = _Line(reactor, self._open_sure, interval, self._is_up, self._is_down)
             self._lines.append(self._sure)
+        self._hearing: _Line | None = None
         if channel:
-            self._lines.append(_Line(reactor, self._open_channel, interval, self._is_subscribed, self._is_down))
+            self._hearing = _Line(reactor, self._open_channel, interval, self._is_subscribed, self._is_down)
+            self._lines.append(self._hearing)
         self._interval = interval
         self._starting: Deferred[None] | None = None
         self._stopped = False
@@ -139,6 +141,11 @@ class RedisLink:
         if self._stopped:
             return STOPPED
         return self._main.trouble or self._sure.trouble
+
+    @property
+    def hears(self) -> bool:
+        """Whether what is published now will be heard."""
+        return self._hearing is not None and self._hearing.connection is not None
 
     # commands
 

@@ -40,6 +40,7 @@ class FakeSharedStore(FakeStore):
     wait: float | None = None
     given_back: list[str] = field(default_factory=list)
     lease: float = 10.0
+    well: bool = True
 
     def put(self, call: Call, route: Route = ("a",)) -> Call:
         self.queues.setdefault(route, deque()).append(call)
@@ -102,6 +103,9 @@ class FakeSharedStore(FakeStore):
 
     def lease_left(self) -> float:
         return self.lease
+
+    def healthy(self) -> bool:
+        return self.well
 
 
 @dataclass
@@ -256,6 +260,17 @@ class TakingTests(SharedCase):
         self.assertEqual((self.sent(), self.store.asked), ([], []))
         self.store.lease = 8.0
         self.dialer.serve()
+        self.assertEqual(self.sent(), ["1@a"])
+
+    def test_store_that_keeps_no_changes(self) -> None:
+        """While replicas are missing, say, no call is taken that could not be dialled; then it is within a second."""
+        self.make()
+        self.store.well = False
+        self.accept("1")
+        self.world.clock.advance(5.0)
+        self.assertEqual((self.sent(), self.store.asked), ([], []))
+        self.store.well = True
+        self.world.clock.advance(RETRY)
         self.assertEqual(self.sent(), ["1@a"])
 
     def test_failing_trunk(self) -> None:

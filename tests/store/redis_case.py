@@ -22,7 +22,7 @@ from calledind.model import Call, CallRecord, PendingCallback, ReturnCode
 from calledind.settings import Redis
 from calledind.store.interface import Limits
 from calledind.store.redis import RedisStore
-from calledind.store.redis_link import Unanswered
+from calledind.store.redis_link import NotReplicated, Unanswered
 from tests.store.contract import DIGEST, NOW, make_call, make_key
 from tests.store.redis_server import Cluster, RedisServer
 
@@ -86,6 +86,8 @@ class Losses:
         self._run = store._link.run
         self.lost: set[str] = set()
         "Their answers are lost."
+        self.unreplicated: set[str] = set()
+        "They are done, and no replica has it."
         self.delayed: set[str] = set()
         "They are on their way until `arrive`, and their askers hear nothing."
         self._on_their_way: list[Callable[[], Deferred[Any]]] = []
@@ -97,13 +99,19 @@ class Losses:
             self._on_their_way.append(lambda: self._run(script, keys, kept, replicated=replicated))
             return fail(Unanswered("the connection was lost"))
         asking = self._run(script, keys, args, replicated=replicated)
+        if script in self.unreplicated:
+            return asking.addCallback(self._lack)
         return asking.addCallback(self._lose) if script in self.lost else asking
+
+    def _lack(self, reply: object) -> None:
+        raise NotReplicated("0 of the 1 replicas answered in time", reply)
 
     def _lose(self, _: object) -> None:
         raise Unanswered("the connection was lost")
 
     def mend(self) -> None:
         self.lost.clear()
+        self.unreplicated.clear()
         self.delayed.clear()
 
     async def arrive(self) -> list[Any]:

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from typing import Any
 
 from twisted.internet.defer import Deferred
 
 from calledind.model import CallRecord, ReturnCode, State
+from calledind.store import redis
 from calledind.store.interface import Grants, StoreUnavailable
 from calledind.store.outbox import NAME
 from calledind.store.redis import RedisStore
@@ -178,6 +180,14 @@ class DialingTests(RedisCase):
         self.assertIs(await store.begin_dialing("call1", other), True)
         self.assertEqual(await losses.arrive(), [0])
 
+    async def test_refused_attempt_needs_no_replica(self) -> None:
+        """A call that is not to be dialled is let go of, whether or not a replica answers."""
+        store = await self.with_calls(1)
+        await store.settle("call1", BUSY, charge=False)
+        losses = Losses(store)
+        losses.unreplicated = {"begin_dialing"}
+        self.assertIs(await store.begin_dialing("call1", make_attempt()), False)
+
 
 class TakeTests(RedisCase):
     async def test_lost_calls_are_taken_again(self) -> None:
@@ -235,6 +245,42 @@ class TakeTests(RedisCase):
 
 
 class EndTests(RedisCase):
+    async def test_outcome_of_the_process_before(self) -> None:
+        """A start waits until Redis has what the process before could not tell: its callbacks are this node's then."""
+        store = await self.with_calls(1)
+        await self.taken(store)
+        losses = Losses(store)
+        losses.delayed = {"settle"}
+        settling = store.settle("call1", BUSY, charge=True)
+        await self.dies(store)
+        await self.assertFailure(settling, StoreUnavailable)
+        again = self.make_node()
+        losses = Losses(again)
+        losses.delayed = {"settle"}
+        opening = again.open()
+        self.addCleanup(again.close)
+        await until("it was tried", lambda: len(losses._on_their_way) > 0)
+        losses.mend()
+        await opening
+        callbacks = [*await again.pending_callbacks(), *(await again.take_over())[1]]
+        self.assertEqual(ids_of(callbacks), ["call1"])
+
+    async def test_outcome_that_can_not_be_told(self) -> None:
+        """Where Redis can't have it, the start fails."""
+        store = await self.with_calls(1)
+        await self.taken(store)
+        losses = Losses(store)
+        losses.delayed = {"settle"}
+        settling = store.settle("call1", BUSY, charge=True)
+        await self.dies(store)
+        await self.assertFailure(settling, StoreUnavailable)
+        self.patch(redis, "PATIENCE", 0.1)
+        again = self.make_node()
+        losses = Losses(again)
+        losses.lost = {"settle"}
+        opening: Deferred[Any] = again.open()
+        await self.assertFailure(opening, StoreUnavailable)
+
     async def test_lost_outcome_is_told_again(self) -> None:
         """An outcome whose answer was lost is told again, and settled once."""
         store = await self.with_calls(1, credits=5)

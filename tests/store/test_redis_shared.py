@@ -5,6 +5,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
+
+from twisted.internet.defer import Deferred
 
 from calledind.model import ReturnCode
 from calledind.store.interface import StoreUnavailable
@@ -63,6 +66,43 @@ class KeyTests(RedisCase):
         await two.find_key(DIGEST)
         two._cache._keys[DIGEST] = before, b"1"  # type: ignore[assignment]
         self.assertIs(await two.accept(numbered(1)), ReturnCode.ACCEPTED)
+
+    async def test_change_that_overtakes_an_answer(self) -> None:
+        """A key that was changed while it was asked for is not remembered as it was before."""
+        one = await self.with_calls()
+        two = await self.node("two")
+        await one.set_disabled("key_1", True)
+        run = two._link.run
+
+        def run_slowly(script: str, keys: Any, args: Any, *, replicated: bool = False) -> Deferred[Any]:
+            return Deferred.fromCoroutine(overtaken(run(script, keys, args, replicated=replicated)))
+
+        async def overtaken(asking: Deferred[Any]) -> Any:
+            row = await asking
+            before = two._cache.changes
+            await one.set_disabled("key_1", False)
+            await until("it has heard", lambda: two._cache.changes > before)
+            return row
+
+        self.patch(two._link, "run", run_slowly)
+        found = await two.find_key(DIGEST)
+        assert found is not None
+        self.assertTrue(found.disabled)
+        self.patch(two._link, "run", run)
+        self.assertEqual(await two.find_key(DIGEST), make_key(credits=1000))
+
+    async def test_nothing_is_heard(self) -> None:
+        """While a node can't hear of changes, it asks for each key."""
+        one = await self.with_calls()
+        two = await self.node("two")
+        await one.set_disabled("key_1", True)
+        await until("it has heard", lambda: two._cache.changes > 0)
+        await two.find_key(DIGEST)
+        (channel,) = [line for line in two._link._lines if line is not two._link._main]
+        assert channel.connection is not None
+        channel.connection.give_up("lost")
+        self.raw("HSET", "key:key_1", "disabled", "0")
+        self.assertEqual(await two.find_key(DIGEST), make_key(credits=1000))
 
     async def test_credits_of_all_nodes(self) -> None:
         """The last credit is taken once, whichever node is asked, and one that is released is anybody's."""
