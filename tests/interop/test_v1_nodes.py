@@ -1,0 +1,92 @@
+# mypy: allow-untyped-calls
+"""/api/v1 of two daemons on one Redis: whichever is asked finds, follows and ends the calls of both."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from typing import Any
+
+from tests.interop.case import InteropCase, settings
+from tests.interop.harness import Daemon, wait_for
+from tests.store.redis_server import RedisServer
+
+RINGS = "2125550103"
+"Of the built-in carrier: rings for ever."
+
+
+class TwoNodesTests(InteropCase):
+    def setUp(self) -> None:
+        super().setUp()
+        redis = RedisServer(self.folder / "redis")
+        redis.start()
+        self.world.callback(redis.kill)
+        self.nodes = [self.run_node(name, redis.address) for name in ("one", "two")]
+        self.key = self.nodes[0].admin("POST", "/keys", {"name": "test", "credits": 100})["api_key"]
+
+    def run_node(self, name: str, address: str) -> Daemon:
+        shared = f'[store]\nkind = "redis"\n[redis]\naddress = "{address}"\n[node]\nname = "{name}"\nlease = 5.0\n'
+        calls = "ring_timeout = 20.0\ndrain_timeout = 1.0\nmax_live = 1"
+        text = f"simulator = true\n[page]\nlisten = []\n{settings(calls=calls, rest=shared)}"
+        daemon = Daemon(self.folder / name, text)
+        (daemon.folder / "data").mkdir()
+        # Nodes have one pepper.
+        if name != "one":
+            pepper = (self.folder / "one" / "data" / "pepper").read_bytes()
+            (daemon.folder / "data" / "pepper").write_bytes(pepper)
+            (daemon.folder / "data" / "pepper").chmod(0o600)
+        self.world.callback(self.stop, daemon)
+        daemon.start()
+        return daemon
+
+    def ask(self, node: Daemon, method: str, path: str, body: object = None, **headers: str) -> tuple[int, Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", node.port, timeout=30)
+        try:
+            given = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json", **headers}
+            connection.request(method, path, None if body is None else json.dumps(body), given)
+            response = connection.getresponse()
+            text = response.read().decode()
+            return response.status, json.loads(text) if text.startswith("{") else text
+        finally:
+            connection.close()
+
+    def post(self, node: Daemon, number: str = RINGS, **headers: str) -> str:
+        wanted = {"phone_number": number, "country_code": "1", "mp3": f"{self.web.url}/short.mp3"}
+        status, call = self.ask(node, "POST", "/api/v1/calls", wanted, **headers)
+        self.assertEqual(status, 201, call)
+        return str(call["id"])
+
+    def state(self, node: Daemon, call_id: str) -> str:
+        return str(self.ask(node, "GET", f"/api/v1/calls/{call_id}")[1]["state"])
+
+    def test_calls_of_both(self) -> None:
+        """Each node ends what the other dials and what waits for both; each finds all, and knows a repeated request."""
+        one, two = self.nodes
+        first = self.post(one, **{"Idempotency-Key": "order-1"})
+        self.assertEqual(self.post(two, **{"Idempotency-Key": "order-1"}), first)
+        wait_for("the first is dialled", lambda: self.state(two, first) == "dialing")
+        second = self.post(two, "2125550106")
+        wait_for("the second is dialled", lambda: self.state(one, second) == "dialing")
+        # Both machines are busy now.
+        third = self.post(one, "2125550177")
+        self.assertEqual(self.state(two, third), "accepted")
+        _, page = self.ask(two, "GET", "/api/v1/calls")
+        self.assertEqual([call["id"] for call in page["calls"]], [third, second, first])
+        for node in self.nodes:
+            status, ended = self.ask(node, "DELETE", f"/api/v1/calls/{third if node is one else first}")
+            self.assertEqual((status, ended["outcome"]["words"]), (200, "hung up"))
+        status, ended = self.ask(one, "DELETE", f"/api/v1/calls/{second}")
+        self.assertEqual((status, ended["outcome"]["words"]), (200, "hung up"))
+        (key,) = two.admin("GET", "/keys")["keys"]
+        self.assertEqual((key["credits"], key["held"], key["charged"]), (100, 0, 0))
+
+    def test_followed(self) -> None:
+        """A call that the other node plays is followed to its end."""
+        one, two = self.nodes
+        call_id = self.post(one, "2125550100")
+        for node in (two, one):
+            status, text = self.ask(node, "GET", f"/api/v1/calls/{call_id}/events")
+            self.assertEqual(status, 200)
+            last = text.strip().splitlines()[-1].removeprefix("data: ")
+            told = json.loads(last)
+            self.assertTrue(told.get("outcome", {}).get("answered"), text)
