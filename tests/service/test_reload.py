@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from calledind.api.tls import ServerContext, self_signed
 from calledind.service.reload import InForce, Reload, changed_settings, reasons
-from calledind.settings import Calls, Http, Regions, Settings, SettingsError, Stir, Trunk
+from calledind.settings import Calls, Http, Node, Redis, Regions, Settings, SettingsError, Stir, Store, Trunk
 from tests.service.recorder import A_TRUNK, Lines, Recorder
 
 
@@ -77,6 +77,16 @@ class ReloadTests(SynchronousTestCase):
         for name in ("http.listen", "http.max_connections", "data"):
             self.assertIn(name, self.lines[1])
         self.assertEqual(self.in_force.settings.http, Http())
+
+    def test_restart_needed_of_a_node(self) -> None:
+        """Nor does a node change its Redis, its name or its lease while it works."""
+        self.read(
+            redis=Redis(address="redis:1", replicas=2), node=Node(name="x", lease=30.0), store=Store(kind="redis")
+        )
+        self.assertIn("restart", self.lines[1])
+        for name in ("redis.address", "redis.replicas", "node.name", "node.lease", "store.kind"):
+            self.assertIn(name, self.lines[1])
+        self.assertEqual(self.in_force.settings.redis, Redis())
 
     def test_all_or_nothing(self) -> None:
         """With one mistake in the file nothing changes; each mistake is a line."""
