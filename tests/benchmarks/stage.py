@@ -12,6 +12,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import quote
 
@@ -90,15 +91,24 @@ class Stage:
         self.api_key: str = daemon.admin("POST", "/keys", {"name": "benchmark", "credits": 100_000_000})["api_key"]
         self._numbers = numbers()
 
-    def ask(self, path: str, count: int) -> None:
-        """Have so many calls accepted that play this MP3 of the web server. Raises RuntimeError where one is not."""
+    def ask(self, path: str, count: int, *, patient: bool = False) -> int:
+        """Have so many calls accepted that play this MP3 of the web server. Raises RuntimeError where one is not.
+
+        `patient`: ask for the rest another time after a 503. Returns how many were accepted.
+        """
         connection = http.client.HTTPConnection("127.0.0.1", self.daemon.port, timeout=60)
-        for _ in range(count):
+        accepted = 0
+        while accepted < count:
             connection.request("GET", self.target(path))
-            answer = connection.getresponse().read()
+            response = connection.getresponse()
+            answer = response.read()
+            if response.status == HTTPStatus.SERVICE_UNAVAILABLE and patient:
+                break
             if answer != b"0":
                 raise RuntimeError(f"a call was not accepted: {answer!r}")
+            accepted += 1
         connection.close()
+        return accepted
 
     def target(self, path: str) -> str:
         """Return what to ask for to have one more number called."""
