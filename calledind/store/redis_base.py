@@ -112,6 +112,8 @@ class RedisBase:
     """What the parts of `RedisStore` are made from."""
 
     _log = Logger()
+    _patience = 1.0
+    "Seconds until a question that was not answered is given up."
 
     def __init__(
         self,
@@ -145,6 +147,8 @@ class RedisBase:
         "Why the last change could not be kept while Redis was there."
         self._doubtful: dict[str, list[str]] = {}
         "Call id -> attempts (JSON) of which it is not known whether Redis has them or will have them."
+        self._ahead: float | None = None
+        "Redis's clock less our reactor's, in seconds, by the last heartbeat; it may jump, until the next one."
         self._question = 0
         self._done: list[int] = []
         "Questions whose answers were heard, and of which Redis does not know that."
@@ -220,6 +224,12 @@ class RedisBase:
         known = {*done, *void}
         self._done = [each for each in self._done if each not in known]
         self._void = [each for each in self._void if each not in known]
+
+    def _not_after(self) -> str:
+        """Return when a question of now has been given up, by Redis's clock; "": that is not known."""
+        if self._ahead is None:
+            return ""
+        return f"{self._reactor.seconds() + self._ahead + self._patience:.6f}"
 
     def _owner_of(self, call_id: str) -> str:
         return self._owners.get(call_id, self._owner)

@@ -71,8 +71,9 @@ class RedisCalls(RedisKeys):
     def accept(self, call: Call) -> Deferred[ReturnCode]:
         """One question, where the key and the audio are known.
 
-        An acceptance whose answer is lost fails with StoreUnavailable, and is withdrawn as soon as Redis answers again,
-        unless another node has taken the call by then. With `encodings`, fails as that does.
+        An acceptance whose answer is lost fails with StoreUnavailable. Redis refuses it where it comes too late, and it
+        is withdrawn as soon as Redis answers again, unless another node has taken the call by then. With `encodings`,
+        fails as that does.
         """
         try:
             for text in (call.secret, call.callback_url or "", call.caller_id):
@@ -88,7 +89,7 @@ class RedisCalls(RedisKeys):
         _, version = self._cache.known(call.key_id)
         audio = call.audio if self._encodings is not None else ""
         again = call.idempotency[:32], int(IDEMPOTENCY_SECONDS)
-        accepting = self._change("accept", *args, version, audio, self._fresh_audio, *again)
+        accepting = self._change("accept", *args, version, audio, self._fresh_audio, *again, self._not_after())
         crash_at("redis.accept.sent")
         return accepting.addCallbacks(
             self._accepted, self._not_accepted, callbackArgs=(call, args, tries), errbackArgs=(call.id,)

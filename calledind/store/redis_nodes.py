@@ -121,10 +121,10 @@ class RedisNodes(RedisQueue):
         return Deferred.fromCoroutine(self._beat(figures))
 
     async def _beat(self, figures: Mapping[str, object]) -> None:
-        sent, owner = self._monotonic(), self._owner
+        sent, owner, began = self._monotonic(), self._owner, self._reactor.seconds()
         self._beats += 1
         done, void = self._done[:], self._void[:]
-        queued = await self._run(
+        reply = await self._run(
             "beat",
             self._name,
             self._epoch,
@@ -136,11 +136,13 @@ class RedisNodes(RedisQueue):
         )
         if owner != self._owner:
             return
-        if queued is None:
+        if reply is None:
             self._valid_until = float("-inf")
             raise Fenced(f"node {self._name} was fenced: others have taken over what it had")
         self._reckoned(done, void)
-        self._queued = queued
+        self._queued, seconds, microseconds = (int(each) for each in reply)
+        # By when it was sent: what Redis has heard by then was in time.
+        self._ahead = seconds + microseconds / 1e6 - began
         self._valid_until = max(self._valid_until, sent + VALID * self._lease)
 
     def lease_left(self) -> float:

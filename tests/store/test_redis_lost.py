@@ -17,7 +17,7 @@ from calledind.store.outbox import NAME
 from calledind.store.redis import RedisStore
 from calledind.store.redis_link import Unanswered
 from tests.store.contract import BUSY, DIALOG, DIGEST, NOW, make_attempt, make_key
-from tests.store.redis_case import ROUTE, WIDE, Losses, RedisCase, ids_of, numbered, until
+from tests.store.redis_case import ROUTE, WIDE, Losses, RedisCase, ids_of, numbered, pause, until
 
 
 class AcceptTests(RedisCase):
@@ -77,6 +77,42 @@ class AcceptTests(RedisCase):
         again = await self.node()
         self.assertIsNone(await again.find_call("call1"))
         self.assertEqual(await self.figures(again), (5, 0, 0))
+
+    async def test_acceptance_that_stood_in_a_socket(self) -> None:
+        """An acceptance that Redis hears when its asker has given up is refused, before any withdrawal."""
+        store = await self.with_calls(credits=5)
+        await store.beat({})
+        losses = Losses(store)
+        losses.delayed = {"accept", "withdraw"}
+        await self.assertFailure(store.accept(numbered(1)), StoreUnavailable)
+        await pause(1.2)
+        self.assertEqual((await losses.arrive())[0], [b"withdrawn"])
+        losses.mend()
+        self.assertEqual(await self.figures(store), (5, 0, 0))
+        self.assertIs(await store.accept(numbered(2)), ReturnCode.ACCEPTED)
+
+    async def test_redis_clock_jumps(self) -> None:
+        """Acceptances are taken for late ones by a clock that jumped ahead, until the next heartbeat."""
+        store = await self.with_calls(credits=5)
+        await store.beat({})
+        assert store._ahead is not None
+        store._ahead -= 3600.0
+        await self.assertFailure(store.accept(numbered(1)), StoreUnavailable)
+        await store.beat({})
+        self.assertIs(await store.accept(numbered(1)), ReturnCode.ACCEPTED)
+
+    async def test_withdrawal_of_a_call_that_its_refuser_has_taken(self) -> None:
+        """A call that the node which refused it has taken itself is withdrawn, and not dialled."""
+        store = await self.with_calls(credits=5)
+        losses = Losses(store)
+        losses.lost = {"accept"}
+        losses.delayed = {"withdraw"}
+        await self.assertFailure(store.accept(numbered(1)), StoreUnavailable)
+        self.assertEqual(await self.taken(store), ["call1"])
+        losses.mend()
+        await until("it is withdrawn", lambda: self.raw("EXISTS", "call:call1") == 0)
+        self.assertIs(await store.begin_dialing("call1", make_attempt()), False)
+        self.assertEqual(await self.figures(store), (5, 0, 0))
 
     async def test_refusal_waits_for_the_disk(self) -> None:
         """Nobody is told that an acceptance failed before its withdrawal is on disk: the process may die at once."""

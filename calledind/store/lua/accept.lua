@@ -2,13 +2,22 @@
 -- KEYS: prefix
 -- ARGV: call id, key id, number as one integer, accepted_at, request (JSON), route, the key's version as this node
 --   knows it (or nothing), name of the audio (nothing: it is not shared), seconds to keep the audio for, the token by
---   which a repeated request is known (nothing: it is not), seconds to keep that for
+--   which a repeated request is known (nothing: it is not), seconds to keep that for, and by Redis's clock, until when
+--   the asker waits (nothing: that is not known)
 -- Answers the code; or what is in the way, nothing being changed: "stale" and the key's row, "audio" where that is not
 -- here, "withdrawn".
-local id, key, number, at, request, route, version, audio, keep, token, remember = unpack(ARGV)
+local id, key, number, at, request, route, version, audio, keep, token, remember, wanted = unpack(ARGV)
 local call = P .. 'call:' .. id
 if redis_call('EXISTS', call, P .. 'withdrawn:' .. id) > 0 then
   return redis_call('EXISTS', call) == 1 and 0 or {'withdrawn'}
+end
+if wanted ~= '' then
+  -- One that waited in a socket while Redis stood still: its asker was told that it failed, and others must not have it
+  -- before it can be withdrawn.
+  local time = redis_call('TIME')
+  if time[1] + time[2] / 1e6 > tonumber(wanted) then
+    return {'withdrawn'}
+  end
 end
 local now = tonumber(at)
 local code, credits, held, known = verdict(key, number, now)

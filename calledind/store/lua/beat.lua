@@ -2,7 +2,7 @@
 -- KEYS: prefix
 -- ARGV: name, epoch, number of the heartbeat, figures (JSON), done, void (see `reckon`), then, where no channel is on
 --   its way to the node or back, for each trunk its name and how many channels the node really has
--- Answers how many calls wait in all; nothing where the node has been fenced.
+-- Answers how many calls wait in all, and Redis's time: seconds, microseconds; nothing where the node has been fenced.
 local name, epoch, number, figures, done, void = unpack(ARGV)
 local us = name .. ':' .. epoch
 local node = P .. 'node:' .. name
@@ -22,4 +22,5 @@ if tonumber(number) > tonumber(row[2]) then
     end
   end
 end
-return redis_call('ZCARD', P .. 'queue')
+local time = redis_call('TIME')
+return {redis_call('ZCARD', P .. 'queue'), time[1], time[2]}

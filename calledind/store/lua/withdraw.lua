@@ -1,14 +1,17 @@
 -- Takes an acceptance back whose asker was told that it failed, and sees to it that none comes late.
 -- KEYS: prefix
 -- ARGV: call id, owner, owner when it happened, seconds for which a late acceptance is refused
--- Answers 1; 0 where there was no such call, or it is somebody's already, and goes on.
-local id, keep = ARGV[1], ARGV[4]
+-- Answers 1; 0 where there was no such call, or it is another node's already, or being dialled, and goes on. One that
+-- we have taken ourselves meanwhile may be told so: nothing is dialled that the store does not know of.
+local id, us, former, keep = unpack(ARGV)
 local call = P .. 'call:' .. id
 redis_call('SET', P .. 'withdrawn:' .. id, 1, 'EX', keep)
 local row = redis_call('HMGET', call, 'state', 'owner', 'route', 'request')
-if row[1] ~= 'accepted' or (row[2] and row[2] ~= '') then
+local owner = row[2] or ''
+if row[1] ~= 'accepted' or (owner ~= '' and owner ~= us and owner ~= former) then
   return 0
 end
+redis_call('SREM', P .. 'owned:' .. owner, id)
 local request = cjson.decode(row[4])
 dequeue(id, row[3], request)
 redis_call('DEL', call)
