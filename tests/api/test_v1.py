@@ -262,7 +262,7 @@ class CreateTests(V1Case):
     def test_bodies_that_are_wrong(self) -> None:
         """What is not a JSON object of the fields that there are, each as it should be, is refused."""
         deep = b'{"secret":' + b"[" * 30_000
-        for body in (
+        bodies: list[object] = [
             *(b"", b"{", b"[]", b"1", b"null", b"\xff", b'{"a": NaN}', b"\xef\xbb\xbf{}", deep),
             *({}, {**GOOD, "phone_number": None}, {**GOOD, "phone": "1"}, {**GOOD, "cache": "True"}),
             {**GOOD, "phone_number": "212555010"},
@@ -278,7 +278,8 @@ class CreateTests(V1Case):
             {**GOOD, "secret": "\ud800"},
             {**GOOD, "dry_run": 1},
             json.dumps(GOOD).encode().replace(b"{", b'{"mp3": "http://b/", '),
-        ):
+        ]
+        for body in bodies:
             response = self.ask("POST", "/api/v1/calls", body=body)
             self.assertEqual(self.problem(response), (400, "bad-request"), body)
         self.assertEqual(self.admission.asked, [])

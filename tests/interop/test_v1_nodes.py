@@ -39,7 +39,7 @@ class TwoNodesTests(InteropCase):
         daemon.start()
         return daemon
 
-    def ask(self, node: Daemon, method: str, path: str, body: object = None, **headers: str) -> tuple[int, Any]:
+    def request(self, node: Daemon, method: str, path: str, body: object = None, **headers: str) -> tuple[int, Any]:
         connection = http.client.HTTPConnection("127.0.0.1", node.port, timeout=30)
         try:
             given = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json", **headers}
@@ -52,12 +52,12 @@ class TwoNodesTests(InteropCase):
 
     def post(self, node: Daemon, number: str = RINGS, **headers: str) -> str:
         wanted = {"phone_number": number, "country_code": "1", "mp3": f"{self.web.url}/short.mp3"}
-        status, call = self.ask(node, "POST", "/api/v1/calls", wanted, **headers)
+        status, call = self.request(node, "POST", "/api/v1/calls", wanted, **headers)
         self.assertEqual(status, 201, call)
         return str(call["id"])
 
     def state(self, node: Daemon, call_id: str) -> str:
-        return str(self.ask(node, "GET", f"/api/v1/calls/{call_id}")[1]["state"])
+        return str(self.request(node, "GET", f"/api/v1/calls/{call_id}")[1]["state"])
 
     def test_calls_of_both(self) -> None:
         """Each node ends what the other dials and what waits for both; each finds all, and knows a repeated request."""
@@ -70,12 +70,12 @@ class TwoNodesTests(InteropCase):
         # Both machines are busy now.
         third = self.post(one, "2125550177")
         self.assertEqual(self.state(two, third), "accepted")
-        _, page = self.ask(two, "GET", "/api/v1/calls")
+        _, page = self.request(two, "GET", "/api/v1/calls")
         self.assertEqual([call["id"] for call in page["calls"]], [third, second, first])
         for node in self.nodes:
-            status, ended = self.ask(node, "DELETE", f"/api/v1/calls/{third if node is one else first}")
+            status, ended = self.request(node, "DELETE", f"/api/v1/calls/{third if node is one else first}")
             self.assertEqual((status, ended["outcome"]["words"]), (200, "hung up"))
-        status, ended = self.ask(one, "DELETE", f"/api/v1/calls/{second}")
+        status, ended = self.request(one, "DELETE", f"/api/v1/calls/{second}")
         self.assertEqual((status, ended["outcome"]["words"]), (200, "hung up"))
         (key,) = two.admin("GET", "/keys")["keys"]
         self.assertEqual((key["credits"], key["held"], key["charged"]), (100, 0, 0))
@@ -85,7 +85,7 @@ class TwoNodesTests(InteropCase):
         one, two = self.nodes
         call_id = self.post(one, "2125550100")
         for node in (two, one):
-            status, text = self.ask(node, "GET", f"/api/v1/calls/{call_id}/events")
+            status, text = self.request(node, "GET", f"/api/v1/calls/{call_id}/events")
             self.assertEqual(status, 200)
             last = text.strip().splitlines()[-1].removeprefix("data: ")
             told = json.loads(last)
