@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -91,11 +92,8 @@ class Cluster:
                 "unknown here: copy their file, or give it to all as a credential"
             )
         self.nodes.beat()
-        if not self._settings.redis.replicas and not await self.store.keeps_on_disk():
-            self.log.error(
-                "Redis keeps changes in its memory alone: when it ends, calls and credits are lost. "
-                "Set appendonly yes, or [redis] replicas"
-            )
+        for line in await self.store.troubles(self._settings.redis.replicas, time.time()):
+            self.log.error("{trouble}", trouble=line)
 
     def make_dialer(
         self,

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,10 @@ PATIENCE = 3.0
 "Seconds that Redis has at a start to take what the process before could not tell it."
 HANG_UP = "hang up "
 "Begins what is told of a call; nothing that is told of a key does."
+
+
+CLOCKS_APART = 5.0
+"Seconds that the clocks of a node and of Redis may be apart before somebody should look."
 
 
 class RedisStore(RedisNodes):
@@ -195,15 +199,38 @@ class RedisStore(RedisNodes):
         """Return what all nodes have in common under this name: the value of the first one that said it."""
         return self._change("agree", name, value).addCallback(lambda kept: kept.decode())
 
-    def keeps_on_disk(self) -> Deferred[bool]:
-        """Whether Redis writes changes to its disk; True where it does not say."""
-        return Deferred.fromCoroutine(self._keeps_on_disk())
+    def troubles(self, replicas: int, now: float) -> Deferred[Sequence[str]]:
+        """Say what is wrong with this Redis, as far as it tells, a sentence each; `now`: by this machine's wall clock.
 
-    async def _keeps_on_disk(self) -> bool:
+        `replicas`: that must have each change.
+        """
+        return Deferred.fromCoroutine(self._troubles(replicas, now))
+
+    async def _troubles(self, replicas: int, now: float) -> Sequence[str]:
+        lines = []
         try:
-            return b"aof_enabled:0" not in await self._link.ask("INFO", "persistence")
-        except (StoreUnavailable, ResponseError):
-            return True  # its users may not be allowed to ask
+            seconds, _ = await self._link.ask("TIME")
+            apart = now - int(seconds)
+            if abs(apart) > CLOCKS_APART:
+                lines.append(
+                    f"this machine's clock and Redis's are {apart:.0f} s apart: flood protection and queue_ttl go by "
+                    "the clocks of all nodes, which should be kept right (NTP)"
+                )
+            told = await self._link.ask("INFO", "persistence") + await self._link.ask("INFO", "memory")
+            if b"aof_enabled:0" in told and not replicas:
+                lines.append(
+                    "Redis keeps changes in its memory alone: when it ends, calls and credits are lost; set appendonly "
+                    "yes, or [redis] replicas"
+                )
+            policy = told.partition(b"maxmemory_policy:")[2].partition(b"\r")[0].decode()
+            if b"maxmemory:0\r" not in told and policy != "noeviction":
+                lines.append(
+                    f"Redis throws away keys and calls when its memory is full (maxmemory-policy {policy}): set it to "
+                    "noeviction, and requests are refused with 503 then"
+                )
+        except ResponseError:
+            pass  # its users may not be allowed to ask
+        return lines
 
     # what the link says
 

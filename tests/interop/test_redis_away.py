@@ -122,3 +122,15 @@ class RedisAwayTests(InteropCase):
         error = self.assertRaises(AssertionError, other.start)
         self.assertIn("pepper: is not the pepper of the other nodes", str(error))
         self.assertNotIn("Traceback", str(error))
+
+    def test_what_is_wrong_with_redis(self) -> None:
+        """A Redis that keeps nothing on its disk, or throws things away when it is full, is told of at the start."""
+        self.redis.calls(
+            ("CONFIG", "SET", "appendonly", "no"),
+            ("CONFIG", "SET", "maxmemory", 10**9),
+            ("CONFIG", "SET", "maxmemory-policy", "allkeys-lru"),
+        )
+        log = self.run_node(free_udp_port()).log.read_text()
+        self.assertIn("keeps changes in its memory alone", log)
+        self.assertIn("maxmemory-policy allkeys-lru", log)
+        self.assertNotIn("s apart", log)
