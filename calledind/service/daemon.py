@@ -11,8 +11,9 @@ import gc
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from twisted.application.service import Service
@@ -77,9 +78,11 @@ from calledind.simulator.carrier import Carrier
 from calledind.simulator.scenarios import CREDENTIALS
 from calledind.store.backup import Backup
 from calledind.store.embedded import EmbeddedStore
-from calledind.store.interface import Store
+from calledind.store.interface import Store, StoreUnavailable
 
 EXIT_FAILED = 1
+TRIES, AGAIN = 10, 0.5
+"How often a start asks a shared store for the same before it fails, and seconds between."
 GOODBYES = 4.0
 "Seconds that BYEs and CANCELs have to be confirmed when calls are hung up, and the last outcomes to be kept."
 
@@ -146,7 +149,7 @@ class Daemon(Service):
         # From here on, what was opened is closed in good order.
         self._opened = True
         if self._cluster is not None:
-            await self._cluster.check(self._keyring.fingerprint())
+            await self._insist(partial(self._cluster.check, self._keyring.fingerprint()))
         await self._library.start()
         await self._media.start()
         if self._carrier is not None:
@@ -157,11 +160,13 @@ class Daemon(Service):
         if self._stopping:
             return
         self._registrations.use_trunks(self._in_force.trunks)
-        await self._callbacks.start()
         if self._cluster is None:
+            await self._callbacks.start()
             await self._recovery().run()
         else:
-            await self._cluster.nodes.start(self._cluster.dialer, self._callbacks, self._interrupted.end)
+            nodes = self._cluster.nodes
+            await self._insist(self._callbacks.start)
+            await self._insist(partial(nodes.start, self._cluster.dialer, self._callbacks, self._interrupted.end))
         self._dialer.start()
         self._retention.start()
         self._started = True
@@ -171,6 +176,15 @@ class Daemon(Service):
         self._feed_watchdog()
         self._strain.start()
         self._say_hello()
+
+    async def _insist(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do what needs a store elsewhere, which may be late once in a while. Raises StoreUnavailable."""
+        for _ in range(TRIES):
+            with suppress(StoreUnavailable):
+                await work()
+                return
+            await self._in(AGAIN)
+        await work()
 
     def _make(self) -> None:
         settings, reactor = self._in_force.settings, self._reactor
