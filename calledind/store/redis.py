@@ -110,7 +110,6 @@ class RedisStore(RedisNodes):
             now=now,
             monotonic=monotonic,
         )
-        self._patience = settings.timeout
         self._late = Late(
             outbox or Outbox(reactor, folder), self._tell_late, lambda: self._later(AGAIN, self._tell_again)
         )

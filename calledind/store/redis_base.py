@@ -112,8 +112,6 @@ class RedisBase:
     """What the parts of `RedisStore` are made from."""
 
     _log = Logger()
-    _patience = 1.0
-    "Seconds until a question that was not answered is given up."
 
     def __init__(
         self,
@@ -226,10 +224,10 @@ class RedisBase:
         self._void = [each for each in self._void if each not in known]
 
     def _not_after(self) -> str:
-        """Return when a question of now has been given up, by Redis's clock; "": that is not known."""
+        """Return when a change that is asked for now is given up, by Redis's clock; "": that is not known."""
         if self._ahead is None:
             return ""
-        return f"{self._reactor.seconds() + self._ahead + self._patience:.6f}"
+        return f"{self._link.deadline + self._ahead:.6f}"
 
     def _owner_of(self, call_id: str) -> str:
         return self._owners.get(call_id, self._owner)

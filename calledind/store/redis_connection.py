@@ -153,6 +153,12 @@ class Connection(RedisProtocol):  # type: ignore[misc] # txredisapi is not annot
             self._cover(command)
         return done
 
+    @property
+    def deadline(self) -> float:
+        """When a command that is sent now is given up, by our clock: with the one that has waited longest."""
+        own = self._clock.seconds() + self._timeout
+        return min(own, self._sent[0].deadline) if self._sent else own
+
     def subscribe(self, channel: str) -> Deferred[Any]:
         """From now on, `told` hears what is published there; nothing but this and PING may be sent."""
         self._subscribed = True

@@ -147,6 +147,12 @@ class RedisLink:
         """Whether what is published now will be heard."""
         return self._hearing is not None and self._hearing.connection is not None
 
+    @property
+    def deadline(self) -> float:
+        """When a replicated script that is sent now is given up, by the reactor's clock."""
+        connection = self._sure.connection
+        return self._reactor.seconds() if connection is None else connection.deadline
+
     # commands
 
     def run(

@@ -228,6 +228,17 @@ class TimeTests(ConnectionCase):
         self.assert_unanswered(quick)
         self.assert_unanswered(slow)
 
+    def test_deadline(self) -> None:
+        """What is sent now is given up after its time, or with what was sent before and is not answered."""
+        self.assertEqual(self.connection.deadline, self.clock.seconds() + 1.0)
+        asked = self.run_script("a")
+        first = self.clock.seconds() + 1.0
+        self.clock.advance(0.6)
+        self.assertEqual(self.connection.deadline, first)
+        self.receive(b":1\r\n")
+        self.successResultOf(asked)
+        self.assertEqual(self.connection.deadline, self.clock.seconds() + 1.0)
+
     def test_answered_in_time_for_ever(self) -> None:
         """The one timer looks at the commands of its moment."""
         for _ in range(50):
