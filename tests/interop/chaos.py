@@ -153,10 +153,13 @@ def launch(world: World, node: Daemon, point: str) -> None:
 def in_chains(store: str, chains: int, seed: int) -> list[Callable[[], Ended]]:
     """Deal the points of a store out to so many chains, by chance, each with a seed of its own; return them to be run.
 
-    With Redis, every other chain has a second node.
+    Where one leaves behind what another needs, it has been come to by that. With Redis, every other chain has a second
+    node.
     """
     chance = random.Random(f"{store} {seed}")
-    dealt = points(store)
+    names = points(store)
+    covered = {BEFORE[name] for name in names if name in BEFORE}
+    dealt = [name for name in names if name not in covered]
     chance.shuffle(dealt)
     hands = [dealt[first::chains] for first in range(chains)]
     ways: list[Callable[[Sequence[str], int], Ended]] = [crash_at_each]

@@ -223,7 +223,8 @@ class World:
     def keep_logs(self) -> None:
         folder = Path(tempfile.mkdtemp(prefix="calledin-broken-"))
         for node in self.nodes:
-            shutil.copy(node.log, folder / f"{node.folder.name}.log")
+            if node.log.exists():
+                shutil.copy(node.log, folder / f"{node.folder.name}.log")
         print(f"something is broken: the logs are in {folder}", flush=True)
 
     def complaints(self) -> list[str]:
