@@ -547,7 +547,7 @@ class ReplicaTests(LinkCase):
         """A change is answered when the replica has it; a lost one is told, in time, and delays nothing else."""
         cluster = self.cluster()
         master, replica = cluster.servers
-        link = await self.started(master.address, replicas=1, timeout=1.0)
+        link = await self.started(master.address, replicas=1, timeout=4.0)
         counts = await gatherResults([link.run("count", ["c"], [], replicated=True) for _ in range(100)])
         self.assertEqual(counts, list(range(1, 101)))
         self.assertEqual(replica.call("GET", "c"), b"100")
@@ -558,7 +558,7 @@ class ReplicaTests(LinkCase):
         self.assertFalse(late.called)
         error = await self.assertFailure(late, NotReplicated)
         self.assertEqual(error.reply, 101)
-        self.assertLess(time.monotonic() - began, 1.0)
+        self.assertLess(time.monotonic() - began, 4.0)
         self.assertIsNone(link.trouble)
         replica.resume()
         await until("the replica follows", lambda: replica.call("GET", "c") == b"101")
