@@ -45,6 +45,8 @@ ONLY = {
 "How a point begins that one store alone has."
 IN_TROUBLE = ("redis.accept.doubtful", "redis.accept.withdrawn", "redis.outbox.")
 "How points begin to which a node comes when Redis has not answered for a while."
+BRISK = 0.14
+"Seconds between two requests of one client: what comes to a point soon leaves most of the time to starts."
 SILENCE, SPEECH = 1.6, 1.5
 "Seconds for which Redis answers nothing then, longer than it is waited for, and for which it answers."
 
@@ -59,7 +61,7 @@ def crash_at_each(names: Sequence[str], seed: int) -> Ended:
     chance = random.Random(seed)
     with ExitStack() as stack:
         world = World(stack)
-        world.load()
+        world.load(pause=BRISK)
         world.kill(world.nodes[0])
         wrong = [_crash(world, name, chance) for name in names]
         world.start(world.nodes[0])
@@ -71,7 +73,7 @@ def crash_alone(names: Sequence[str], seed: int) -> Ended:
     chance = random.Random(seed)
     with ExitStack() as stack:
         world = SharedWorld(stack)
-        world.load()
+        world.load(pause=BRISK)
         world.kill(world.nodes[0])
         wrong = []
         for name in names:
@@ -90,7 +92,7 @@ def crash_beside_another(names: Sequence[str], seed: int) -> Ended:
     with ExitStack() as stack:
         world = SharedWorld(stack, nodes=2)
         first, second = world.nodes
-        world.load()
+        world.load(pause=BRISK)
         world.kill(first)
         wrong = []
         for name in names:
