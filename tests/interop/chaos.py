@@ -22,7 +22,7 @@ from calledind.crash import POINTS
 from tests.interop.harness import Daemon, wait_for
 from tests.interop.shared_world import LEASE, SharedWorld
 from tests.interop.troubles import Ended, cluster, ended, failovers, full_disk, full_disk_of_redis, jumps
-from tests.interop.world import TO_A_POINT, World
+from tests.interop.world import TO_A_POINT, TO_START, World
 
 BEFORE = {
     "recovery.read": "dial.ringing",
@@ -149,7 +149,7 @@ def _crash_in_trouble(world: SharedWorld, name: str) -> str:
 def launch(world: World, node: Daemon, point: str) -> None:
     """Start it, to die at a point to which it comes in trouble alone, or as it starts with what that left."""
     node.launch(CALLEDIN_CRASH_AT=f"{point}:1")
-    wait_for(f"daemon ready (log: {node.log})", lambda: node.has_died(0.0) or node.is_ready())
+    wait_for(f"daemon ready (log: {node.log})", lambda: node.has_died(0.0) or node.is_ready(), TO_START)
 
 
 def in_chains(store: str, chains: int, seed: int) -> list[Callable[[], Ended]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.interop.carrier import Carrier
 from tests.interop.case import SHORT
-from tests.interop.harness import Daemon, Web, errors_in, free_ports, free_udp_port, web_server
+from tests.interop.harness import Daemon, Web, errors_in, free_ports, free_udp_port, wait_for, web_server
 from tests.interop.judge import Evidence, Judgement, Refusal, gather, judge, settle_down
 
 CREDITS = 1_000_000
@@ -28,6 +28,8 @@ REFUSED_FIRST = "2126"
 "Leading digits of numbers whose first trunk says 503."
 TO_A_POINT = 30.0
 "Seconds within which a daemon under load comes to any point."
+TO_START = 90.0
+"Seconds that a start may take on a machine that runs many worlds."
 PEPPER = b"p" * 32
 "What nodes on one store must have in common."
 
@@ -160,7 +162,8 @@ class World:
         self.key = self.nodes[0].admin("POST", "/keys", {"name": "judge", "credits": CREDITS})["api_key"]
 
     def start(self, node: Daemon) -> None:
-        node.start()
+        node.launch()
+        wait_for(f"daemon ready (log: {node.log})", node.is_ready, TO_START)
         self.starts.append(time.monotonic())
 
     def kill(self, node: Daemon) -> None:
