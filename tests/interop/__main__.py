@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-AT_ONCE = int(os.environ.get("CALLEDIN_INTEROP_JOBS", "4"))
+AT_ONCE = int(os.environ.get("CALLEDIN_INTEROP_JOBS", "3"))
 FOLDER = Path(__file__).parent
 ALONE = ("crash", "kill", "nodes", "browser")
 "Those that keep the machine busy by themselves, and measure how soon something happens: one at a time, at the end."
