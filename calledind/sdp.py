@@ -22,6 +22,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from calledind.codecs import CODECS, OPUS, OPUS_BIT_RATE, OPUS_PACKET
 from calledind.codecs import Codec as OurCodec
@@ -304,6 +305,7 @@ def _rate_of(codecs: Sequence[Codec], payload_type: int) -> int:
     return next(codec.rate for codec in codecs if codec.payload_type == payload_type)
 
 
+@lru_cache(256)
 def _numeric(host: str) -> str:
     """Return a unicast or unspecified IP address; names can't be waited for in the middle of a call."""
     try:

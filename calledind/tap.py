@@ -11,7 +11,7 @@ from twisted.application.service import IService
 from twisted.internet.interfaces import IReactorTime
 from twisted.python import usage
 
-from calledind.observability.logs import write_json
+from calledind.observability.logs import json_format, text_format, write_lines
 from calledind.service.cluster import node_name
 from calledind.service.daemon import Daemon
 from calledind.settings import Settings, SettingsError, load, structure
@@ -73,8 +73,7 @@ def makeService(options: Options) -> IService:
         for line in error.errors:
             print(f"calledin: {line}", file=sys.stderr)  # noqa: T201 - before any log is open
         raise SystemExit(2) from None
-    if settings.log.format == "json":
-        write_json(node_name(settings))
+    write_lines(json_format(node_name(settings)) if settings.log.format == "json" else text_format())
     return Daemon(reactor, settings, load=options.settings)
 
 

@@ -12,6 +12,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from calledind.compact import dump
+
 LONGEST_FRAME = 4 * 1024 * 1024
 "Octets."
 
@@ -25,7 +27,7 @@ class PipeError(ValueError):
 
 def pack(items: Sequence[Item]) -> bytes:
     """Return one frame."""
-    text = json.dumps(items, separators=(",", ":")).encode()
+    text = dump(items).encode()
     return len(text).to_bytes(4, "big") + text
 
 

@@ -2,8 +2,8 @@
 """What happens now, for pages that are open: server-sent events, a few a second however much happens.
 
 Everything that happens between two ticks becomes one message, the same octets for all viewers: the daemon's figures,
-the counts of the seconds since, and of the calls that changed the newest. Counting goes on while nobody looks, so that
-a page that is opened has its charts; it is a number in a list for each call.
+the counts of the seconds since, and of the calls that changed the newest. Noting goes on while nobody looks, so that a
+page that is opened has its charts and its list: a number for each second, and each call's latest event, as it came.
 
 A viewer that does not keep up (its connection is full) misses ticks and is then given everything anew.
 """
@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
 
 from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.internet.task import LoopingCall
@@ -23,24 +22,27 @@ from zope.interface import implementer
 
 from calledind.api.answers import respond
 from calledind.api.site import Request
-from calledind.model import Call, Event, Happening
+from calledind.model import Event, Happening, Reason
 
 TICK = 0.5
 "Seconds between two messages."
 HISTORY = 600
 "Seconds that the counts go back."
-COUNTED = ("accepted", "answered", "0", "1", "3", "5", "8")
-"What is counted for each second: accepted, answered, and the reasons of those that were not."
+ACCEPTED = 0
+COUNTED: dict[Reason | None, int] = {None: 1} | {reason: 2 + place for place, reason in enumerate(sorted(Reason))}
+"Place in what is counted for each second, after the accepted: answered, and the reasons of those that were not."
 MOST_ROWS = 500
 "Calls told in one message: the newest."
 MOST_RUNNING = 5000
-"Calls whose rows are kept while they run."
+"Calls whose events are kept while they run."
 MOST_ENDED = 100
 "Kept for who opens the page."
 MOST_VIEWERS = 16
 
-Row = dict[str, Any]
+Row = dict[str, object]
 "A call as the page lists it: id, number, state, trunk, at, and how it ended."
+Latest = OrderedDict[str, Event]
+"Call id -> the call's latest event; in the order of these."
 
 
 class Live(Resource):
@@ -55,9 +57,9 @@ class Live(Resource):
         self._figures = figures
         self._now = now
         self._counts: OrderedDict[int, list[int]] = OrderedDict()
-        self._running: OrderedDict[str, Row] = OrderedDict()
-        self._ended: OrderedDict[str, Row] = OrderedDict()
-        self._changed: OrderedDict[str, Row] = OrderedDict()
+        self._running: Latest = OrderedDict()
+        self._ended: Latest = OrderedDict()
+        self._changed: Latest = OrderedDict()
         self._told_until = 0
         "The second whose counts were told last, and may have grown since."
         self._viewers: set[_Viewer] = set()
@@ -68,44 +70,35 @@ class Live(Resource):
 
     def take(self, event: Event) -> None:
         """Take what has happened to a call."""
-        call, outcome = event.call, event.outcome
+        call, what = event.call, event.what
         if call is None:
             return
-        match event.what:
-            case Happening.ACCEPTED:
-                self._count("accepted")
-            case Happening.ENDED if outcome is not None:
-                reason = None if outcome.reason is None else int(outcome.reason)
-                self._count("answered" if outcome.answered else str(reason))
-                self._change(call, over=True, answered=outcome.answered, reason=reason, trunk=outcome.ending.trunk)
-            case Happening.CALLBACK:
-                if call.id in self._ended:
-                    self._change(call, over=True, callback=event.details.get("verdict"))
-            case _:
-                self._change(call, state=str(event.what), trunk=event.trunk)
+        if what is Happening.ACCEPTED:
+            self._count(ACCEPTED)
+            return
+        call_id = call.id
+        if what is Happening.ENDED and event.outcome is not None:
+            self._count(COUNTED[event.outcome.reason])
+            self._running.pop(call_id, None)
+            _keep(self._ended, call_id, event, MOST_ENDED)
+        elif what is Happening.CALLBACK:
+            if call_id not in self._ended:
+                return
+            _keep(self._ended, call_id, event, MOST_ENDED)
+        else:
+            _keep(self._running, call_id, event, MOST_RUNNING)
+        if self._viewers:
+            _keep(self._changed, call_id, event, MOST_ROWS)
 
-    def _count(self, what: str) -> None:
-        """Count one of `COUNTED` in this second."""
+    def _count(self, place: int) -> None:
+        """Count one in this second."""
         second = int(self._now())
         counts = self._counts.get(second)
         if counts is None:
-            counts = self._counts[second] = [0] * len(COUNTED)
+            counts = self._counts[second] = [0] * (1 + len(COUNTED))
             while len(self._counts) > HISTORY:
                 self._counts.popitem(last=False)
-        counts[COUNTED.index(what)] += 1
-
-    def _change(self, call: Call, *, over: bool = False, **fields: object) -> None:
-        """Note what is new of a call; `over`: it has ended."""
-        row = self._running.pop(call.id, None) or self._ended.get(call.id)
-        if row is None:
-            row = {"id": call.id, "country_code": call.country_code, "phone_number": call.phone_number}
-        row.update(fields, at=round(self._now(), 3), over=over)
-        if over:
-            _keep(self._ended, call.id, row, MOST_ENDED)
-        else:
-            _keep(self._running, call.id, row, MOST_RUNNING)
-        if self._viewers:
-            _keep(self._changed, call.id, row, MOST_ROWS)
+        counts[place] += 1
 
     # who looks
 
@@ -141,7 +134,7 @@ class Live(Resource):
     def _tick(self) -> None:
         counts = {second: counts for second, counts in self._recent() if second >= self._told_until}
         self._told_until = int(self._now())
-        message = self._message("tick", counts, list(self._changed.values()))
+        message = self._message("tick", counts, self._changed.values())
         self._changed.clear()
         everything = b""
         for viewer in tuple(self._viewers):
@@ -161,12 +154,17 @@ class Live(Resource):
         return recent
 
     def _everything(self) -> bytes:
-        rows = list(self._ended.values()) + list(self._running.values())[-MOST_ROWS:]
+        latest = list(self._ended.values()) + list(self._running.values())[-MOST_ROWS:]
         since = int(self._now()) - HISTORY
-        return self._message("all", {at: counts for at, counts in self._counts.items() if at > since}, rows)
+        return self._message("all", {at: counts for at, counts in self._counts.items() if at > since}, latest)
 
-    def _message(self, kind: str, counts: Mapping[int, list[int]], rows: list[Row]) -> bytes:
-        told = {"now": self._now(), "figures": self._figures(), "counts": counts, "calls": rows}
+    def _message(self, kind: str, counts: Mapping[int, list[int]], events: Iterable[Event]) -> bytes:
+        told = {
+            "now": self._now(),
+            "figures": self._figures(),
+            "counts": counts,
+            "calls": [_row(event) for event in events],
+        }
         return b"event: %b\ndata: %b\n\n" % (kind.encode(), json.dumps(told, default=str).encode())
 
 
@@ -198,9 +196,28 @@ class _Viewer:
         """The page was closed."""
 
 
-def _keep(rows: OrderedDict[str, Row], call_id: str, row: Row, most: int) -> None:
-    """Put a row last, and let go of the first where there are too many."""
-    rows[call_id] = row
-    rows.move_to_end(call_id)
-    if len(rows) > most:
-        rows.popitem(last=False)
+def _row(event: Event) -> Row:
+    call, outcome = event.call, event.outcome
+    assert call is not None
+    row: Row = {
+        "id": call.id,
+        "country_code": call.country_code,
+        "phone_number": call.phone_number,
+        "at": round(event.at, 3),
+        "over": outcome is not None,
+    }
+    if outcome is None:
+        return {**row, "state": str(event.what), "trunk": event.trunk}
+    reason = None if outcome.reason is None else int(outcome.reason)
+    row.update(answered=outcome.answered, reason=reason, trunk=outcome.ending.trunk)
+    if event.what is Happening.CALLBACK:
+        row["callback"] = event.details.get("verdict")
+    return row
+
+
+def _keep(latest: Latest, call_id: str, event: Event, most: int) -> None:
+    """Put an event last, and let go of the first where there are too many."""
+    latest[call_id] = event
+    latest.move_to_end(call_id)
+    if len(latest) > most:
+        latest.popitem(last=False)

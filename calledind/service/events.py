@@ -10,7 +10,7 @@ Events are those of this node. Of a store that several share, a call may go on a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from types import MappingProxyType
 
 from twisted.logger import Logger
 
@@ -18,6 +18,8 @@ from calledind.model import Call, Event, Happening, Outcome, PendingCallback
 
 Listener = Callable[[Event], None]
 EVERYTHING = ""
+NO_DETAILS: Mapping[str, object] = MappingProxyType({})
+STAGES = {str(stage): stage for stage in (Happening.DIALING, Happening.RINGING, Happening.ANSWERED)}
 
 
 class Events:
@@ -56,30 +58,39 @@ class Events:
 
     def reached(self, call: Call, stage: str, trunk: str) -> None:
         """As `dialing.surroundings` says: "dialing", "ringing" or "answered"; once for each attempt."""
-        self._tell(Happening(stage), call, trunk=trunk)
+        self._tell(STAGES[stage], call, trunk)
 
     def ended(self, call: Call, outcome: Outcome) -> None:
         """The store has the outcome."""
-        self._tell(Happening.ENDED, call, trunk=outcome.ending.trunk, outcome=outcome)
+        self._tell(Happening.ENDED, call, outcome.ending.trunk, outcome)
 
     def tried(self, pending: PendingCallback, verdict: str, status: int) -> None:
         """A callback was tried; `verdict` as `callback.Verdict`, `status` 0: without a response."""
         details = {"verdict": str(verdict), "status": status or None, "tries": pending.tries + 1}
-        self._tell(Happening.CALLBACK, pending.call, outcome=pending.outcome, details=details)
+        self._tell(Happening.CALLBACK, pending.call, "", pending.outcome, details)
 
     def trunk(self, name: str, details: Mapping[str, object]) -> None:
         """Something about a trunk has changed: `details` as they are shown, JSON-able."""
-        self._tell(Happening.TRUNK, None, trunk=name, details=details)
+        self._tell(Happening.TRUNK, None, name, None, details)
 
-    def _tell(self, what: Happening, call: Call | None, **others: Any) -> None:
+    def _tell(
+        self,
+        what: Happening,
+        call: Call | None,
+        trunk: str = "",
+        outcome: Outcome | None = None,
+        details: Mapping[str, object] = NO_DETAILS,
+    ) -> None:
         everybody = self._of_key.get(EVERYTHING)
         of_key = self._of_key.get(call.key_id) if call is not None else None
         of_call = self._of_call.get(call.id) if call is not None else None
         if not (everybody or of_key or of_call):
             return
-        event = Event(what, self._now(), call, **others)
+        event = Event(what, self._now(), call, trunk, outcome, details)
         for listeners in (everybody, of_key, of_call):
-            for listener in tuple(listeners or ()):
+            if not listeners:
+                continue
+            for listener in tuple(listeners):
                 try:
                     listener(event)
                 except Exception:  # noqa: BLE001 - who looks on must not stop what it looks at

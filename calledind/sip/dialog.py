@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import lru_cache
 
+from calledind.compact import dump
 from calledind.model import Address
 from calledind.sip.grammar import ParseError
 from calledind.sip.header import NameAddr
@@ -90,7 +91,7 @@ class Dialog:
     def snapshot(self) -> str:
         """Return the dialog as JSON, all that a BYE needs."""
         kept = {each.name: getattr(self, each.name) for each in fields(self)}
-        return json.dumps({**kept, "peer": target_snapshot(self.peer)}, separators=(",", ":"))
+        return dump({**kept, "peer": target_snapshot(self.peer)})
 
     def request(
         self,

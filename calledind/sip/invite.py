@@ -7,12 +7,12 @@ end changes, so whoever knows the call's snapshot knows the branches of all INVI
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from calledind.compact import dump
 from calledind.model import Address
 from calledind.sip.auth import MOST_TRIES, Authenticator, Credentials, credentials_of
 from calledind.sip.body import SDP
@@ -101,7 +101,7 @@ class Invites:
     @property
     def snapshot(self) -> str:
         """JSON, what `UserAgent.recover_invitation` needs to end this call after a restart."""
-        return json.dumps(
+        return dump(
             {
                 "target": target_snapshot(self.invitation.target),
                 "uri": self.invitation.request_uri,
@@ -113,8 +113,7 @@ class Invites:
                 "branch": self._branch,
                 "cseq": self.invitation.cseq,
                 "tries": self._most_tries,
-            },
-            separators=(",", ":"),
+            }
         )
 
     @property

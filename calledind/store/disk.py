@@ -28,6 +28,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from calledind.compact import dump
 from calledind.crash import crash_at
 from calledind.model import CallRecord, Outcome, PendingCallback, State
 from calledind.store import listings, search
@@ -44,7 +45,6 @@ from calledind.store.rows import (
     ENTRIES,
     PENDING,
     RECORDS,
-    dump,
     from_answer,
     from_attempt,
     to_answer,

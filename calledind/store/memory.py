@@ -18,11 +18,12 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
+from calledind.compact import dump
 from calledind.model import Attempt, Call, Key, Outcome, ReturnCode, State
 from calledind.store.do_not_call import NumberSet, decode, encode
 from calledind.store.interface import FLOOD_SECONDS, Entered, Number, Totals
 from calledind.store.listings import pack
-from calledind.store.rows import dump, from_answer, from_attempt, from_call, from_outcome
+from calledind.store.rows import from_answer, from_attempt, from_call, from_outcome
 
 TOKEN_SECONDS = 600.0
 """For how long an accepted call is remembered by its `idempotency`: longer than any request takes between asking the

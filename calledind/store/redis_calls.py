@@ -8,6 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
+from calledind.compact import dump
 from calledind.crash import crash_at
 from calledind.model import Attempt, Call, CallRecord, Outcome, PendingCallback, ReturnCode, State
 from calledind.store import search
@@ -18,7 +19,6 @@ from calledind.store.redis_keys import RedisKeys
 from calledind.store.redis_late import WITHDRAW, Late, LateChange
 from calledind.store.redis_link import NotReplicated, Unanswered
 from calledind.store.rows import (
-    dump,
     from_answer,
     from_attempt,
     from_call,

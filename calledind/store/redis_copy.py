@@ -42,6 +42,7 @@ from numpy.typing import NDArray
 from twisted.internet.defer import FirstError, gatherResults
 
 from calledind.codecs import CODECS
+from calledind.compact import dump
 from calledind.model import Call, State
 from calledind.store import listings
 from calledind.store.backup import Figures, read_figures
@@ -51,7 +52,7 @@ from calledind.store.interface import FLOOD_SECONDS, Route, StoreUnavailable
 from calledind.store.redis_base import scripts, text_of
 from calledind.store.redis_link import RedisLink
 from calledind.store.redis_schema import SCHEMA
-from calledind.store.rows import dump, to_call
+from calledind.store.rows import to_call
 from calledind.store.worker import FromThread, Worker
 
 T = TypeVar("T")

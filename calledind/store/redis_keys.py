@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from twisted.internet.defer import Deferred, fail, succeed
 
+from calledind.compact import dump
 from calledind.model import Key, State
 from calledind.store.do_not_call import decode, encode
 from calledind.store.interface import Entered, LedgerEntry, Number, Totals
 from calledind.store.memory import MOST_CREDITS
 from calledind.store.redis_base import RedisBase, to_key
-from calledind.store.rows import dump
 
 LIST_CHUNK = 1000
 "Numbers of the DoNotCall list changed at a time, some milliseconds of Redis's work."

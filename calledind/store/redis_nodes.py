@@ -23,12 +23,13 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from calledind.compact import dump
 from calledind.model import CallRecord, PendingCallback
 from calledind.store.interface import Fenced, NodeStatus, StoreUnavailable
 from calledind.store.redis_base import boot_time, words_of
 from calledind.store.redis_calls import texts, to_callback
 from calledind.store.redis_queue import RedisQueue
-from calledind.store.rows import dump, to_record
+from calledind.store.rows import to_record
 
 VALID = 0.8
 "Of the lease, for which a node relies on its last heartbeat."

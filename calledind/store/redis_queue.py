@@ -9,11 +9,12 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from calledind.compact import dump
 from calledind.model import Call
 from calledind.store.interface import Grants, Limits, Route, StoreUnavailable
 from calledind.store.redis_base import route_of, text_of
 from calledind.store.redis_calls import RedisCalls
-from calledind.store.rows import dump, to_call
+from calledind.store.rows import to_call
 
 
 class RedisQueue(RedisCalls):

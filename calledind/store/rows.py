@@ -20,18 +20,6 @@ PENDING = "SELECT request, outcome, tries, due_at FROM call "
 ENTRIES = "SELECT place, key_id, amount, reason, reference, at, balance FROM ledger "
 
 
-_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"), check_circular=False)
-# `encode` would make this one anew for every value, which takes as long as to use it.
-_CHUNKS: Any = json.encoder.c_make_encoder(  # type: ignore[attr-defined]
-    None, _ENCODER.default, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, False
-)
-
-
-def dump(value: object) -> str:
-    """Write JSON. Raises ValueError for infinities and NaN, which SQLite does not read."""
-    return "".join(_CHUNKS(value, 0))
-
-
 def from_call(call: Call) -> dict[str, Any]:
     return dict(zip(CALL_FIELDS, _VALUES(call), strict=True))
 

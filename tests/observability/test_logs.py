@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 from io import StringIO
-from typing import Any
+from typing import Any, cast
 
-from twisted.logger import FileLogObserver, ILogObserver, LogEvent, Logger, LogLevel, textFileLogObserver
+from twisted.logger import (
+    FileLogObserver,
+    ILogObserver,
+    LogEvent,
+    Logger,
+    LogLevel,
+    formatEventAsClassicLogText,
+    textFileLogObserver,
+)
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from calledind.observability.logs import json_format, write_json
+from calledind.observability.logs import json_format, text_format, write_lines
 
 CALL = "0" * 31 + "1"
 
@@ -103,6 +111,29 @@ class FormatTests(SynchronousTestCase):
         self.assertEqual(entry["message"], "an event could not be written: ZeroDivisionError")
 
 
+class TextTests(SynchronousTestCase):
+    def test_as_twistd_writes(self) -> None:
+        """Whatever an event is, its text is what twistd makes of it, a second time as well."""
+        events: list[LogEvent] = []
+        log = Logger("calledind.outcome.Settlement", observer=cast(ILogObserver, events.append))
+        log.info("call {call}: {outcome}", call=CALL, outcome="answered", trunk="a")
+        log.warn("two\nlines {number} {nothing}", number=3.5, nothing=None)
+        log.info("no names")
+        log.info("")
+        log.info("{missing}")
+        log.info("a {b.c} {d!r:>5} {", b=object(), d=1)
+        log.info("{called()} {log_level}", called=lambda: "yes")
+        log.emit(LogLevel.info, None)
+        log.failure("a failure of {what}", Failure(OSError("gone")), what="ours")
+        log.info("{odd}", odd="\u2028\udcff")
+        events.append({"log_format": "old {name}", "name": 1, "log_system": "-", "log_time": 7.0})
+        events.append({"log_format": "no time {name}", "name": 1})
+        written = text_format()
+        for at, each in enumerate(events * 2):
+            event = {**each, "log_time": 1_700_000_000.5 + at / 3} if "log_time" in each else each
+            self.assertEqual(written(event), formatEventAsClassicLogText(event))
+
+
 class Beginner:
     """Notes what begins."""
 
@@ -117,7 +148,7 @@ class BeginningTests(SynchronousTestCase):
     def test_twistds_own(self) -> None:
         """Its observer writes JSON to where it wrote text; one of another kind is left alone."""
         beginner, written = Beginner(), StringIO()
-        write_json("east", beginner)
+        write_lines(json_format("east"), beginner)
         other = list[Any]().append
         observer = textFileLogObserver(written)
         beginner.beginLoggingTo([observer, other], redirectStandardIO=False)
