@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from twisted.logger import Logger
 
 from calledind.net.media import MediaStatistics
+from calledind.net.media_course import moments
 
 MOST_CALLS = 1000
 
@@ -55,7 +56,8 @@ class MediaLog:
         media = self._calls.get(call_id)
         if media is None:
             return None
-        return {"codec": media.codec, "srtp": media.srtp, "digits": media.digits, **asdict(media.statistics)}
+        figures = {**asdict(media.statistics), "course": moments(media.statistics.course)}
+        return {"codec": media.codec, "srtp": media.srtp, "digits": media.digits, **figures}
 
 
 def _in_words(media: CallMedia) -> str:

@@ -12,8 +12,9 @@ what the processes say is reported when it comes. A session whose process is los
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from array import array
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,8 @@ class MediaStatistics:
     mos: float | None = None
     """Estimated mean opinion score, 1 to 4.5 (`rtp.quality`): of what the callee hears where the peer reported, else
     of what came from there; None where nothing is known."""
+    course: Sequence[float] = field(default=(), repr=False)
+    "How it was at moments of the call: see `media_course`."
 
 
 class MediaSession:
@@ -270,6 +273,8 @@ class _Process:
             case ["closed", int(number), dict(figures)]:
                 session = self.sessions.pop(number, None)
                 if session is not None:
+                    if "course" in figures:  # packed: those of the last calls are kept
+                        figures["course"] = array("f", figures["course"])
                     session._closed(MediaStatistics(**figures))
             case ["finished", int(number)]:
                 self._happened(number, Finished())

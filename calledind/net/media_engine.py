@@ -15,7 +15,7 @@ import socket
 from collections.abc import Callable, Sequence
 
 from calledind.model import Address
-from calledind.net import mmsg
+from calledind.net import media_course, mmsg
 from calledind.net.media_audio import AudioFiles
 from calledind.net.media_hearing import Hearing
 from calledind.net.media_pipe import Item
@@ -182,6 +182,7 @@ class Engine:
         self._watch_silence(session)
         if not session.reporting:
             session.reporting = True
+            session.played_at = self._now()
             self._look_at(self._now() + report_interval() / 2, session, _REPORT)
 
     def _begin(
@@ -282,7 +283,10 @@ class Engine:
     def _close(self, session: Session) -> None:
         if session.stop() is not None:
             self._send_report(session, goodbye=True)
-        self.events.append(["closed", session.id, session.statistics(self.hearing.figures(session))])
+        told: dict[str, object] = {**session.statistics(self.hearing.figures(session))}
+        if session.course is not None:
+            told["course"] = media_course.pack(session.course)
+        self.events.append(["closed", session.id, told])
         session.stream = session.audio = None  # nothing may hold the file's memory any longer
         self.hearing.remove(session)
         del self._by_ssrc[session.ssrc], self.sessions[session.id]
@@ -327,6 +331,7 @@ class Engine:
 
     def _report(self, session: Session) -> None:
         self._send_report(session)
+        session.note(self.hearing.figures(session), self._now())
         self._look_at(self._now() + report_interval(), session, _REPORT)
 
     def _send_report(self, session: Session, *, goodbye: bool = False) -> None:

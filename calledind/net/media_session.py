@@ -8,10 +8,12 @@ import itertools
 import random
 import secrets
 import socket
+from array import array
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from calledind.model import Address
+from calledind.net import media_course
 from calledind.net.media_audio import Audio
 from calledind.net.media_ports import Port
 from calledind.net.pace import Lane, Stream
@@ -135,6 +137,10 @@ class Session:
     "Set where the peer may be behind a NAT."
     reported: tuple[int, int] = (0, 0)
     "Packets expected and received when our last report was made."
+    played_at: float = 0.0
+    "When the first packet was due, monotonic seconds."
+    course: array[float] | None = field(default=None, repr=False)
+    "See `media_course`; None in the first seconds, which are all that many calls have."
 
     @property
     def name(self) -> str:
@@ -257,6 +263,12 @@ class Session:
                             self.jitter_by_peer = block.jitter / self.stream.clock_rate
                         took = rtcp.round_trip(block, ntp)
                         self.round_trip = self.round_trip if took is None else took
+
+    def note(self, figures: Figures, now: float) -> None:
+        """Note how the media is at this moment."""
+        if self.course is None:
+            self.course = array("f")
+        media_course.note(self.course, now - self.played_at, self.statistics(figures))
 
     def statistics(self, figures: Figures) -> dict[str, float | None]:
         """Return the fields of `calledind.net.media.MediaStatistics`."""

@@ -50,6 +50,7 @@ class MediaLogTests(SynchronousTestCase):
         assert shown is not None
         self.assertEqual((shown["codec"], shown["packets_sent"], shown["mos"]), ("G722", 500, 4.3))
         self.assertEqual((shown["srtp"], shown["digits"]), ("AEAD_AES_256_GCM", "12#"))
+        self.assertEqual(shown["course"], [])
         self.assertIsNone(self.kept.show("c2"))
 
     def test_a_callee_that_sends_nothing(self) -> None:

@@ -30,6 +30,7 @@ from calledind.net.media import (
     Silent,
     split_ports,
 )
+from calledind.net.media_course import moments
 from calledind.net.media_pipe import LONGEST_FRAME, Item, PipeError, Unpacker, pack
 from calledind.settings import Rtp
 
@@ -143,6 +144,21 @@ class MediaTests(SynchronousTestCase):
         session.redirect(("192.0.2.2", 4000), ("192.0.2.2", 4001), True)
         self.turn()
         self.assertEqual([command[0] for command in process.commands], ["open", "play", "redirect", "close"])
+
+    def test_the_course_of_a_session(self) -> None:
+        """How it went moment by moment comes with the statistics."""
+        session = self.opened()
+        closing = session.close()
+        self.turn()
+        course = [5.0, 250, 0, 0, 0, 0, -1, -1, -1, 10.0, 500, 3, 1, 0.002, 2, 0.003, 0.05, 4.2]
+        self.reactor.process.says(["closed", 1, {"packets_sent": 500, "course": course}])
+        first, second = moments(self.successResultOf(closing).course)
+        self.assertEqual(
+            (first["at"], first["packets_sent"], first["jitter_by_peer"], first["mos"]), (5.0, 250.0, None, None)
+        )
+        self.assertEqual(
+            (second["packets_lost"], second["jitter"], second["round_trip"], second["mos"]), (1.0, 0.002, 0.05, 4.2)
+        )
 
     def test_one_frame_for_a_turn(self) -> None:
         """What is said in one turn of the reactor is written at its end, at most 64 commands to a frame."""

@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 from typing import ClassVar
 
+from calledind.net.media_course import moments
 from calledind.net.media_ports import make_room
 from calledind.rtp import rtcp
 from calledind.rtp.dtmf import press
@@ -474,6 +475,40 @@ class EngineTests(EngineCase):
         statistics = self.closed()
         self.assertEqual(statistics["fraction_lost_by_peer"], 0.5)
         self.assertEqual(round(statistics["round_trip"], 3), 0.25)
+
+    def test_the_course(self) -> None:
+        """At each report it is noted how the media is; of a call without one, nothing is."""
+        peer = self.peer()
+        port = self.opened()
+        self.play(1, peer, bytes(160 * 2000))
+        self.pass_time(1000)
+        ours = peer.reports()[0][0]
+        assert isinstance(ours, rtcp.SenderReport)
+        block = rtcp.ReportBlock(ours.ssrc, 0.5, 7, 10, 80, 0, 0)
+        peer.rtcp.sendto(rtcp.pack([rtcp.ReceiverReport(77, (block,))]), ("127.0.0.1", port + 1))
+        peer.send(port)
+        peer.sequence += 1
+        peer.send(port)
+        self.hear()
+        self.pass_time(600)
+        statistics = self.closed()
+        first, *_, last = moments(statistics["course"])
+        self.assertEqual(
+            [first[name] for name in ("packets_received", "jitter_by_peer", "round_trip", "mos")], [0.0] + 3 * [None]
+        )
+        assert first["at"] is not None
+        assert first["packets_sent"] is not None
+        self.assertLess(abs(first["packets_sent"] - 50 * first["at"]), 2)
+        self.assertEqual(
+            [last[name] for name in ("packets_received", "packets_lost", "packets_lost_by_peer")], [2, 1, 7]
+        )
+        self.assertEqual(last["jitter_by_peer"], 0.01)
+        assert last["mos"] is not None
+        self.assertTrue(1 <= last["mos"] <= 4.5)
+        self.opened(2)
+        self.play(2, self.peer())
+        self.pass_time(10)
+        self.assertNotIn("course", self.closed(2))
 
     def test_commands_for_what_is_gone(self) -> None:
         """Commands that cross the end of their session are passed over."""

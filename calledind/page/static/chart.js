@@ -24,7 +24,7 @@ export function chart(title, lines, height = 190) {
       width: place.clientWidth || 300, height, cursor: {show: false}, legend: {show: false},
       scales: {x: {time: true}, y: {range: (_, low, high) => [0, Math.max(1, Math.ceil(high * 1.1))]}},
       axes: [{...axis(), values: (_, ticks) => ticks.map((tick) => new Date(tick * 1000).toTimeString().slice(0, 5))},
-        {...axis(), size: 42, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]}],
+        {...axis(), size: 42, incrs: [0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]}],
       series: [{}, ...lines.map(([label, name]) => ({label, stroke: colour(name), width: 2,
         fill: lines.length === 1 ? `${colour(name)}22` : undefined, points: {show: false}}))],
     }, data, place);

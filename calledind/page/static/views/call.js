@@ -1,6 +1,7 @@
 // One call: its way, its SIP messages, its sound and figures, and whom it was told to.
 
 import {get, getBlob, getIfThere, post} from "../api.js";
+import {chart} from "../chart.js";
 import {acting, card, facts, h, said} from "../dom.js";
 import {count, date, milliseconds, number, standing, time} from "../format.js";
 import {Ladder} from "../ladder.js";
@@ -16,11 +17,24 @@ export async function show(main, {id}) {
   const about = h("div");
   const media = h("div");
   const told = h("div");
+  const charts = h("div", {className: "grid three"});
+  const course = card("How it sounded, over time", charts);
+  course.hidden = true;
+  let drawn = [];
   const place = said();
   let shown = "";
   main.append(head, card("", way), h("div", {className: "grid two"},
     card("SIP messages", ladder.element, noLadder, h("div", {className: "row ladder-foot"}, pcapButton(id, place), place)),
-    h("div", {className: "grid"}, card("The call", about), card("Sound", soundOf(id), media), card("Callback", told))));
+    h("div", {className: "grid"}, card("The call", about), card("Sound", soundOf(id), media), card("Callback", told))),
+    h("div", {className: "gap"}), course);
+
+  function showCourse({media, outcome}) {
+    for (const each of drawn) each.stop();
+    drawn = [];
+    course.hidden = !(media?.course?.length > 1);
+    if (!course.hidden) drawn = courseOf(media.course, outcome?.answered_at ?? 0);
+    charts.replaceChildren(...drawn.map(({element}) => element));
+  }
 
   async function refresh() {
     const call = await get(`/admin/calls/${id}`);
@@ -36,6 +50,7 @@ export async function show(main, {id}) {
       about.replaceChildren(aboutOf(call));
       media.replaceChildren(...mediaOf(call));
       told.replaceChildren(...callbackOf(call));
+      showCourse(call);
     }
     return call;
   }
@@ -53,6 +68,7 @@ export async function show(main, {id}) {
   return () => {
     gone = true;
     clearTimeout(timer);
+    for (const each of drawn) each.stop();
   };
 }
 
@@ -102,6 +118,29 @@ function mediaOf({media, outcome}) {
     ["Lost on the way here", media.packets_lost], ["Jitter here", milliseconds(media.jitter)],
     ["Round trip", milliseconds(media.round_trip)], ["MOS", media.mos], ["Keys pressed", media.digits]])];
 }
+
+// How it went over time, by the reports of RTCP: some seconds apart.
+function courseOf(course, began) {
+  const spans = course.map((moment, place) => {
+    const before = course[place - 1] ?? {packets_sent: 0, packets_lost_by_peer: 0, packets_received: 0, packets_lost: 0};
+    const share = (lost, of) => (of > 0 ? 100 * Math.max(lost, 0) / of : null);
+    const here = moment.packets_lost - before.packets_lost;
+    return {at: began + moment.at,
+      there: share(moment.packets_lost_by_peer - before.packets_lost_by_peer, moment.packets_sent - before.packets_sent),
+      here: share(here, moment.packets_received - before.packets_received + Math.max(here, 0)),
+      jitterThere: inMilliseconds(moment.jitter_by_peer), jitterHere: inMilliseconds(moment.jitter), mos: moment.mos};
+  });
+  const column = (name) => spans.map((span) => span[name]);
+  return [["Packets lost, per cent", [["on the way there", "--call"], ["on the way here", "--warn"]], ["there", "here"]],
+    ["Jitter, ms", [["there", "--call"], ["here", "--warn"]], ["jitterThere", "jitterHere"]],
+    ["MOS", [["1 to 4.5", "--good"]], ["mos"]]].map(([title, lines, names]) => {
+    const drawn = chart(`${title}, over the call`, lines, 120);
+    drawn.update(column("at"), ...names.map(column));
+    return {stop: drawn.stop, element: h("div", {}, h("h3", {}, title), drawn.element)};
+  });
+}
+
+const inMilliseconds = (seconds) => (seconds === null ? null : seconds * 1000);
 
 function soundOf(id) {
   const place = said();
