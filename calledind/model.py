@@ -353,4 +353,5 @@ class Event:
     outcome: Outcome | None = None
     "Of ENDED and CALLBACK."
     details: Mapping[str, object] = field(default_factory=dict)
-    'JSON-able. Of CALLBACK: "verdict" ("delivered", "exhausted", "postponed"), "status" (None: no response), "tries".'
+    """JSON-able. Of CALLBACK: "verdict" ("delivered", "exhausted", "postponed"), "status" (None: no response), "tries".
+    Of TRUNK: "health" ("failing" or "well") and with "failing" a "detail", or else "registered" and "registration"."""

@@ -6,7 +6,9 @@ GET  /calls?...             {"calls": [...], "next": ID or null}: the newest fir
                             all may be left out; times are seconds since the epoch; a page may be short, even empty,
                             and still lead on to the `next`
 POST /calls/ID/hangup       ends it -> the call as it is then; "outcome" is null where that takes its time
-GET  /events?key=ID&call=ID server-sent events: what happens on this node, of one key's calls, of one call, or all
+GET  /events?key=ID&call=ID server-sent events: what happens on this node, of one key's calls, of one call, or all, and
+                            then that a trunk fails or is well again: "trunk", its name, and "health" ("failing", and
+                            "detail" says why; "well") or "registered" (true or false; "registration" says how it is)
 """
 
 from __future__ import annotations

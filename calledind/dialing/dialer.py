@@ -66,7 +66,14 @@ class Dialer:
     ) -> None:
         self._around = surroundings
         self.trunks = Trunks(
-            trunks, lambda each: Trunk(each, timers=surroundings.timers, probe=probe, capacity=self.serve)
+            trunks,
+            lambda each: Trunk(
+                each,
+                timers=surroundings.timers,
+                probe=probe,
+                capacity=self.serve,
+                changed=surroundings.trunk_changed,
+            ),
         )
         self._ended = ended
         self._queues: dict[Route, FairQueue] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -75,3 +75,5 @@ class Surroundings:
     "Told how a call's media went, by the call's id."
     reached: Callable[[Call, Stage, str], None] = lambda call, stage, trunk: None
     "Told how far a call has come, and on which trunk; each stage once for each attempt. Must not raise."
+    trunk_changed: Callable[[str, Mapping[str, object]], None] = lambda trunk, details: None
+    "Told by `trunks.Trunk` when a trunk fails, and when it is well again. Must not raise."

@@ -8,7 +8,7 @@ but a 503 closes it. A Retry-After of a trunk that throttles pauses it for that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 
 from twisted.logger import Logger
@@ -27,6 +27,9 @@ LONGEST_PAUSE = 3600.0
 
 Probe = Callable[["Trunk", Callable[[int | None], None]], None]
 "Sends an OPTIONS to the trunk and reports the status, None when there was no response."
+Changed = Callable[[str, Mapping[str, object]], None]
+"""Hears a trunk's name and "health" ("failing" or "well"), once whenever it becomes another; with "failing" a "detail":
+what failed last, for people."""
 
 
 class Health(Enum):
@@ -39,7 +42,15 @@ class Trunk:
 
     log = Logger()
 
-    def __init__(self, settings: TrunkSettings, *, timers: Timers, probe: Probe, capacity: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        settings: TrunkSettings,
+        *,
+        timers: Timers,
+        probe: Probe,
+        capacity: Callable[[], None],
+        changed: Changed = lambda name, details: None,
+    ) -> None:
         self.settings = settings
         self.health = Health.CLOSED
         self.busy = 0
@@ -47,6 +58,7 @@ class Trunk:
         self._timers = timers
         self._probe = probe
         self._capacity = capacity
+        self._changed = changed
         self._pace = Pace(timers)
         self._paused_until = 0.0
         self._failures = 0
@@ -125,6 +137,7 @@ class Trunk:
                 detail=detail,
             )
             self._schedule_probe()
+            self._changed(self.name, {"health": self.health.value, "detail": detail})
 
     def stop(self) -> None:
         self._stopped = True
@@ -150,6 +163,7 @@ class Trunk:
         self.health = Health.CLOSED
         self._failures = 0
         self.log.info("trunk {trunk} answers again; it gets calls", trunk=self.name)
+        self._changed(self.name, {"health": self.health.value})
         self._capacity()
 
 

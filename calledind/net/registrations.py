@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -55,13 +55,25 @@ class Targets(Protocol):
 class Registrations:
     """What the carriers know of where we are; for who dials, the targets of trunks that are registered as they wish.
 
-    `targets` has the trunks' addresses. `routed` hears when `by_route` gives something else.
+    `targets` has the trunks' addresses. `routed` hears when `by_route` gives something else. `trunk_changed` hears a
+    trunk's name and how it stands, once when it is not registered (any more), and once when it is again: "registered",
+    true or false, and as "registration" what `status` says. It must not raise.
     """
 
-    def __init__(self, user_agent: UserAgent, targets: Targets, *, routed: Callable[[], None] = lambda: None) -> None:
-        self._make = partial(_TrunkRegistration, user_agent, targets, self._changed)
+    def __init__(
+        self,
+        user_agent: UserAgent,
+        targets: Targets,
+        *,
+        routed: Callable[[], None] = lambda: None,
+        trunk_changed: Callable[[str, Mapping[str, object]], None] = lambda trunk, details: None,
+    ) -> None:
+        self._make = partial(_TrunkRegistration, user_agent, targets, self._changed, self._stands)
         self._targets = targets
         self._routed = routed
+        self._trunk_changed = trunk_changed
+        self._failing: set[str] = set()
+        "Names of the trunks that were told of as not registered."
         self._kept: dict[str, _TrunkRegistration] = {}
         self._by_route: dict[str, Trunk] = {}
         self._leaving: list[Deferred[None]] = []
@@ -69,6 +81,7 @@ class Registrations:
     def use_trunks(self, trunks: Sequence[Trunk]) -> None:
         """Register with these trunks, as far as they want it, and with no others."""
         wanted = {trunk.name: trunk for trunk in trunks if trunk.register}
+        self._failing &= wanted.keys()
         for name, kept in list(self._kept.items()):
             if name not in wanted or not kept.serves(wanted[name]):
                 del self._kept[name]
@@ -144,6 +157,12 @@ class Registrations:
         if self._by_route != before:
             self._routed()
 
+    def _stands(self, name: str, registered: bool) -> None:
+        """Tell of a trunk where it was otherwise before; each is taken to be well until it fails."""
+        if registered == (name in self._failing):
+            self._failing ^= {name}
+            self._trunk_changed(name, {"registered": registered, "registration": self._kept[name].status})
+
     def _gone(self) -> Deferred[None]:
         self._leaving = [each for each in self._leaving if not each.called]
         return DeferredList(self._leaving).addCallback(lambda _: None)
@@ -159,11 +178,13 @@ class _TrunkRegistration:
         user_agent: UserAgent,
         targets: Targets,
         changed: Callable[[], None],
+        stands: Callable[[str, bool], None],
         trunk: Trunk,
     ) -> None:
         self.trunk = trunk
         self._targets = targets
         self._changed = changed
+        self._stands = stands
         self._asked: Address | None = None
         self._tried: list[Address] = []
         "The registrar's servers that did not serve, since one of them did or all were asked."
@@ -246,6 +267,7 @@ class _TrunkRegistration:
             case Lapsed():
                 self.log.error("trunk {trunk}: the registration has run out", trunk=name)
         self._changed()
+        self._stands(name, self.registration.is_registered)
         self._tell()
 
     def _tell(self) -> None:

@@ -246,7 +246,9 @@ class Daemon(Service):
         trace = self._observation.trace(self._trace.take, self._ours)
         self._signalling = Signalling(reactor, settings.sip, self._resolver, trace=trace)
         user_agent = self._signalling.user_agent
-        self._registrations = Registrations(user_agent, self._signalling, routed=self._route)
+        self._registrations = Registrations(
+            user_agent, self._signalling, routed=self._route, trunk_changed=self._events.trunk
+        )
         self._signalling.moved = self._registrations.check_addresses
         if settings.simulator:
             recordings = settings.simulation.recordings or settings.data / "recordings"
@@ -277,6 +279,7 @@ class Daemon(Service):
             now=self._now,
             sign=self._sign,
             reached=both(self._events.reached, self._observation.reached),
+            trunk_changed=self._events.trunk,
         )
         self._dialer: Dialer
         if cluster is None:

@@ -462,6 +462,7 @@ class StreamTests(StreamCase):
         client = self.open("/api/v1/events?seconds=20")
         self.events.accepted(make_call("call1"))
         self.events.accepted(make_call("call2", key_id="key_2"))
+        self.events.trunk("trunk 1", {"health": "failing"})
         self.assertEqual(self.names(client.taken()), ["accepted"])
         self.clock.advance(HEARTBEAT)
         self.assertIn(b"\r\n: \n\n", client.taken())

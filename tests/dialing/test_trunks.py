@@ -1,7 +1,7 @@
 # mypy: allow-untyped-calls
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.internet.task import Clock
@@ -18,6 +18,7 @@ class TrunkTests(SynchronousTestCase):
         self.clock = Clock()
         self.probes: list[tuple[float, Report]] = []
         self.free = 0
+        self.told: list[tuple[str, Mapping[str, object]]] = []
 
     def make(self, **settings: Any) -> Trunk:
         def capacity() -> None:
@@ -26,7 +27,10 @@ class TrunkTests(SynchronousTestCase):
         def probe(trunk: Trunk, report: Report) -> None:
             self.probes.append((self.clock.seconds(), report))
 
-        return Trunk(make_trunk(**settings), timers=self.clock, probe=probe, capacity=capacity)
+        def changed(name: str, details: Mapping[str, object]) -> None:
+            self.told.append((name, details))
+
+        return Trunk(make_trunk(**settings), timers=self.clock, probe=probe, capacity=capacity, changed=changed)
 
     def break_open(self, trunk: Trunk) -> None:
         for _ in range(5):
@@ -108,6 +112,20 @@ class TrunkTests(SynchronousTestCase):
             self.assertEqual((trunk.health, trunk.wait(), self.free), (Health.CLOSED, 0, 1), status)
             trunk.failed("again")
             self.assertIs(trunk.health, Health.CLOSED)
+
+    def test_changes_are_told_once(self) -> None:
+        """That it fails is told when the breaker opens, and that it is well when it closes, and nothing in between."""
+        trunk = self.make(name="carrier")
+        self.break_open(trunk)
+        trunk.failed("a call that was on its way")
+        self.clock.advance(FIRST_PROBE)
+        self.probes.pop()[1](None)
+        failing = ("carrier", {"health": "failing", "detail": "no response"})
+        self.assertEqual(self.told, [failing])
+        self.clock.advance(SLOWEST_PROBE)
+        self.probes.pop()[1](200)
+        trunk.succeeded()
+        self.assertEqual(self.told, [failing, ("carrier", {"health": "well"})])
 
     def test_probes_grow_rarer(self) -> None:
         """Without an answer, or with 503, it is asked again: at intervals that double up to a minute, one at a time."""

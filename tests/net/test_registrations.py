@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -93,7 +93,10 @@ class RegistrationsTests(SynchronousTestCase):
             trusted=lambda ip: True,
         )
         self.network.listen(US, self.agent.datagram_received)
-        self.registrations = Registrations(self.agent, self, routed=self.count)
+        self.told: list[tuple[str, Mapping[str, object]]] = []
+        self.registrations = Registrations(
+            self.agent, self, routed=self.count, trunk_changed=lambda name, details: self.told.append((name, details))
+        )
 
     # the trunks' addresses
 
@@ -297,3 +300,32 @@ class RegistrationsTests(SynchronousTestCase):
         self.successResultOf(self.registrations.ready(trunk()))
         self.network.pass_time(200)
         self.failureResultOf(self.registrations.ready(trunk()), OSError)
+
+    def test_changes_are_told_once(self) -> None:
+        """A trunk is told of when its registration has run out, and when it stands again: once each; a failure that
+        leaves the last one standing is none."""
+        self.use(trunk())
+        self.status = 403
+        self.network.pass_time(3500)
+        self.assertEqual(self.told, [])
+        self.network.pass_time(7200)
+        lapsed = ("carrier", {"registered": False, "registration": "not registered: 403 Forbidden"})
+        self.assertEqual(self.told, [lapsed])
+        self.status = 200
+        self.network.pass_time(7200)
+        [_, (name, details)] = self.told
+        self.assertEqual((name, details["registered"]), ("carrier", True))
+        self.assertIn("registered for", str(details["registration"]))
+
+    def test_changes_across_new_settings(self) -> None:
+        """A trunk that failed is well again by other settings; of one that was taken away nothing more is told."""
+        self.status = 403
+        self.use(trunk(), trunk(name="other", username="bob"))
+        self.use(trunk(register_expires=60), trunk(name="other", username="bob"))
+        told = sorted((name, each["registered"]) for name, each in self.told)
+        self.assertEqual(told, [("carrier", False), ("other", False)])
+        self.status = 200
+        self.use(trunk(register_expires=61))
+        self.assertEqual([(name, each["registered"]) for name, each in self.told[2:]], [("carrier", True)])
+        self.use(trunk(name="other", username="bob"))
+        self.assertEqual(len(self.told), 3)
