@@ -7,33 +7,31 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import ipaddress
 import os
 import shutil
 import socket
 import sqlite3
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from rich.table import Table
 from rich.text import Text
 
 from calledind.cli.client import Client, NotReachable, Refused
+from calledind.cli.finding import FAIL, OK, WARN, Finding, Subject
 from calledind.cli.output import console, json_option, print_json
+from calledind.cli.public import public_address
 from calledind.cli.trunks import ask, is_well, shown
-from calledind.settings import STUN_SERVER, Settings, SettingsError, Trunk, load, parse_address
+from calledind.settings import Settings, SettingsError, load, parse_address
 
 if TYPE_CHECKING:
     from calledind.cli.main import Target
 
 DEFAULT_FILES = (Path("calledin.toml"), Path("/etc/calledin/calledin.toml"))
-OK, WARN, FAIL = "ok", "warn", "fail"
 STYLES = {OK: "green", WARN: "yellow", FAIL: "bold red"}
 LITTLE_ROOM, NO_ROOM = 1024**3, 64 * 1024**2
 "Octets left on the disk of the data folder."
@@ -43,37 +41,11 @@ UNSYNCHRONISED = 0x40
 "STA_UNSYNC of adjtimex(2)."
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What one look has found."""
-
-    state: str
-    "`OK`, `WARN`: it works, but look at it; `FAIL`: calls are not made."
-    what: str
-    words: str
-    advice: str = ""
-    "What to do."
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is looked at."""
-
-    settings: Settings | None
-    "None where the file is not known or wrong."
-    file: Path | None
-    client: Client | None
-    "Of a daemon that answers."
-    facts: Mapping[str, Any] | None
-    "What it says of itself."
-    live: bool
-
-
 Look = Callable[[Subject], Iterator[Finding]]
 
 
 @click.command(short_help="Look for what keeps calls from being made.")
-@click.option("--live", is_flag=True, help="Ask DNS, the trunks and Redis too: this leaves the machine.")
+@click.option("--live", is_flag=True, help="Ask DNS, the trunks, STUN servers and Redis too: this leaves the machine.")
 @click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="The settings file.")
 @json_option
 @click.pass_context
@@ -340,52 +312,6 @@ def trunks(subject: Subject) -> Iterator[Finding]:
             )
             words = ", ".join(filter(None, (each["health"], each["registration"])))
             yield Finding(OK if well else FAIL, what, words)
-
-
-def public_address(subject: Subject) -> Iterator[Finding]:
-    """Give trunks that see us by another address than we name to them."""
-    if subject.client is not None:
-        for each in subject.client.get("/trunks")["trunks"]:
-            told, seen = each["advertise"], each["seen_as"].rpartition(":")[0].strip("[]")
-            if seen and _is_ip(told) and seen != told:
-                words = f"{each['name']} sees us as {seen}, and is told {told}"
-                yield Finding(FAIL, "address", words, "set advertise of the trunk, or sip.advertise")
-            elif not seen and (told == "received" or STUN_SERVER.fullmatch(told)):
-                yield Finding(WARN, "address", f"{each['name']}: our public address is not known yet ({told})")
-            elif seen:
-                yield Finding(OK, "address", f"{each['name']} sees us as {seen}")
-    settings = subject.settings
-    for trunk in settings.trunks if settings is not None and not settings.sip.advertise else ():
-        if not trunk.advertise and (source := _private_source(trunk)):
-            yield Finding(
-                WARN,
-                "address",
-                f"{trunk.name} is told {source}, which is private",
-                'behind a NAT, set advertise = "received" for this trunk, or sip.advertise',
-            )
-
-
-def _private_source(trunk: Trunk) -> str:
-    """Return our address towards a trunk of the internet where it is a private one. No packet is sent for it."""
-    host = trunk.host.strip("[]")
-    if not _is_ip(host) or not ipaddress.ip_address(host).is_global:
-        return ""
-    with (
-        socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe,
-        suppress(OSError),
-    ):
-        probe.connect((host, 5060))
-        source = str(probe.getsockname()[0])
-        return source if ipaddress.ip_address(source).is_private else ""
-    return ""
-
-
-def _is_ip(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 # certificates and the clock

@@ -14,7 +14,8 @@ from click.testing import CliRunner
 from twisted.trial.unittest import SynchronousTestCase
 
 from calledind.cli.calls import in_words, read_moment, read_number, table_of
-from calledind.cli.check import FAIL, OK, WARN, Subject, certificates, ports, secrets, store
+from calledind.cli.check import certificates, ports, secrets, store
+from calledind.cli.finding import FAIL, OK, WARN, Subject
 from calledind.cli.listen import there
 from calledind.cli.main import main
 from calledind.cli.shell import Prompt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -34,7 +35,7 @@ class Coturn:
 class StunTests(KamailioCase):
     def test_learned(self) -> None:
         """The address that coturn sees is what the carrier is told, and requests to it find us: a telephone hangs up,
-        and its BYE comes in through the NAT."""
+        and its BYE comes in through the NAT. `calledin check` is told the same by coturn."""
         server = Coturn(self.folder / "coturn")
         self.world.callback(server.close)
         # What we send to the server goes through the NAT, which lets in whatever comes to its outside.
@@ -61,3 +62,8 @@ class StunTests(KamailioCase):
         self.assertIn(f"Via: SIP/2.0/UDP 127.0.0.1:{outside};", invite)
         self.assertIn(f"@127.0.0.1:{outside}>", invite)
         self.assertTrue(any(text.startswith(f"BYE sip:alice@127.0.0.1:{outside} ") for text in trace), trace)
+        # The last thing: from now on the relay takes what comes from outside to this socket and no other.
+        checked = daemon.calledin("check", "--live", "--config", str(daemon.config), "--json")
+        address = [each for each in json.loads(checked.stdout) if each["what"] == "address"]
+        self.assertEqual({each["state"] for each in address}, {"ok"}, address)
+        self.assertIn(f"stun:127.0.0.1:{nat.port} sees us as 127.0.0.1, which", address[1]["words"])
