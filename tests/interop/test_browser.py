@@ -14,6 +14,7 @@ from unittest import SkipTest
 import numpy as np
 from twisted.trial.unittest import SynchronousTestCase
 
+from calledind.api.help import GUIDES
 from calledind.cli.listening import Samples, at_rate, read_mp3
 from tests.interop.harness import Daemon, free_ports, free_tcp_port, need
 
@@ -155,7 +156,8 @@ class BrowserTests(SynchronousTestCase):
         self.assertGreater(np.mean(pieces > GOOD_CORRELATION), MOST_PIECES, pieces)
 
     def test_views(self) -> None:
-        """Axe-core has nothing to say of any view, at two widths, light and dark; none asks for anything outside."""
+        """Axe-core has nothing to say of any view or guide, at two widths, light and dark; none asks for anything
+        outside."""
         key = self.daemon.admin("POST", "/keys", {"name": "my shop", "credits": 100})
         self.daemon.admin("POST", "/dnc/add", {"numbers": ["+12125550150"]})
         self.daemon.admin("POST", f"/keys/{key['id']}/credits", {"amount": 5, "note": "a present"})
@@ -164,6 +166,7 @@ class BrowserTests(SynchronousTestCase):
         told = self.run_script("views.js", call_id, *pictures)
         self.assertEqual(told["wrong"], [])
         self.assertEqual({view: lines for view, lines in told["found"].items() if lines}, {})
+        self.assertLessEqual({f"help-{guide} 390 dark" for guide in GUIDES}, told["found"].keys())
 
     def _some_call(self) -> str:
         """Have the phone called: nobody is there, and it rings while the views are looked at."""
