@@ -7,9 +7,12 @@ import csv
 import json
 import os
 import pty
+import re
+import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections import Counter
 from pathlib import Path
@@ -19,6 +22,8 @@ from calledind.cli.listen import sign
 from tests.interop.case import SHORT, SPEECH, InteropCase, settings, trunk
 from tests.interop.harness import Daemon, free_udp_port, need, wait_for
 
+ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z]|\(.|[=>])")
+"What a terminal does not show."
 CALLEDIN = str(Path(sys.executable).with_name("calledin"))
 
 
@@ -71,6 +76,44 @@ class CommandsCase(InteropCase):
         self.world.callback(process.communicate)
         self.world.callback(process.kill)
         return process
+
+
+class Screen:
+    """A program at a terminal of 200 columns and 50 lines."""
+
+    def __init__(self, command: list[str], home: Path) -> None:
+        self._ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (50, 200))
+        environment = {**os.environ, "TERM": "xterm", "HOME": str(home)}
+        self._process = subprocess.Popen(
+            command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True
+        )
+        os.close(theirs)
+        self._shown = ""
+
+    def __enter__(self) -> Screen:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._ours)
+
+    def press(self, keys: str) -> None:
+        """What was shown before is forgotten."""
+        self._shown = ""
+        os.write(self._ours, keys.encode())
+
+    def wait(self, pattern: str, seconds: float = 20.0) -> None:
+        """Read until something like this was shown; colours and places on the screen are left out.
+
+        What changes later is written over a part of what was there, so it is to be looked for by itself.
+        """
+        until = time.monotonic() + seconds
+        while not re.search(pattern, plain := ESCAPES.sub("", self._shown), re.DOTALL):
+            if not select.select([self._ours], [], [], max(0.0, until - time.monotonic()))[0]:
+                raise AssertionError(f"{pattern} was not shown: {plain}")
+            self._shown += os.read(self._ours, 65536).decode(errors="replace")
 
 
 class CallTests(CommandsCase):
@@ -142,13 +185,18 @@ class CallTests(CommandsCase):
 
 
 class LookTests(CommandsCase):
-    def test_trace(self) -> None:
-        """A call's messages are drawn as a ladder, and tshark reads the file that is made of them."""
+    def whole_call(self) -> str:
+        """Make a call that is answered, and wait for the last of its messages; return its id."""
         call_id = self.make("2125550100")
         self.ended(call_id)
         wait_for(
             "the BYE is confirmed", lambda: self.daemon.admin("GET", f"/trace/{call_id}")[-1]["text"][:7] == "SIP/2.0"
         )
+        return call_id
+
+    def test_trace(self) -> None:
+        """A call's messages are drawn as a ladder, and tshark reads the file that is made of them."""
+        call_id = self.whole_call()
         ladder = self.run_command("trace", call_id)
         for words in ("calledin", "INVITE", "180 Ringing", "200 OK", "ACK", "BYE"):
             self.assertIn(words, ladder)
@@ -167,6 +215,17 @@ class LookTests(CommandsCase):
             self.assertAlmostEqual(float(row[4]), message["time"], 3)
         wrong = "_ws.malformed or ip.checksum.status == 0 or udp.checksum.status == 0"
         self.assertEqual(self.tshark(file, "frame.number", filter=wrong), [])
+
+    def test_trace_in_sngrep(self) -> None:
+        """sngrep, at a terminal, reads the file: it lists the call, and shows its flow from the INVITE to the end."""
+        program, file, call_id = need("sngrep"), self.folder / "call.pcap", self.whole_call()
+        invite = self.read("trace", call_id)[0]["text"]
+        self.run_command("trace", call_id, "--pcap", str(file))
+        with Screen([program, "-I", str(file)], self.folder) as screen:
+            to = invite.split("To: <sip:")[1].partition("@")[0]
+            screen.wait(rf"1 +INVITE +\S+ +{re.escape(to)}@")
+            screen.press("\r")
+            screen.wait(r"INVITE.*180 Ringing.*200 OK.*ACK.*BYE.*200 OK")
 
     def tshark(self, file: Path, *fields: str, filter: str = "") -> list[list[str]]:
         """Read fields of each packet; IP's and UDP's checksums are looked at."""
