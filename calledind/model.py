@@ -254,7 +254,7 @@ class Cause(StrEnum):
     EXPIRED = "expired"
     "Waited in the queue for longer than `queue_ttl`."
     HUNG_UP = "hung up"
-    "An operator ended it."
+    "Its customer or an operator ended it."
     INTERRUPTED = "interrupted"
     "The daemon was restarted in the middle of it."
     MEDIA_FAILED = "media failed"
@@ -265,6 +265,8 @@ class EndedBy(StrEnum):
     CALLEE = "callee"
     US = "us"
     OPERATOR = "operator"
+    CUSTOMER = "customer"
+    "Who asked for the call, and took it back."
     NETWORK = "network"
 
 

@@ -128,7 +128,7 @@ _STEPS: dict[_State, dict[_Input, tuple[str, _State]]] = {
     _State.PREPARING: {
         _Input.READY: ("_send", _State.CALLING),
         _Input.NOT_READY: ("_give_back", _State.OVER),
-        _Input.HANG_UP: ("_nothing", _State.LEAVING),
+        _Input.HANG_UP: ("_leave_hung_up", _State.LEAVING),
         _Input.MEDIA_LOST: ("_forget_media", _State.PREPARING),
         _Input.BROKEN: ("_fail", _State.OVER),
     },
@@ -153,7 +153,7 @@ _STEPS: dict[_State, dict[_Input, tuple[str, _State]]] = {
     _State.REDIRECTING: {
         _Input.READY: ("_send_on", _State.CALLING),
         _Input.NOT_READY: ("_stay", _State.OVER),
-        _Input.HANG_UP: ("_nothing", _State.LEAVING),
+        _Input.HANG_UP: ("_leave_hung_up", _State.LEAVING),
         _Input.RING_TIMEOUT: ("_leave_rung_out", _State.LEAVING),
         _Input.MEDIA_LOST: ("_forget_media", _State.REDIRECTING),
         _Input.BROKEN: ("_fail", _State.OVER),
@@ -283,9 +283,9 @@ class CallAttempt:
         """Begin; `released` follows whatever happens."""
         Deferred.fromCoroutine(self._prepare()).addErrback(self._broken)
 
-    def hang_up(self) -> None:
-        """End it for the operator, in whatever state it is."""
-        self._on(_Input.HANG_UP)
+    def hang_up(self, by: EndedBy = EndedBy.OPERATOR) -> None:
+        """End it for the operator or the customer, in whatever state it is."""
+        self._on(_Input.HANG_UP, by)
 
     @property
     def state(self) -> str:
@@ -505,6 +505,9 @@ class CallAttempt:
         assert obstacle.ending is not None
         self._finish(obstacle.ending)
 
+    def _leave_hung_up(self, by: EndedBy) -> None:
+        self._ending = self._end(Cause.HUNG_UP, by)
+
     def _leave_rung_out(self) -> None:
         self._ending = self._end(Cause.RING_TIMEOUT, EndedBy.US)
 
@@ -600,11 +603,11 @@ class CallAttempt:
     def _lost_media(self, detail: str) -> None:
         self._close(self._end(Cause.MEDIA_FAILED, EndedBy.US, detail=detail))
 
-    def _hang_up_answered(self) -> None:
-        self._close(self._end(Cause.HUNG_UP, EndedBy.OPERATOR))
+    def _hang_up_answered(self, by: EndedBy) -> None:
+        self._close(self._end(Cause.HUNG_UP, by))
 
-    def _cancel_hung_up(self) -> None:
-        self._cancel(self._end(Cause.HUNG_UP, EndedBy.OPERATOR))
+    def _cancel_hung_up(self, by: EndedBy) -> None:
+        self._cancel(self._end(Cause.HUNG_UP, by))
 
     def _cancel_rung_out(self) -> None:
         self._cancel(self._end(Cause.RING_TIMEOUT, EndedBy.US))
@@ -623,7 +626,8 @@ class CallAttempt:
         if isinstance(news, _Obstacle) and news.dropped:
             self._give_back(news)
         else:
-            self._finish(self._ending or self._end(Cause.HUNG_UP, EndedBy.OPERATOR))
+            assert self._ending is not None
+            self._finish(self._ending)
 
     def _give_back(self, obstacle: _Obstacle) -> None:
         self._close_media()
@@ -660,9 +664,6 @@ class CallAttempt:
 
     def _forget_media(self, _: str) -> None:
         self._close_media()
-
-    def _nothing(self, *_: object) -> None:
-        pass
 
     # the pieces of the above
 

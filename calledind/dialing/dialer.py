@@ -132,29 +132,29 @@ class Dialer:
                 self._queue_again(call, FairQueue.add)
         self.serve()
 
-    def hang_up(self, call_id: str) -> bool:
-        """End a running call for the operator; False when it is not running."""
+    def hang_up(self, call_id: str, by: EndedBy = EndedBy.OPERATOR) -> bool:
+        """End a running call for the operator or its customer; False when it is not running."""
         attempt = self._live.get(call_id)
         if attempt is None:
             return False
-        attempt.hang_up()
+        attempt.hang_up(by)
         return True
 
-    def cancel(self, call: Call) -> bool:
+    def cancel(self, call: Call, by: EndedBy = EndedBy.OPERATOR) -> bool:
         """End a call for its customer or an operator, whether it runs or waits here; False: it does neither."""
-        if self.hang_up(call.id):
+        if self.hang_up(call.id, by):
             return True
         if not any(queue.remove(call) for queue in self._queues.values()):
             return False
-        self.end_cancelled(call)
+        self.end_cancelled(call, by)
         return True
 
-    def end_cancelled(self, call: Call) -> None:
+    def end_cancelled(self, call: Call, by: EndedBy = EndedBy.OPERATOR) -> None:
         """End a call of this node's that has just been taken out of a queue."""
         course = self._courses.pop(call.id, None)
         trunk = course.ending.trunk if course is not None else ""
         now, detail = self._around.now(), "while it waited"
-        self._ended(call, Ending(Cause.HUNG_UP, False, EndedBy.OPERATOR, now, trunk=trunk, detail=detail))
+        self._ended(call, Ending(Cause.HUNG_UP, False, by, now, trunk=trunk, detail=detail))
 
     def drain(self) -> Deferred[None]:
         """Dial no more; fires when no call is running. What waits stays in the store."""

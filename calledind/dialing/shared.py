@@ -26,7 +26,7 @@ from calledind.dialing.dialer import RETRY, Dialer, Ended
 from calledind.dialing.queue import FairQueue
 from calledind.dialing.surroundings import Surroundings
 from calledind.dialing.trunks import Probe, Trunk
-from calledind.model import Call, Cause
+from calledind.model import Call, Cause, EndedBy
 from calledind.settings import Calls
 from calledind.settings import Trunk as TrunkSettings
 from calledind.store.interface import Limits, Route, SharedStore, StoreUnavailable
@@ -84,8 +84,8 @@ class SharedDialer(Dialer):
         "Those of the settings before, whose calls are to look for their trunks anew."
         self._bringing: dict[str, Call] = {}
         "Calls whose audio is on its way here."
-        self._cancelled: set[str] = set()
-        "Those of them that are to be hung up."
+        self._cancelled: dict[str, EndedBy] = {}
+        "Those of them that are to be hung up, and by whom."
         self._owed: list[Call] = []
         "Calls that are to be given back, as soon as the store is there again."
         self._asking = False
@@ -111,11 +111,11 @@ class SharedDialer(Dialer):
         self._routes.add(self.route(call))
         self.serve()
 
-    def cancel(self, call: Call) -> bool:
+    def cancel(self, call: Call, by: EndedBy = EndedBy.OPERATOR) -> bool:
         if call.id in self._bringing:
-            self._cancelled.add(call.id)
+            self._cancelled.setdefault(call.id, by)
             return True
-        return super().cancel(call)
+        return super().cancel(call, by)
 
     def serve(self) -> None:
         if self._draining or self._abandoned:
@@ -260,14 +260,14 @@ class SharedDialer(Dialer):
             self._dial(call, trunk)
 
     def _was_cancelled(self, call: Call, trunk: Trunk) -> bool:
-        if call.id not in self._cancelled:
+        by = self._cancelled.pop(call.id, None)
+        if by is None:
             return False
-        self._cancelled.discard(call.id)
         self._release(trunk)
         if self._abandoned:
             self._audio.let_go(call)
         else:
-            self.end_cancelled(call)
+            self.end_cancelled(call, by)
         return True
 
     def _wait_again(self, call: Call, trunk: Trunk, detail: str) -> None:

@@ -45,7 +45,7 @@ from calledind.dialing.media_log import MediaLog
 from calledind.dialing.surroundings import Surroundings
 from calledind.dialing.trunks import Trunk
 from calledind.keyring import Keyring
-from calledind.model import Address, Call
+from calledind.model import Address, Call, EndedBy
 from calledind.net import systemd
 from calledind.net.agent import GuardedAgent
 from calledind.net.clock import Clock
@@ -501,7 +501,7 @@ class Daemon(Service):
             digest=self._keyring.digest,
             now=self._now,
             admission=self._admission,
-            hang_up=self._hangup.hang_up,
+            hang_up=partial(self._hangup.hang_up, by=EndedBy.CUSTOMER),
             subscribe=self._events.subscribe,
             media=self._media_log.show,
             is_shared=self._cluster is not None,

@@ -12,7 +12,7 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from calledind.model import Call, CallRecord
+from calledind.model import Call, CallRecord, EndedBy
 from calledind.sip.timers import Timers
 from calledind.store.interface import SharedStore, Store
 
@@ -23,9 +23,9 @@ PAUSES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
 class Dialer(Protocol):
     """What is wanted of `dialing.dialer.Dialer`."""
 
-    def cancel(self, call: Call) -> bool: ...
+    def cancel(self, call: Call, by: EndedBy) -> bool: ...
 
-    def end_cancelled(self, call: Call) -> None: ...
+    def end_cancelled(self, call: Call, by: EndedBy) -> None: ...
 
 
 class HangUp:
@@ -40,54 +40,56 @@ class HangUp:
         self._dialer = dialer
         self._shared = shared
 
-    def hang_up(self, call_id: str) -> Deferred[CallRecord | None]:
+    def hang_up(self, call_id: str, by: EndedBy = EndedBy.OPERATOR) -> Deferred[CallRecord | None]:
         """End a call, and return what is known of it then: without an outcome, it is being ended yet.
+
+        `by`: who wants it, as the outcome will say; of two that want it, the first.
 
         A callee has up to 32 seconds to confirm a CANCEL, so this does not wait for all outcomes. None: no such call.
         Of one that has ended, nothing is changed. Fails with StoreUnavailable.
         """
-        return Deferred.fromCoroutine(self._hang_up(call_id))
+        return Deferred.fromCoroutine(self._hang_up(call_id, by))
 
-    async def _hang_up(self, call_id: str) -> CallRecord | None:
+    async def _hang_up(self, call_id: str, by: EndedBy) -> CallRecord | None:
         record = await self._store.find_call(call_id)
         if record is None or record.outcome is not None:
             return record
         self.log.info("call {call}: it is to be hung up", call=call_id)
         is_met = False
         for pause in PAUSES:
-            is_met = is_met or await self._meet(record.call)
+            is_met = is_met or await self._meet(record.call, by)
             await self._pause(pause)
             record = await self._store.find_call(call_id)
             if record is None or record.outcome is not None:
                 break
         return record
 
-    async def _meet(self, call: Call) -> bool:
+    async def _meet(self, call: Call, by: EndedBy) -> bool:
         """End the call, or have the others look for it; False where it is not known to be met."""
-        if self._dialer.cancel(call):
+        if self._dialer.cancel(call, by):
             return True
         if self._shared is None:
             return False
         taken = await self._shared.take_one(call.id)
         if taken is None:
-            await self._shared.ask_to_hang_up(call.id)
+            await self._shared.ask_to_hang_up(call.id, by)
             return False
-        self._dialer.end_cancelled(taken)
+        self._dialer.end_cancelled(taken, by)
         return True
 
-    def asked(self, call_id: str) -> None:
+    def asked(self, call_id: str, by: EndedBy) -> None:
         """Another node wants this call to be hung up; do so, if it is here."""
-        asking = Deferred.fromCoroutine(self._asked(call_id))
+        asking = Deferred.fromCoroutine(self._asked(call_id, by))
         asking.addErrback(
             lambda failure: self.log.warn(
                 "call {call}: another node wants it to be hung up: {error}", call=call_id, error=failure.value
             )
         )
 
-    async def _asked(self, call_id: str) -> None:
+    async def _asked(self, call_id: str, by: EndedBy) -> None:
         record = await self._store.find_call(call_id)
         if record is not None and record.outcome is None:
-            self._dialer.cancel(record.call)
+            self._dialer.cancel(record.call, by)
 
     def _pause(self, seconds: float) -> Deferred[None]:
         over: Deferred[None] = Deferred()

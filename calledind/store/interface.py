@@ -27,7 +27,18 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
-from calledind.model import Attempt, Call, CallRecord, Key, Outcome, PendingCallback, Reason, ReturnCode, State
+from calledind.model import (
+    Attempt,
+    Call,
+    CallRecord,
+    EndedBy,
+    Key,
+    Outcome,
+    PendingCallback,
+    Reason,
+    ReturnCode,
+    State,
+)
 
 FLOOD_SECONDS = 60.0
 "How long after an accepted request its number is refused with code 6."
@@ -354,8 +365,9 @@ class SharedStore(Store, Protocol):
     def take_one(self, call_id: str) -> Deferred[Call | None]:
         """Take this call out of the queue, if it waits there: it is this node's to end."""
 
-    def ask_to_hang_up(self, call_id: str) -> Deferred[None]:
-        """Have all nodes that can be reached now hear that a call is to be hung up; nobody says whether one had it."""
+    def ask_to_hang_up(self, call_id: str, by: EndedBy) -> Deferred[None]:
+        """Have all nodes that can be reached now hear that a call is to be hung up, and who wants that; nobody says
+        whether one had it."""
 
     def release(self, trunk: str) -> None:
         """Give back a channel that `take` took. Never fails: it is said again with the next heartbeat."""

@@ -30,7 +30,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from calledind.model import Call
+from calledind.model import Call, EndedBy
 from calledind.settings import Redis
 from calledind.store.embedded import lock_folder
 from calledind.store.interface import Route, StoreUnavailable
@@ -117,8 +117,8 @@ class RedisStore(RedisNodes):
         self._lock: int | None = None
         self._opened = False
         self._telling_again = False
-        self.hang_up: Callable[[str], None] = lambda call_id: None
-        "Told the id of a call that is to be hung up, wherever it is."
+        self.hang_up: Callable[[str, EndedBy], None] = lambda call_id, by: None
+        "Told the id of a call that is to be hung up, wherever it is, and by whom."
 
     def open(self) -> Deferred[None]:
         """Connect, join, and tell what the process before could not.
@@ -237,12 +237,13 @@ class RedisStore(RedisNodes):
         """A node has changed a key, or wants a call to be hung up."""
         text = message.decode("utf-8", "replace")
         if text.startswith(HANG_UP):
-            self.hang_up(text.removeprefix(HANG_UP))
+            call_id, _, by = text.removeprefix(HANG_UP).partition(" ")
+            self.hang_up(call_id, EndedBy.CUSTOMER if by == EndedBy.CUSTOMER else EndedBy.OPERATOR)
         else:
             self._cache.drop(text)
 
-    def ask_to_hang_up(self, call_id: str) -> Deferred[None]:
-        return self._link.ask("PUBLISH", self._channel, HANG_UP + call_id).addCallback(lambda _: None)
+    def ask_to_hang_up(self, call_id: str, by: EndedBy) -> Deferred[None]:
+        return self._link.ask("PUBLISH", self._channel, f"{HANG_UP}{call_id} {by}").addCallback(lambda _: None)
 
     def _connected(self) -> None:
         """A connection has come about: what was told meanwhile may have been missed."""

@@ -134,6 +134,7 @@ DETAILS: dict[_Input, tuple[Any, ...]] = {
     _Input.UNREACHABLE: (Unreachable("timeout", ""),),
     _Input.PEER_GONE: (Ended("peer", None, ""),),
     _Input.MEDIA_LOST: ("gone",),
+    _Input.HANG_UP: (EndedBy.OPERATOR,),
     _Input.BROKEN: ("a bug",),
 }
 
@@ -481,14 +482,14 @@ class AnsweredTests(SynchronousTestCase):
             self.assertEqual((ending.cause, ending.answered, ending.q850), (Cause.CALLEE_LEFT, True, 16))
 
     def test_hang_up(self) -> None:
-        """An operator's hang-up says BYE, also while the answer is being kept."""
-        for get_there in (streaming, answering):
+        """A hang-up of an operator or a customer says BYE, also while the answer is being kept."""
+        for get_there, by in ((streaming, EndedBy.OPERATOR), (answering, EndedBy.CUSTOMER)):
             world = World()
             call = get_there(world)
-            call.attempt.hang_up()
+            call.attempt.hang_up(by)
             world.store.release()
             self.assertEqual((world.session.log[-1], call.told, call.state), ("end", ["ended"], "closing"))
-            self.assertEqual((call.endings[0].cause, call.endings[0].ended_by), (Cause.HUNG_UP, EndedBy.OPERATOR))
+            self.assertEqual((call.endings[0].cause, call.endings[0].ended_by), (Cause.HUNG_UP, by))
 
     def test_silence(self) -> None:
         """A callee of whom nothing is heard any more is hung up on, where that is asked for."""

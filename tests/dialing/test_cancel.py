@@ -47,24 +47,26 @@ class QueueTests(SynchronousTestCase):
 
 class CancelTests(DialerCase):
     def test_waiting(self) -> None:
-        """A call that waits ends as hung up by the operator, without an INVITE; the next one is not held up."""
+        """A call that waits ends as hung up by who wanted that, without an INVITE; the next one is not held up."""
         self.make(make_trunk(channels=1))
         self.add("1", "2", "3")
-        self.assertTrue(self.dialer.cancel(make_call("2", accepted_at=self.world.now())))
+        self.assertTrue(self.dialer.cancel(make_call("2", accepted_at=self.world.now()), EndedBy.CUSTOMER))
         self.assertFalse(self.dialer.cancel(make_call("2", accepted_at=self.world.now())))
         ((_, ending),) = self.ended
-        self.assertEqual((ending.cause, ending.ended_by, ending.answered), (Cause.HUNG_UP, EndedBy.OPERATOR, False))
+        self.assertEqual((ending.cause, ending.ended_by, ending.answered), (Cause.HUNG_UP, EndedBy.CUSTOMER, False))
         self.assertEqual(reason(ending, {}), 1)
         self.hear("1", TERMINATED)
         self.assertEqual(self.sent(), ["1@a", "3@a"])
 
     def test_running(self) -> None:
-        """A call that rings is hung up."""
+        """A call that rings is hung up, by the first who wants that."""
         self.make(make_trunk())
         self.add("1")
-        self.assertTrue(self.dialer.cancel(make_call("1")))
+        self.assertTrue(self.dialer.cancel(make_call("1"), EndedBy.CUSTOMER))
+        self.assertTrue(self.dialer.cancel(make_call("1"), EndedBy.OPERATOR))
         self.hear("1", TERMINATED)
         self.assertEqual(self.causes(), {"1": Cause.HUNG_UP})
+        self.assertEqual((self.ended[0][1].ended_by, reason(self.ended[0][1], {})), (EndedBy.CUSTOMER, 1))
 
     def test_between_two_trunks(self) -> None:
         """A call that waits for its second trunk ends once, and is not dialled there."""

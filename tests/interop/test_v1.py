@@ -202,6 +202,7 @@ class EndTests(V1Case):
         waits = self.post(callback_url=f"{self.web.url}/callback?a=b").json["id"]
         ended = self.curl(f"/api/v1/calls/{waits}", "-X", "DELETE")
         self.assertEqual((ended.status, ended.json["outcome"]["words"]), (200, "hung up"))
+        self.assertEqual(ended.json["outcome"]["ended_by"], "customer")
         self.assertEqual(self.outcome(self.web.next_callback()), ("0", "1"))
         self.assertEqual(self.credits(), (99, 1, 0))
         again = self.curl(f"/api/v1/calls/{waits}", "-X", "DELETE")
@@ -214,10 +215,12 @@ class EndTests(V1Case):
         self.rings(first)
         ended = self.curl(f"/api/v1/calls/{first}", "-X", "DELETE")
         self.assertEqual((ended.status, ended.json["outcome"]["cause"]), (200, "hung up"))
+        self.assertEqual(ended.json["outcome"]["ended_by"], "customer")
         second = self.post(phone_number="2125550106").json["id"]
         self.rings(second)
         shown = daemon.admin("POST", f"/calls/{second}/hangup")
         self.assertEqual((shown["outcome"]["reason"], shown["outcome"]["rang"]), (1, True))
+        self.assertEqual(shown["outcome"]["ended_by"], "operator")
         self.assertEqual(self.credits(), (100, 0, 0))
 
     def rings(self, call_id: str) -> None:

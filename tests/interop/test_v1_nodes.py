@@ -75,6 +75,7 @@ class TwoNodesTests(InteropCase):
         for node in self.nodes:
             status, ended = self.request(node, "DELETE", f"/api/v1/calls/{third if node is one else first}")
             self.assertEqual((status, ended["outcome"]["words"]), (200, "hung up"))
+            self.assertEqual(ended["outcome"]["ended_by"], "customer")
         status, ended = self.request(one, "DELETE", f"/api/v1/calls/{second}")
         self.assertEqual((status, ended["outcome"]["words"]), (200, "hung up"))
         (key,) = two.admin("GET", "/keys")["keys"]

@@ -10,10 +10,13 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from calledind.model import Call, CallRecord, State
+from calledind.model import Call, CallRecord, EndedBy, State
 from calledind.service.hangup import PAUSES, HangUp
 from calledind.store.interface import SharedStore, StoreUnavailable
 from tests.store.contract import ANSWERED, BUSY, make_call
+
+OURS = "call1", EndedBy.CUSTOMER
+"The call that is hung up in these tests, and by whom."
 
 
 @dataclass
@@ -21,7 +24,7 @@ class FakeStore:
     record: CallRecord | None = field(default_factory=lambda: CallRecord(make_call(), State.ACCEPTED))
     waits: bool = False
     "In the queue that nodes share."
-    told: list[str] = field(default_factory=list)
+    told: list[tuple[str, EndedBy]] = field(default_factory=list)
     "Calls that all nodes were asked to hang up."
     away: bool = False
 
@@ -32,24 +35,24 @@ class FakeStore:
         waits, self.waits = self.waits, False
         return succeed(self.record.call if waits and self.record is not None else None)
 
-    def ask_to_hang_up(self, call_id: str) -> Deferred[None]:
-        self.told.append(call_id)
+    def ask_to_hang_up(self, call_id: str, by: EndedBy) -> Deferred[None]:
+        self.told.append((call_id, by))
         return succeed(None)
 
 
 @dataclass
 class FakeDialer:
     here: bool = False
-    cancelled: list[str] = field(default_factory=list)
-    ended: list[str] = field(default_factory=list)
+    cancelled: list[tuple[str, EndedBy]] = field(default_factory=list)
+    ended: list[tuple[str, EndedBy]] = field(default_factory=list)
 
-    def cancel(self, call: Call) -> bool:
+    def cancel(self, call: Call, by: EndedBy) -> bool:
         if self.here:
-            self.cancelled.append(call.id)
+            self.cancelled.append((call.id, by))
         return self.here
 
-    def end_cancelled(self, call: Call) -> None:
-        self.ended.append(call.id)
+    def end_cancelled(self, call: Call, by: EndedBy) -> None:
+        self.ended.append((call.id, by))
 
 
 class HangUpTests(SynchronousTestCase):
@@ -64,7 +67,7 @@ class HangUpTests(SynchronousTestCase):
             dialer=self.dialer,
             shared=cast(SharedStore, self.store) if shared else None,
         )
-        return self.hangup.hang_up("call1")
+        return self.hangup.hang_up("call1", EndedBy.CUSTOMER)
 
     def end(self) -> CallRecord:
         assert self.store.record is not None
@@ -87,7 +90,7 @@ class HangUpTests(SynchronousTestCase):
         self.dialer.here = True
         self.clock.advance(0)
         self.clock.pump(PAUSES[1:3])
-        self.assertEqual(set(self.dialer.cancelled), {"call1"})
+        self.assertEqual(set(self.dialer.cancelled), {OURS})
         self.assertNoResult(asked)
         ended = self.end()
         self.clock.advance(1)
@@ -104,17 +107,17 @@ class HangUpTests(SynchronousTestCase):
         """A call that waits for any node is taken out of the queue, and ended by this one."""
         self.make(shared=True, waits=True)
         self.clock.advance(0)
-        self.assertEqual((self.dialer.ended, self.store.told), (["call1"], []))
+        self.assertEqual((self.dialer.ended, self.store.told), ([OURS], []))
 
     def test_on_another_node(self) -> None:
         """The other nodes are told, again and again while it goes on; one that has come here meanwhile is met."""
         asked = self.make(shared=True)
         self.clock.pump(PAUSES[:3])
-        self.assertEqual(self.store.told, ["call1"] * 4)
+        self.assertEqual(self.store.told, [OURS] * 4)
         self.dialer.here = True
         self.clock.pump(PAUSES[3:])
         self.assertIsNotNone(self.successResultOf(asked))
-        self.assertIn("call1", self.dialer.cancelled)
+        self.assertIn(OURS, self.dialer.cancelled)
 
     def test_store_away(self) -> None:
         """A store that can't be asked is told."""
@@ -124,9 +127,9 @@ class HangUpTests(SynchronousTestCase):
         """A call that another node wants to be hung up is, if it is here and goes on; else the log says why not."""
         self.make(shared=True)
         self.dialer.here = True
-        self.hangup.asked("call1")
+        self.hangup.asked("call1", EndedBy.OPERATOR)
         self.end()
-        self.hangup.asked("call1")
+        self.hangup.asked("call1", EndedBy.OPERATOR)
         self.store.away = True
-        self.hangup.asked("call1")
-        self.assertEqual(self.dialer.cancelled, ["call1"])
+        self.hangup.asked("call1", EndedBy.OPERATOR)
+        self.assertEqual(self.dialer.cancelled, [("call1", EndedBy.OPERATOR)])

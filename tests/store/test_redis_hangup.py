@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from calledind.model import State
+from calledind.model import EndedBy, State
 from calledind.store.interface import StoreUnavailable
 from calledind.store.redis_link import Unanswered
 from tests.store.contract import BUSY, make_attempt
@@ -48,17 +48,19 @@ class TakeOneTests(RedisCase):
 
 class AskTests(RedisCase):
     async def test_all_nodes_hear(self) -> None:
-        """Each node hears of a call that is to be hung up; what it knows of keys is not touched."""
+        """Each node hears of a call that is to be hung up, and by whom; what it knows of keys is not touched."""
         heard: list[str] = []
         stores = [await self.node(name) for name in ("one", "two", "three")]
         for name, store in zip(("one", "two", "three"), stores, strict=True):
-            store.hang_up = lambda call_id, name=name: heard.append(f"{name} {call_id}")  # type: ignore[misc]
-        await stores[0].ask_to_hang_up("call1")
-        await until("all have heard", lambda: len(heard) == 3)
-        self.assertEqual(sorted(heard), ["one call1", "three call1", "two call1"])
+            store.hang_up = lambda call_id, by, name=name: heard.append(f"{name} {call_id} {by}")  # type: ignore[misc]
+        for by in (EndedBy.CUSTOMER, EndedBy.OPERATOR):
+            heard.clear()
+            await stores[0].ask_to_hang_up("call1", by)
+            await until("all have heard", lambda: len(heard) == 3)
+            self.assertEqual(sorted(heard), [f"{name} call1 {by}" for name in ("one", "three", "two")])
 
     async def test_away(self) -> None:
         """Who can't tell the others is told."""
         store = await self.node()
         await self.dies(store)
-        await self.assertFailure(store.ask_to_hang_up("call1"), StoreUnavailable)
+        await self.assertFailure(store.ask_to_hang_up("call1", EndedBy.CUSTOMER), StoreUnavailable)
