@@ -4,8 +4,13 @@ import {h} from "./dom.js";
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+const clock = (ticks) => ticks.map((tick) => new Date(tick * 1000).toTimeString().slice(0, 5));
+const elapsed = (ticks) => ticks.map((tick) => `${tick} s`);
+
 // lines: [[label, colour name], ...]; returns the element, update(seconds, ...values) and stop().
-export function chart(title, lines, height = 190) {
+// `small`: a lower one, over seconds since something began.
+export function chart(title, lines, {small = false} = {}) {
+  const height = small ? 130 : 190;
   const place = h("div", {className: "chart", role: "img", "aria-label": title});
   const legend = h("ul", {className: "legend"}, lines.map(([label, name]) => {
     const entry = h("li", {}, h("span", {}, label));
@@ -22,9 +27,9 @@ export function chart(title, lines, height = 190) {
     plot?.destroy();
     plot = new uPlot({
       width: place.clientWidth || 300, height, cursor: {show: false}, legend: {show: false},
-      scales: {x: {time: true}, y: {range: (_, low, high) => [0, Math.max(1, Math.ceil(high * 1.1))]}},
-      axes: [{...axis(), values: (_, ticks) => ticks.map((tick) => new Date(tick * 1000).toTimeString().slice(0, 5))},
-        {...axis(), size: 42, incrs: [0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]}],
+      scales: {x: {time: !small}, y: {range: (_, low, high) => [0, Math.max(1, Math.ceil(high * 1.1))]}},
+      axes: [{...axis(), values: (_, ticks) => (small ? elapsed : clock)(ticks)},
+        {...axis(), size: 42, space: small ? 18 : 30, incrs: [0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]}],
       series: [{}, ...lines.map(([label, name]) => ({label, stroke: colour(name), width: 2,
         fill: lines.length === 1 ? `${colour(name)}22` : undefined, points: {show: false}}))],
     }, data, place);

@@ -15,7 +15,7 @@ export async function show(main, {id}) {
   const ladder = new Ladder();
   const noLadder = h("p", {className: "soft"}, "Its messages are not kept any more.");
   const about = h("div");
-  const media = h("div");
+  const media = h("div", {className: "above"});
   const told = h("div");
   const charts = h("div", {className: "grid three"});
   const course = card("How it sounded, over time", charts);
@@ -28,11 +28,11 @@ export async function show(main, {id}) {
     h("div", {className: "grid"}, card("The call", about), card("Sound", soundOf(id), media), card("Callback", told))),
     h("div", {className: "gap"}), course);
 
-  function showCourse({media, outcome}) {
+  function showCourse({media}) {
     for (const each of drawn) each.stop();
     drawn = [];
     course.hidden = !(media?.course?.length > 1);
-    if (!course.hidden) drawn = courseOf(media.course, outcome?.answered_at ?? 0);
+    if (!course.hidden) drawn = courseOf(media.course);
     charts.replaceChildren(...drawn.map(({element}) => element));
   }
 
@@ -120,12 +120,12 @@ function mediaOf({media, outcome}) {
 }
 
 // How it went over time, by the reports of RTCP: some seconds apart.
-function courseOf(course, began) {
+function courseOf(course) {
   const spans = course.map((moment, place) => {
     const before = course[place - 1] ?? {packets_sent: 0, packets_lost_by_peer: 0, packets_received: 0, packets_lost: 0};
     const share = (lost, of) => (of > 0 ? 100 * Math.max(lost, 0) / of : null);
     const here = moment.packets_lost - before.packets_lost;
-    return {at: began + moment.at,
+    return {at: moment.at,
       there: share(moment.packets_lost_by_peer - before.packets_lost_by_peer, moment.packets_sent - before.packets_sent),
       here: share(here, moment.packets_received - before.packets_received + Math.max(here, 0)),
       jitterThere: inMilliseconds(moment.jitter_by_peer), jitterHere: inMilliseconds(moment.jitter), mos: moment.mos};
@@ -134,7 +134,7 @@ function courseOf(course, began) {
   return [["Packets lost, per cent", [["on the way there", "--call"], ["on the way here", "--warn"]], ["there", "here"]],
     ["Jitter, ms", [["there", "--call"], ["here", "--warn"]], ["jitterThere", "jitterHere"]],
     ["MOS", [["1 to 4.5", "--good"]], ["mos"]]].map(([title, lines, names]) => {
-    const drawn = chart(`${title}, over the call`, lines, 120);
+    const drawn = chart(`${title}, over the call`, lines, {small: true});
     drawn.update(column("at"), ...names.map(column));
     return {stop: drawn.stop, element: h("div", {}, h("h3", {}, title), drawn.element)};
   });
