@@ -17,7 +17,7 @@ from pathlib import Path
 
 AT_ONCE = int(os.environ.get("CALLEDIN_INTEROP_JOBS", "3"))
 FOLDER = Path(__file__).parent
-ALONE = ("crash", "kill", "nodes", "browser")
+ALONE = ("crash", "kill", "nodes", "browser", "package")
 "Those that keep the machine busy by themselves, and measure how soon something happens: one at a time, at the end."
 LONGEST = (
     "kamailio",
