@@ -186,6 +186,10 @@ class Admission:
         """Decide on a request that was read already; `idempotency` as of a `Call`. Fails with `Unavailable`."""
         return Deferred.fromCoroutine(self._admit_for("", request, "", idempotency))
 
+    def admit_for_key(self, key: Key, request: PlaybackRequest, call_id: str) -> Deferred[Verdict]:
+        """Decide for a key that the store has just told of; the call gets this id. Fails with `Unavailable`."""
+        return Deferred.fromCoroutine(self._admit_for_key(key, request, call_id))
+
     def objections(self, key: Key, request: PlaybackRequest, *, fetch: bool) -> Deferred[Sequence[Verdict]]:
         """Return every refusal that such a request would meet now, in the contract's order; none: it would be accepted.
 
@@ -224,6 +228,20 @@ class Admission:
                 raise obstacle
             verdict = await self._weigh(request, key_id, call_id, idempotency)
             code = verdict.code
+        finally:
+            self._decided(code)
+        return verdict
+
+    async def _admit_for_key(self, key: Key, request: PlaybackRequest, call_id: str) -> Verdict:
+        code = None
+        try:
+            obstacle = self._obstacle()
+            if obstacle is not None:
+                raise obstacle
+            verdict = await self._decide(request, key, call_id, "")
+            code = verdict.code
+        except (StoreUnavailable, LibraryUnavailable) as error:
+            raise self._away(error) from error
         finally:
             self._decided(code)
         return verdict

@@ -233,6 +233,23 @@ class OperatorTests(AdmissionCase):
         expected = [ReturnCode.ACCEPTED, ReturnCode.INVALID_KEY, ReturnCode.FLOOD, None]
         self.assertEqual(self.decided, expected)
 
+    def test_for_a_key_that_was_found(self) -> None:
+        """A batch brings the key itself, and chooses the call's id; all rules hold, and each code is counted."""
+        request = PlaybackRequest.parse({**GOOD, b"api_key": [b"none"]})
+
+        def admit(key: Key = self.store.key) -> Deferred[Verdict]:
+            return self.admission.admit_for_key(key, request, "f" * 32)
+
+        self.assertEqual(self.successResultOf(admit()).call_id, "f" * 32)
+        self.assertEqual([call.id for call in self.accepted], ["f" * 32])
+        disabled = self.successResultOf(admit(replace(self.store.key, disabled=True)))
+        self.assertEqual(disabled.code, ReturnCode.KEY_DISABLED)
+        self.store.away = "check"
+        self.failureResultOf(admit(), Unavailable)
+        self.obstacle = Unavailable("draining", 10)
+        self.failureResultOf(admit(), Unavailable)
+        self.assertEqual(self.decided, [ReturnCode.ACCEPTED, ReturnCode.KEY_DISABLED, None, None])
+
 
 class UnavailableTests(AdmissionCase):
     def test_obstacle(self) -> None:

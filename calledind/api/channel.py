@@ -47,6 +47,10 @@ BODY_SECONDS = 600.0
 "For the whole of a body, where bodies are taken."
 CLOSING_OCTETS = 256 * 1024
 "Thrown away of what a refused client goes on sending."
+LARGE = 64 * 1024
+"Octets of a stranger's body that has to find room."
+MOST_LARGE = 16
+"Such bodies that are read, or whose request is being answered, at the same time."
 BURST = 32
 "Requests taken out of one read; a peer that pipelines more is cut off, so that others have their turn."
 PLAIN = re.compile(rb"GET ([!-~]+) HTTP/1\.1\r\n(.+)\r\n\r\n", re.DOTALL)
@@ -65,7 +69,7 @@ WORDS = {
     411: (b"Length Required", b"send a Content-Length"),
     413: (b"Content Too Large", b"the request has a body, or too large a one"),
     431: (b"Request Header Fields Too Large", b"request line and headers are longer than 8 KiB together"),
-    503: (b"Service Unavailable", b"too many connections; try again in a second"),
+    503: (b"Service Unavailable", b"too much comes at once; try again in a second"),
 }
 
 
@@ -97,6 +101,8 @@ class Channel(http.HTTPChannel):
         self._burst = 0
         self._heard = False
         self._took_body = False
+        self._has_room = False
+        "For the large body of its request."
         "The request that was read last had a body."
         self._parting = False
         "The peer was idle, and may still not have seen that we leave."
@@ -126,6 +132,7 @@ class Channel(http.HTTPChannel):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._at_once = False
+        self._leave_room()
         self.site.channels.discard(self)
         if self._counted:
             self._counted = False
@@ -314,7 +321,22 @@ class Channel(http.HTTPChannel):
         if len(digits) > 15 or int(digits) > largest:
             self.refuse(413)
             return False
+        if int(digits) > LARGE and self.site.find_opening(self._path) is not None and not self._find_room():
+            self.refuse(503)
+            return False
         return True
+
+    def _find_room(self) -> bool:
+        """Whether one more large body may be read; its room is given back when its request is done."""
+        if not self._has_room and self.site.large >= MOST_LARGE:
+            return False
+        self.site.large += not self._has_room
+        self._has_room = True
+        return True
+
+    def _leave_room(self) -> None:
+        self.site.large -= self._has_room
+        self._has_room = False
 
     def allHeadersReceived(self) -> None:
         super().allHeadersReceived()
@@ -324,8 +346,8 @@ class Channel(http.HTTPChannel):
 
     def _bounds(self) -> tuple[int, float]:
         """Return how many octets the body of the request may have that is being read, and the seconds for it."""
-        opening = self.site.opening
-        if opening is not None and self._path.startswith(opening.beneath):
+        opening = self.site.find_opening(self._path)
+        if opening is not None:
             return opening.largest, opening.seconds
         return self.site.max_body, BODY_SECONDS
 
@@ -344,6 +366,7 @@ class Channel(http.HTTPChannel):
         super().allContentReceived()
 
     def requestDone(self, request: http.Request) -> None:
+        self._leave_room()
         if self._head:
             self.write(b"")
         if self._stage is Stage.HANDLING:

@@ -14,6 +14,8 @@ from calledind.api import problem
 from calledind.api.problem import Kind
 from calledind.api.site import Request
 from calledind.api.v1 import MOST_STREAMS_OF_KEY, OPENING
+from calledind.api.v1_batch_forms import BATCH, BATCH_FIELDS, COMMON
+from calledind.api.v1_batches import OPENING as OPENING_OF_BATCHES
 from calledind.api.v1_forms import (
     ABOUT_QUERY,
     CALL,
@@ -26,6 +28,7 @@ from calledind.api.v1_forms import (
     SECONDS,
     refine,
 )
+from calledind.batches.batches import COLUMNS
 from calledind.model import Happening
 
 ALWAYS = (problem.INVALID_KEY, problem.KEY_DISABLED, problem.FAULT, problem.UNAVAILABLE)
@@ -39,6 +42,7 @@ HEADERS = {
     503: {"Retry-After": RETRY_AFTER},
 }
 ID = {"name": "id", "in": "path", "required": True, "schema": NAME["id"], "description": "The call's id."}
+BATCH_ID = {**ID, "schema": BATCH["properties"]["id"], "description": "The batch's id."}
 SECONDS_PARAMETER = {"name": "seconds", "in": "query", "schema": SECONDS, "description": ABOUT_QUERY["seconds"]}
 IDEMPOTENCY = {
     "name": "Idempotency-Key",
@@ -80,12 +84,30 @@ def document() -> dict[str, Any]:
         },
         "servers": [{"url": "/"}],
         "security": [{"key": []}],
-        "tags": [{"name": "calls", "description": "Making, finding, following and ending calls."}],
+        "tags": [
+            {"name": "calls", "description": "Making, finding, following and ending calls."},
+            {"name": "batches", "description": "Calls for many numbers by one request."},
+        ],
         "paths": {
             "/api/v1/calls": {"post": _create(), "get": _list()},
             "/api/v1/calls/{id}": {"parameters": [ID], "get": _get(), "delete": _delete()},
             "/api/v1/calls/{id}/events": {"parameters": [ID], "get": _follow()},
             "/api/v1/events": {"get": _follow_all()},
+            "/api/v1/batches": {"post": _create_batch(), "get": _list_batches()},
+            "/api/v1/batches/{id}": {"parameters": [BATCH_ID], "get": _get_batch(), "delete": _delete_batch()},
+            "/api/v1/batches/{id}/pause": {
+                "parameters": [BATCH_ID],
+                "post": _change_batch("pauseBatch", "Ask for no more rows"),
+            },
+            "/api/v1/batches/{id}/resume": {
+                "parameters": [BATCH_ID],
+                "post": _change_batch("resumeBatch", "Go on with a batch that is paused"),
+            },
+            "/api/v1/batches/{id}/cancel": {
+                "parameters": [BATCH_ID],
+                "post": _change_batch("cancelBatch", "Ask for no more rows, for good; accepted calls are made"),
+            },
+            "/api/v1/batches/{id}/results.csv": {"parameters": [BATCH_ID], "get": _results()},
         },
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "The api_key."}},
@@ -113,6 +135,14 @@ def document() -> dict[str, Any]:
                     },
                 ),
                 "Event": EVENT,
+                "BatchRequest": {
+                    "type": "object",
+                    "properties": BATCH_FIELDS,
+                    "required": ["mp3", "numbers"],
+                    "additionalProperties": False,
+                },
+                "Batch": BATCH,
+                "Batches": refine(batches={"type": "array", "items": {"$ref": "#/components/schemas/Batch"}}),
                 "Problem": _problem(),
             },
         },
@@ -142,12 +172,8 @@ def _create() -> dict[str, Any]:
         *(problem.BAD_REQUEST, problem.NO_CREDITS, problem.DO_NOT_CALL, problem.KEY_IN_USE, problem.NOT_JSON),
         *(problem.COUNTRY, problem.AREA, problem.MP3_UNUSABLE, problem.MP3_TOO_LONG, problem.KEY_REUSED, problem.FLOOD),
     )
-    too_large = {
-        "description": f"The body is longer than {OPENING.largest} octets.",
-        "content": {"text/plain": {"schema": {"type": "string"}}},
-    }
     return {
-        **_operation("makeCall", "Make a call", {**answers, "413": too_large}, refusals),
+        **_operation("makeCall", "Make a call", {**answers, "413": _too_large(OPENING.largest)}, refusals),
         "parameters": [IDEMPOTENCY],
         "requestBody": {
             "required": True,
@@ -163,6 +189,13 @@ def _create() -> dict[str, Any]:
                 }
             },
         },
+    }
+
+
+def _too_large(largest: int) -> dict[str, Any]:
+    return {
+        "description": f"The body is longer than {largest} octets.",
+        "content": {"text/plain": {"schema": {"type": "string"}}},
     }
 
 
@@ -201,6 +234,82 @@ def _follow_all() -> dict[str, Any]:
     return {**operation, "parameters": [SECONDS_PARAMETER]}
 
 
+def _create_batch() -> dict[str, Any]:
+    answers = {
+        "201": {
+            **_answer("Batch", "The batch is kept, and its rows are asked for one after the other."),
+            "headers": {
+                "Location": {"schema": {"type": "string"}, "required": True, "description": "Where the batch is."},
+                "Idempotency-Replayed": {
+                    "schema": {"const": "true"},
+                    "description": "It was made before, under the same Idempotency-Key.",
+                },
+            },
+            "links": {
+                name: {"operationId": f"{name}Batch", "parameters": {"id": "$response.body#/id"}}
+                for name in ("get", "pause", "resume", "cancel")
+            },
+        },
+        "413": _too_large(OPENING_OF_BATCHES.largest),
+    }
+    refusals = (
+        *(problem.BAD_REQUEST, problem.KEY_IN_USE, problem.NOT_JSON, problem.KEY_REUSED),
+        problem.TOO_MANY_BATCHES,
+    )
+    example = {
+        "mp3": "https://example.com/hello.mp3",
+        "country_code": "1",
+        "rate": 5,
+        "numbers": ["2125550100", {"phone_number": "2125550101", "secret": "order 4712"}],
+    }
+    return {
+        **_operation("makeBatch", "Call many numbers", answers, refusals, tag="batches"),
+        "parameters": [IDEMPOTENCY],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": {"$ref": "#/components/schemas/BatchRequest"}, "example": example},
+                "text/csv": {
+                    "schema": {
+                        "type": "string",
+                        "description": "The first line names the columns: phone_number, and country_code and secret "
+                        f"where wanted. The other fields are in the query: {', '.join(COMMON)}.",
+                    },
+                    "example": "phone_number,secret\n2125550100,order 4711\n2125550101,order 4712\n",
+                },
+            },
+        },
+    }
+
+
+def _list_batches() -> dict[str, Any]:
+    answers = {"200": _answer("Batches", "All that are kept.")}
+    return _operation("listBatches", "The key's batches, the newest first", answers, (), tag="batches")
+
+
+def _get_batch() -> dict[str, Any]:
+    answers = {"200": _answer("Batch", "The batch.")}
+    return _operation("getBatch", "One batch", answers, (problem.NOT_FOUND,), tag="batches")
+
+
+def _delete_batch() -> dict[str, Any]:
+    answers = {"200": _answer("Batch", "It was this.")}
+    refusals = (problem.NOT_FOUND, problem.BATCH_IS_NOT_OVER)
+    return _operation("deleteBatch", "Forget a batch that is over", answers, refusals, tag="batches")
+
+
+def _change_batch(name: str, summary: str) -> dict[str, Any]:
+    answers = {"200": _answer("Batch", "The batch.")}
+    return _operation(name, summary, answers, (problem.NOT_FOUND, problem.BATCH_IS_OVER), tag="batches")
+
+
+def _results() -> dict[str, Any]:
+    about = f"A line for each row: {', '.join(COLUMNS)}. Moments are in UTC, as RFC 3339 has them."
+    csv = {"description": about, "content": {"text/csv": {"schema": {"type": "string"}}}}
+    summary = "What has become of each row"
+    return _operation("getResults", summary, {"200": csv}, (problem.NOT_FOUND,), tag="batches")
+
+
 def _of_streams(*others: Kind) -> Sequence[Kind]:
     return (problem.BAD_REQUEST, problem.TOO_MANY_STREAMS, *others)
 
@@ -211,12 +320,14 @@ def _stream(about: str) -> dict[str, Any]:
     return {"200": {"description": about, "content": {"text/event-stream": {"schema": event}}}}
 
 
-def _operation(name: str, summary: str, answers: dict[str, Any], refusals: Sequence[Kind]) -> dict[str, Any]:
+def _operation(
+    name: str, summary: str, answers: dict[str, Any], refusals: Sequence[Kind], *, tag: str = "calls"
+) -> dict[str, Any]:
     kinds: dict[int, list[Kind]] = {}
     for kind in (*refusals, *ALWAYS):
         kinds.setdefault(kind.status, []).append(kind)
     told = {str(status): _refusal(status, some) for status, some in sorted(kinds.items())}
-    return {"operationId": name, "summary": summary, "tags": ["calls"], "responses": {**answers, **told}}
+    return {"operationId": name, "summary": summary, "tags": [tag], "responses": {**answers, **told}}
 
 
 def _refusal(status: int, kinds: Sequence[Kind]) -> dict[str, Any]:
@@ -247,6 +358,11 @@ def _problem() -> dict[str, Any]:
     )
     codes = sorted({int(kind.code) for kind in problem.KINDS if kind.code is not None})
     members["properties"]["code"] = {"enum": codes, "description": "What GET /api/playback/ answers for the same."}
+    members["properties"]["errors"] = {
+        "type": "array",
+        "items": refine(row={"type": "integer", "minimum": 1}, detail={"type": "string"}),
+        "description": "Of many rows, those that are wrong; not more than a few of them.",
+    }
     return members
 
 

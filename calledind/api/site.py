@@ -7,6 +7,7 @@ import ipaddress
 import math
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -109,9 +110,7 @@ class Request(server.Request):
             return 400, str(error)
         if query:
             self.args = parse_query(query)
-        opening = self.site.opening
-        is_open = opening is not None and self.path.startswith(opening.beneath)
-        if self.method not in self.site.methods and not is_open:
+        if self.method not in self.site.methods and self.site.find_opening(self.path) is None:
             self.setHeader(b"allow", b", ".join(self.site.methods))
             return 405, f"only {b' and '.join(self.site.methods).decode()} are taken here"
         if self.channel.unwanted_body:
@@ -163,7 +162,8 @@ LOOK_AGAIN = 0.1
 class Site(server.Site):
     """Serves a tree of resources to strangers.
 
-    `max_body`: octets of a request's body, 0 to refuse bodies. `methods`: those taken. `opening`: where more is.
+    `max_body`: octets of a request's body, 0 to refuse bodies. `methods`: those taken. `openings`: where more is; the
+    first that fits holds.
     """
 
     protocol = Channel  # type: ignore[assignment]
@@ -180,12 +180,14 @@ class Site(server.Site):
         max_connections_per_address: int = 200,
         max_body: int = 0,
         methods: tuple[bytes, ...] = (b"GET", b"HEAD"),
-        opening: Opening | None = None,
+        openings: Sequence[Opening] = (),
     ) -> None:
         super().__init__(resource, reactor=reactor, timeout=None)
         self.max_body = max_body
         self.methods = methods
-        self.opening = opening
+        self._openings = openings
+        self.large = 0
+        "Large bodies that are read, or whose request is being answered."
         self._max_connections = max_connections
         self._max_connections_per_address = max_connections_per_address
         self.connections = 0
@@ -225,6 +227,10 @@ class Site(server.Site):
                 channel.part()
             pause: Deferred[None] = deferLater(self.reactor, LOOK_AGAIN)
             await pause
+
+    def find_opening(self, path: bytes) -> Opening | None:
+        """Return the part of the site that a path is in, where it has bounds of its own."""
+        return next((each for each in self._openings if path.startswith(each.beneath)), None)
 
     def date(self) -> bytes:
         """Return what a Date header says now, put together once a second."""

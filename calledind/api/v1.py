@@ -7,6 +7,7 @@
     DELETE /api/v1/calls/ID           ends it: 200 when it has ended, 202 when that takes its time
     GET    /api/v1/calls/ID/events    what happens to it, as server-sent events, until it is over
     GET    /api/v1/events             the same of all the key's calls
+    ...    /api/v1/batches            calls for many numbers, see `v1_batches`
 
 The key is in `Authorization: Bearer API_KEY`, and sees its own calls alone. What goes wrong is told as `problem` says;
 `/openapi.json` has every detail.
@@ -40,7 +41,9 @@ from calledind.api.answers import report_incident
 from calledind.api.problem import Problem
 from calledind.api.site import Opening, Request
 from calledind.api.sse import Stream
+from calledind.api.v1_batches import CSV, BatchesFace
 from calledind.api.v1_forms import read_body, read_query, read_seconds, show_call, show_event, to_request
+from calledind.batches.batches import Batches
 from calledind.model import BadRequest, CallRecord, Event, Key, PlaybackRequest, ReturnCode, State
 from calledind.store.interface import FLOOD_SECONDS, Store, StoreUnavailable
 
@@ -95,6 +98,8 @@ class Parts:
     subscribe: Subscribe
     media: Callable[[str], Mapping[str, Any] | None]
     "Call id -> figures of its packets, where this node keeps them."
+    batches: Batches | None = None
+    "None: there are none."
     is_shared: bool = False
     "Other nodes work on the store: what happens to a call may happen there."
 
@@ -120,7 +125,14 @@ class V1(Resource):
             ("calls", "*", "events"): {"GET": self._follow},
             ("events",): {"GET": self._follow_all},
         }
-        self._handlers = handlers
+        self._handlers = {**handlers, **({} if parts.batches is None else self._batches(parts.batches))}
+
+    def _batches(
+        self, batches: Batches
+    ) -> Mapping[tuple[str, ...], Mapping[str, Callable[..., Awaitable[Answer | None]]]]:
+        return BatchesFace(
+            batches, digest=self._do.digest, media_type=_media_type, idempotency_name=_idempotency_name
+        ).handlers()
 
     # the way of a request
 
@@ -134,7 +146,8 @@ class V1(Resource):
             self._in_flight -= 1
             if answer is not None and not gone:
                 status, value, headers = answer
-                media_type = problem.MEDIA_TYPE if status >= 400 else b"application/json"
+                media_type = CSV if isinstance(value, bytes) else b"application/json"
+                media_type = problem.MEDIA_TYPE if status >= 400 else media_type
                 problem.send(request, status, value, headers, media_type)
 
         answering.addCallback(answered).addErrback(self._broken, request)
@@ -361,23 +374,36 @@ class V1(Resource):
 
 def _body(request: Request) -> bytes:
     """Return the octets of a JSON body. Raises Problem."""
-    given = request.requestHeaders.getRawHeaders(b"content-type", [])
-    media_type, _, parameters = (given[0] if len(given) == 1 else b"").lower().partition(b";")
-    charset = parameters.replace(b" ", b"").replace(b'"', b"")
-    if media_type.strip() != b"application/json" or charset not in (b"", b"charset=utf-8"):
+    if _media_type(request) != b"application/json":
         raise Problem(problem.NOT_JSON, "send it with `Content-Type: application/json`")
     body: bytes = b"" if request.content is None else request.content.read(OPENING.largest)
     return body
 
 
-def _idempotency(request: Request, key: Key, wanted: Mapping[str, Any]) -> str:
-    """Return what `Call.idempotency` is to be. Raises BadRequest."""
+def _media_type(request: Request) -> bytes:
+    """Return what the body is, in UTF-8; empty where that is not said, or it is not UTF-8."""
+    given = request.requestHeaders.getRawHeaders(b"content-type", [])
+    media_type, _, parameters = (given[0] if len(given) == 1 else b"").lower().partition(b";")
+    charset = parameters.replace(b" ", b"").replace(b'"', b"")
+    return media_type.strip() if charset in (b"", b"charset=utf-8") else b""
+
+
+def _idempotency_name(request: Request) -> str:
+    """Return the customer's name for the request, empty where it has none. Raises BadRequest."""
     given = request.requestHeaders.getRawHeaders(b"idempotency-key")
     if given is None:
         return ""
     name = given[0].decode("latin-1") if len(given) == 1 else ""
     if not IDEMPOTENCY_KEY.fullmatch(name):
         raise BadRequest("Idempotency-Key must be 1 to 255 printable ASCII characters without spaces, once")
+    return name
+
+
+def _idempotency(request: Request, key: Key, wanted: Mapping[str, Any]) -> str:
+    """Return what `Call.idempotency` is to be. Raises BadRequest."""
+    name = _idempotency_name(request)
+    if not name:
+        return ""
     token = hashlib.sha256(f"{key.id}\0{name}".encode()).hexdigest()[:32]
     return token + hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:16]
 

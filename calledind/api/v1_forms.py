@@ -117,6 +117,20 @@ ABOUT_QUERY = {
 
 def read_body(body: bytes) -> Mapping[str, Any]:
     """Read the JSON object that asks for a call, and hold it to `FIELDS`. Raises `BadRequest`."""
+    value = read_object(body)
+    for name in value:
+        if name not in FIELDS:
+            raise BadRequest(f"there is no field {name[:40]!r}")
+    for name in REQUIRED:
+        if name not in value:
+            raise BadRequest(f"{name} is required")
+    for name, each in value.items():
+        check_field(name, each, FIELDS[name])
+    return value
+
+
+def read_object(body: bytes) -> Mapping[str, Any]:
+    """Read a JSON object whose members have names of their own. Raises `BadRequest`."""
     try:
         value = json.loads(body.decode("utf-8"), object_pairs_hook=_once, parse_constant=_refuse)
     except BadRequest:
@@ -125,14 +139,6 @@ def read_body(body: bytes) -> Mapping[str, Any]:
         raise BadRequest("the body is not JSON") from None
     if not isinstance(value, dict):
         raise BadRequest("the body must be a JSON object")
-    for name in value:
-        if name not in FIELDS:
-            raise BadRequest(f"there is no field {name[:40]!r}")
-    for name in REQUIRED:
-        if name not in value:
-            raise BadRequest(f"{name} is required")
-    for name, each in value.items():
-        _check(name, each, FIELDS[name])
     return value
 
 
@@ -147,7 +153,8 @@ def _refuse(constant: str) -> NoReturn:
     raise BadRequest(f"{constant} is not JSON")
 
 
-def _check(name: str, value: object, schema: Schema) -> None:
+def check_field(name: str, value: object, schema: Schema) -> None:
+    """Hold a string or a boolean to its schema. Raises `BadRequest`."""
     wanted = bool if schema["type"] == "boolean" else str
     if not isinstance(value, wanted):
         raise BadRequest(f"{name} must be {'true or false' if wanted is bool else 'a string'}")

@@ -23,7 +23,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from calledind.admission import Admission, Unavailable
-from calledind.api import admin, tls
+from calledind.api import admin, tls, v1_batches
 from calledind.api.answers import Folder
 from calledind.api.health import Alive, Ready
 from calledind.api.help import Help
@@ -39,6 +39,7 @@ from calledind.audio.decode import Decoder
 from calledind.audio.errors import LibraryUnavailable
 from calledind.audio.fetch import Fetcher
 from calledind.audio.library import Library
+from calledind.batches.batches import Batches
 from calledind.callback import CallbackSender
 from calledind.dialing.dialer import Dialer
 from calledind.dialing.media_log import MediaLog
@@ -79,6 +80,7 @@ from calledind.simulator.scenarios import CREDENTIALS
 from calledind.store.backup import Backup
 from calledind.store.embedded import EmbeddedStore
 from calledind.store.interface import Store, StoreUnavailable
+from calledind.store.worker import Worker
 
 EXIT_FAILED = 1
 TRIES, AGAIN = 10, 0.5
@@ -170,6 +172,7 @@ class Daemon(Service):
         self._dialer.start()
         self._retention.start()
         self._started = True
+        await self._batches.start(self._admission.admit_for_key)
         self._ports.accept()
         tune_collector()
         systemd.notify("READY=1")
@@ -202,7 +205,15 @@ class Daemon(Service):
             self._store = self._cluster.make_store(lambda: self._library, lambda: self._drained)
         else:
             self._store = EmbeddedStore(reactor, settings.data / "store")
-        self._retention = Retention(reactor=reactor, store=self._store, days=settings.store.retention, now=self._now)
+        files = Worker(reactor, "calledin batches")
+        self._batches = Batches(reactor, files, settings.data / "batches", store=self._store, now=self._now)
+        self._retention = Retention(
+            reactor=reactor,
+            store=self._store,
+            days=settings.store.retention,
+            now=self._now,
+            forget=self._batches.forget,
+        )
         self._resolver = ThreadedResolver(reactor)
         fetching = GuardedAgent(
             reactor, Guard(settings.audio.allow_networks, settings.audio.allow_ports), self._resolver
@@ -504,6 +515,7 @@ class Daemon(Service):
             hang_up=partial(self._hangup.hang_up, by=EndedBy.CUSTOMER),
             subscribe=self._events.subscribe,
             media=self._media_log.show,
+            batches=self._batches,
             is_shared=self._cluster is not None,
         )
         root.putChild(b"api", api)
@@ -520,7 +532,7 @@ class Daemon(Service):
             reactor=self._reactor,
             max_connections=settings.http.max_connections,
             max_connections_per_address=settings.http.max_connections_per_address,
-            opening=OPENING,
+            openings=(v1_batches.OPENING, OPENING),
         )
 
     def _recordings(self) -> object:
@@ -618,6 +630,7 @@ class Daemon(Service):
     async def _stop(self) -> None:
         await self._starting
         if self._started:
+            self._batches.stop()
             await self._drain()
         if self._handing_over:
             await self._ports.hand_over(LAST_ANSWERS)
@@ -639,6 +652,7 @@ class Daemon(Service):
             if self._cluster is not None:
                 self._cluster.nodes.stop()
             self._retention.stop()
+            await self._batches.close()
             await self._observation.stop()
             await self._store.close()
         self._strain.stop()

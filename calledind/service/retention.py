@@ -1,4 +1,4 @@
-"""Forgets what is long over: calls whose callbacks were delivered or given up, and the rows of the ledger.
+"""Forgets what is long over: calls whose callbacks were delivered or given up, rows of the ledger, batches.
 
     a minute after the start, then an hour after the last time was over
         purge a slice ── pause ── purge a slice ── pause ── ... until there is no more
@@ -9,8 +9,9 @@ Nodes that share a store all do this, each what the others have left.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -36,8 +37,20 @@ class Retention:
 
     log = Logger()
 
-    def __init__(self, *, reactor: Timers, store: Store, days: float, now: Callable[[], float]) -> None:
-        """`days`: for which all is kept. `now`: seconds since the epoch."""
+    def __init__(
+        self,
+        *,
+        reactor: Timers,
+        store: Store,
+        days: float,
+        now: Callable[[], float],
+        forget: Callable[[float], Awaitable[None]] | None = None,
+    ) -> None:
+        """`days`: for which all is kept. `now`: seconds since the epoch.
+
+        `forget`: forgets what is kept beside the store and was over before a moment; it says itself what it can't.
+        """
+        self._forget = forget
         self._reactor = reactor
         self._store = store
         self._days = days
@@ -65,7 +78,14 @@ class Retention:
     def _begin(self) -> None:
         self._before = self._now() - self._days * DAY
         self._count = 0
+        if self._forget is not None:
+            Deferred.fromCoroutine(self._forgotten(self._forget)).addErrback(
+                lambda failure: self.log.failure("What is long over beside the store can't be forgotten", failure)
+            )
         self._step()
+
+    async def _forgotten(self, forget: Callable[[float], Awaitable[None]]) -> None:
+        await forget(self._before)
 
     def _step(self) -> None:
         self._began = self._reactor.seconds()

@@ -132,7 +132,7 @@ class V1Case(SynchronousTestCase):
         api.putChild(b"v1", V1(parts))
         root.putChild(b"openapi.json", OpenApi())
         root.putChild(b"problems", Problems())
-        self.site = Site(root, reactor=self.clock, opening=OPENING)
+        self.site = Site(root, reactor=self.clock, openings=(OPENING,))
 
     def hang_up(self, call_id: str) -> Deferred[CallRecord | None]:
         self.hung_up.append(call_id)

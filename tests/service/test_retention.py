@@ -81,6 +81,24 @@ class RetentionTests(SynchronousTestCase):
         self.clock.advance(INTERVAL)
         self.assertEqual(len(self.store.asked), 2)
 
+    def test_beside_the_store(self) -> None:
+        """What is kept beside the store is forgotten by the same moment, and a fault in that ends nothing."""
+        asked: list[float] = []
+
+        async def forget(before: float) -> None:
+            asked.append(before)
+            raise ZeroDivisionError
+
+        self.retention.stop()
+        retention = Retention(
+            reactor=self.clock, store=self.store, days=30.0, now=lambda: NOW + self.clock.seconds(), forget=forget
+        )
+        setattr(retention, "log", Lines(self.lines))  # noqa: B010 - the class says Logger
+        retention.start()
+        self.clock.advance(FIRST)
+        self.assertEqual(self.store.asked, [(asked[0], SLICE)])
+        self.assertEqual(self.lines, ["What is long over beside the store can't be forgotten"])
+
     def test_fault(self) -> None:
         """A fault of ours is told, and does not end it."""
         self.retention.stop()
