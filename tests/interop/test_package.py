@@ -13,7 +13,7 @@ from tests.interop.case import InteropCase
 from tests.interop.harness import need
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("setup.py", "pyproject.toml", "README.md", "calledind", "twisted")
+PARTS = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "calledind", "twisted")
 IGNORED = shutil.ignore_patterns("__pycache__", "dropin.cache")
 
 
@@ -35,7 +35,7 @@ class SourceCase(InteropCase):
 
 class WheelTests(SourceCase):
     def test_content(self) -> None:
-        """Every file of the package is in the wheel, the plugin beside it, and the command."""
+        """Every file of the package is in the wheel, the plugin beside it, the command, and the licence."""
         wanted = {path.relative_to(self.source).as_posix() for path in (self.source / "calledind").rglob("*")}
         wanted = {path for path in wanted if (self.source / path).is_file()}
         command = [
@@ -56,10 +56,21 @@ class WheelTests(SourceCase):
             names = {name for name in content.namelist() if ".dist-info/" not in name}
             [entry_points] = [name for name in content.namelist() if name.endswith("entry_points.txt")]
             self.assertIn("calledin = calledind.cli.main:main", content.read(entry_points).decode())
+            [licence] = [name for name in content.namelist() if name.endswith("/LICENSE")]
+            self.assertEqual(content.read(licence), (ROOT / "LICENSE").read_bytes())
         self.assertEqual(names, wanted | {"twisted/plugins/calledin_plugin.py"})
 
 
 class DebianFileTests(InteropCase):
+    def test_copyright(self) -> None:
+        """What Debian reads of the licence is the licence: the same holders, and the same words."""
+        title, holders, *words = (ROOT / "LICENSE").read_text().split("\n\n")
+        told = (ROOT / "etc" / "debian" / "copyright").read_text()
+        self.assertEqual(title, "MIT License")
+        self.assertIn(f"Files: *\nCopyright: {holders.removeprefix('Copyright (c) ')}\nLicense: Expat\n", told)
+        expat = " ".join(told.split("License: Expat\n ")[1].replace("\n .\n", "\n").split())
+        self.assertEqual(expat, " ".join(" ".join(words).split()))
+
     def test_scripts(self) -> None:
         """The package's scripts are read by the shell without complaint, and the manual page is made."""
         folder = ROOT / "etc" / "debian"
@@ -95,6 +106,7 @@ class DebianTests(SourceCase):
             "./etc/calledin/calledin.toml\n",
             "./usr/lib/systemd/system/calledin.service\n",
             "./usr/lib/systemd/system/calledin.socket\n",
+            "./usr/share/doc/calledin/copyright\n",
             "./usr/share/man/man1/calledin.1.gz\n",
             "/twisted/plugins/dropin.cache\n",
         ):
