@@ -23,7 +23,7 @@ from calledind.cli.client import Refused
 from calledind.cli.storage import described
 from calledind.keyring import Keyring
 from calledind.model import Call
-from calledind.net.tls import TlsError, client_options
+from calledind.net.tls import TlsError, redis_options
 from calledind.ranking import rank
 from calledind.settings import Settings
 from calledind.store import outbox
@@ -258,10 +258,14 @@ Work = Callable[[RedisLink, Callable[[float], Deferred[Any]]], Coroutine[Any, An
 
 
 def _with_redis(settings: Settings, work: Work[T]) -> T:
-    """Do something with a connection to Redis. Raises what that does, StoreUnavailable."""
+    """Do something with a connection to Redis. Raises what that does, StoreUnavailable, Refused for its TLS files."""
 
     async def connected(reactor: Any) -> T:
-        link = RedisLink(reactor, settings.redis, scripts(), secure=_secure(settings))
+        try:
+            secure = redis_options(settings.redis)
+        except TlsError as error:
+            raise Refused(f"redis: {error}") from None
+        link = RedisLink(reactor, settings.redis, scripts(), secure=secure)
         await link.start()
         try:
             return await work(link, partial(deferLater, reactor))
@@ -269,26 +273,6 @@ def _with_redis(settings: Settings, work: Work[T]) -> T:
             await link.stop()
 
     return run_reactor(connected)
-
-
-def _secure(settings: Settings) -> Callable[[str], Any] | None:
-    redis = settings.redis
-    if not redis.tls:
-        return None
-
-    def options(host: str) -> Any:
-        return client_options(
-            redis.tls_name or host,
-            ca=redis.tls_ca,
-            certificate=redis.tls_certificate,
-            private_key=redis.tls_private_key,
-        )
-
-    try:
-        options("localhost")
-    except TlsError as error:
-        raise Refused(f"redis: {error}") from None
-    return options
 
 
 def run_reactor(work: Callable[[Any], Awaitable[T]]) -> T:

@@ -1,8 +1,9 @@
 # mypy: allow-untyped-calls
-"""TLS towards the trunks: their certificates checked, ours shown where they ask for it."""
+"""TLS towards the trunks and Redis: their certificates checked, ours shown where they ask for it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from twisted.internet.ssl import (
     platformTrust,
     trustRootFromCertificates,
 )
+
+from calledind.settings import Redis
 
 BEGIN = b"-----BEGIN CERTIFICATE-----"
 
@@ -46,6 +49,26 @@ def client_options(
         return optionsForClientTLS(name, trustRoot=trust, clientCertificate=ours, extraCertificateOptions=more)
     except UnicodeError:
         raise TlsError(f"{name}: is no name that a certificate can be for") from None
+
+
+def redis_options(redis: Redis) -> Callable[[str], Any] | None:
+    """Return what gives the `client_options` for a Redis or Sentinel of this host; None where they are without TLS.
+
+    The files are read each time, and once at once: raises TlsError where they are no good now.
+    """
+    if not redis.tls:
+        return None
+
+    def options(host: str) -> Any:
+        return client_options(
+            redis.tls_name or host,
+            ca=redis.tls_ca,
+            certificate=redis.tls_certificate,
+            private_key=redis.tls_private_key,
+        )
+
+    options("localhost")
+    return options
 
 
 def _certificates(path: Path) -> list[Certificate]:

@@ -18,10 +18,10 @@ from calledind.dialing.shared import SharedDialer
 from calledind.dialing.surroundings import Surroundings
 from calledind.dialing.trunks import Probe
 from calledind.model import Call
-from calledind.net.tls import TlsError, client_options
+from calledind.net.tls import TlsError, redis_options
 from calledind.service.errors import StartFailed
 from calledind.service.nodes import Nodes
-from calledind.settings import Redis, Settings
+from calledind.settings import Settings
 from calledind.settings import Trunk as TrunkSettings
 from calledind.store.interface import Route
 
@@ -57,6 +57,10 @@ class Cluster:
 
         self._draining = draining
         settings = self._settings
+        try:
+            secure = redis_options(settings.redis)
+        except TlsError as error:
+            raise StartFailed(f"redis: {error}") from None
         self.store = RedisStore(
             self._reactor,
             settings.redis,
@@ -68,7 +72,7 @@ class Cluster:
             encodings=lambda name: library().encodings(name),
             fresh_audio=settings.calls.queue_ttl + LATE,
             version=calledind.__version__,
-            secure=secure(settings.redis) if settings.redis.tls else None,
+            secure=secure,
         )
         self.nodes = Nodes(
             timers=self._reactor,
@@ -128,21 +132,3 @@ class Cluster:
             "draining": self._draining(),
             "version": calledind.__version__,
         }
-
-
-def secure(settings: Redis) -> Callable[[str], Any]:
-    """Return what checks the certificate of a host, for `RedisLink`. Raises StartFailed for files that are no good."""
-
-    def options(host: str) -> Any:
-        return client_options(
-            settings.tls_name or host,
-            ca=settings.tls_ca,
-            certificate=settings.tls_certificate,
-            private_key=settings.tls_private_key,
-        )
-
-    try:
-        options("localhost")
-    except TlsError as error:
-        raise StartFailed(f"redis: {error}") from None
-    return options

@@ -21,14 +21,14 @@ from twisted.trial.unittest import TestCase
 
 from calledind.model import Address
 from calledind.net import signalling as signalling_module
-from calledind.net import stun
+from calledind.net import stun, tls
 from calledind.net.datagram import SipDatagram
 from calledind.net.next_hop import REST, Place
 from calledind.net.resolve import ResolveError
 from calledind.net.route import next_hop, tls_options
 from calledind.net.signalling import Signalling
-from calledind.net.tls import TlsError, client_options
-from calledind.settings import Sip, Trunk
+from calledind.net.tls import TlsError, client_options, redis_options
+from calledind.settings import Redis, Sip, Trunk
 from calledind.sip.events import Answered, Event, Refused, Unreachable
 from calledind.sip.message import Request, parse, response_to
 from calledind.sip.target import Target, target_snapshot, transport_of
@@ -426,6 +426,20 @@ class TlsTests(TlsCase):
         with self.assertRaisesRegex(OSError, "can't be read"):
             self.start(self.trunk(5061, tls_ca=none))
         self.assertIsNotNone(client_options("x"))
+
+    def test_of_redis(self) -> None:
+        """Redis has options of its settings, by its own name or the one that is set; its files are read at once."""
+        certificate, key = self.authority.issue("us.example.com")
+        files = {"ca": self.authority.certificate, "certificate": certificate, "private_key": key}
+        settings = Redis(tls=True, tls_ca=files["ca"], tls_certificate=certificate, tls_private_key=key)
+        with self.assertRaisesRegex(TlsError, "can't be read"):
+            redis_options(attrs.evolve(settings, tls_ca=self.folder / "none"))
+        self.assertIsNone(redis_options(attrs.evolve(settings, tls=False)))
+        self.patch(tls, "client_options", lambda name, **files: (name, files))
+        for name, expected in (("", "10.0.0.9"), ("redis.example.com", "redis.example.com")):
+            options = redis_options(attrs.evolve(settings, tls_name=name))
+            assert options is not None
+            self.assertEqual(options("10.0.0.9"), (expected, files))
 
     def test_all_that_is_wrong(self) -> None:
         """Before trunks are used, each file, name and socket of theirs that is no good is a line of one error."""
