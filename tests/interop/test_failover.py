@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 
 from tests.interop import scenarios as sc
 from tests.interop.case import InteropCase, settings, trunk
-from tests.interop.harness import Daemon, Sipp, free_udp_port, need, sipp
+from tests.interop.harness import Daemon, Sipp, UnixConnection, free_udp_port, need, sipp
 
 ANSWERS = sc.scenario(sc.receive("INVITE"), sc.RINGING, sc.OK, sc.receive("ACK"), sc.GOODBYE)
 RETRY = "Retry-After: 3600\n"
@@ -147,11 +148,16 @@ class FailoverTests(InteropCase):
         self.assertEqual((self.invites(0), self.invites(1)), (1, 3))
 
     def test_breaker(self) -> None:
-        """After five failures in a row a carrier gets no more calls; an OPTIONS that it answers brings them back."""
+        """After five failures in a row a carrier gets no more calls; an OPTIONS that it answers brings them back. Who
+        follows the daemon's events hears of both, once."""
         refusal = sc.send("500 Server Internal Error", retrans=500) + sc.receive("ACK")
         down = self.carrier(sc.scenario(sc.receive("INVITE"), refusal), calls=5)
         elsewhere = sc.scenario(sc.receive("INVITE"), sc.send("404 Not Found", retrans=500), sc.receive("ACK"))
         daemon = self.start(down, self.carrier(elsewhere, calls=6))
+        connection = UnixConnection(daemon.data / "admin.sock")
+        self.addCleanup(connection.close)
+        connection.request("GET", "/events")
+        events = connection.getresponse()
         for number in range(6):
             told = self.call(daemon, phone_number=f"212555010{number}")
             self.assertEqual(self.outcome(told), ("0", "0"))
@@ -168,3 +174,10 @@ class FailoverTests(InteropCase):
         while daemon.admin("GET", "/status")["trunks"][0]["health"] != "well":
             self.assertLess(time.monotonic(), deadline)
             time.sleep(0.05)
+        changes: list[tuple[str, str]] = []
+        while len(changes) < 2:
+            self.assertLess(time.monotonic(), deadline)
+            if events.readline() == b"event: trunk\n":
+                event = json.loads(events.readline().removeprefix(b"data: "))
+                changes.append((event["trunk"], event["health"]))
+        self.assertEqual(changes, [("carrier0", "failing"), ("carrier0", "well")])
