@@ -38,6 +38,9 @@ MOST_TARGETS = 6
 RETRY = 1.0
 "Seconds until the queue is served again after a call had to be put back."
 
+BREATH = 0.01
+"Seconds until the queue is served again while more calls have begun than there is time for."
+
 Ended = Callable[[Call, Ending], None]
 
 
@@ -229,7 +232,7 @@ class Dialer:
         soonest: float | None = None
         waiting = [(route, queue) for route, queue in self._queues.items() if queue]
         while waiting:
-            pause = self._not_before - self._around.timers.seconds()
+            pause = self._pause()
             if pause > 0:
                 return pause
             if self._room() <= 0:
@@ -246,6 +249,11 @@ class Dialer:
                     soonest = wait if soonest is None else min(soonest, wait)
             waiting = still
         return soonest
+
+    def _pause(self) -> float:
+        """Return the seconds for which no call should be dialled; 0 or less: none."""
+        pause = self._not_before - self._around.timers.seconds()
+        return max(pause, BREATH) if self._around.media.is_behind() else pause
 
     def _room(self) -> float:
         """Return how many more calls this machine makes at the same time."""

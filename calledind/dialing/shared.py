@@ -176,7 +176,7 @@ class SharedDialer(Dialer):
         soonest: float | None = None
         routes = self._routes | {route for route, queue in self._queues.items() if queue}
         while routes and not (self._draining or self._abandoned):
-            pause = self._not_before - self._around.timers.seconds()
+            pause = self._pause()
             if pause > 0:
                 return pause
             for route in tuple(routes):

@@ -29,6 +29,9 @@ class UserAgent(Protocol):
 class Media(Protocol):
     def open(self, report: Callable[[MediaEvent], None]) -> Deferred[MediaSession]: ...
 
+    def is_behind(self) -> bool:
+        """Whether no more should be opened for a moment."""
+
 
 class Targets(Protocol):
     """The addresses of each trunk (RFC 3263)."""

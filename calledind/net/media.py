@@ -33,6 +33,9 @@ OPEN_SECONDS = 3.0
 "A session that takes longer to open is not opened."
 MOST_OPENING = 1024
 "Sessions being opened in one process at the same time."
+BUSY_OPENING = 32
+"""So many, and calls wait: a session is open as soon as the process and we come to it, so that many are work that has
+gathered. Who begins still more has all running calls wait longer for each of their answers."""
 
 
 class NoMedia(Exception):
@@ -241,6 +244,10 @@ class _Process:
         return len(self.sessions) + len(self._opening)
 
     @property
+    def opening(self) -> int:
+        return len(self._opening)
+
+    @property
     def can_open(self) -> bool:
         return self.child.healthy and len(self._opening) < MOST_OPENING
 
@@ -348,6 +355,11 @@ class Media:
             failed.errback(NoMedia("no media process can take a call now"))
             return failed
         return min(able, key=lambda process: process.load).open(report)
+
+    def is_behind(self) -> bool:
+        """Whether more sessions are being opened than there is time for: no more should be begun for a moment."""
+        able = [process.opening for process in self._processes if process.can_open]
+        return bool(able) and min(able) >= BUSY_OPENING
 
     def healthy(self) -> bool:
         """Whether calls can be opened."""

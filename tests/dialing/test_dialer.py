@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from calledind.dialing.dialer import MOST_TARGETS, RETRY, Dialer
+from calledind.dialing.dialer import BREATH, MOST_TARGETS, RETRY, Dialer
 from calledind.dialing.trunks import FIRST_PROBE, Health, Trunk
 from calledind.model import Address, Call, Cause, Ending
 from calledind.net.media import Finished, Lost
@@ -128,6 +128,17 @@ class QueueTests(DialerCase):
             counts.append(len(self.sent()))
         self.assertLessEqual(counts[0], 7)
         self.assertEqual(counts[1:], [5, 5, 5, 5])
+
+    def test_no_more_than_there_is_time_for(self) -> None:
+        """While those that have begun wait for their media, no more begin, whatever the trunk takes."""
+        self.make(make_trunk())
+        self.world.media.behind = True
+        self.add("1", "2")
+        self.world.clock.pump([0.05] * 20)
+        self.assertEqual(self.sent(), [])
+        self.world.media.behind = False
+        self.world.clock.advance(BREATH)
+        self.assertEqual(self.sent(), ["1@a", "2@a"])
 
     def test_one_timer(self) -> None:
         """Calls that join others in the queue set no timers, and those before them leave none behind."""

@@ -222,6 +222,17 @@ class TakingTests(SharedCase):
         self.world.clock.advance(0.1)
         self.assertEqual(self.sent(), ["1@a"])
 
+    def test_no_more_than_there_is_time_for(self) -> None:
+        """While those that have begun wait for their media, none is taken, and others may have them."""
+        self.make()
+        self.world.media.behind = True
+        self.accept("1")
+        self.world.clock.advance(1.0)
+        self.assertEqual(self.sent(), [])
+        self.world.media.behind = False
+        self.world.clock.advance(0.1)
+        self.assertEqual(self.sent(), ["1@a"])
+
     def test_batches(self) -> None:
         """No more are taken at once than soon can be dialled, and no more than this machine makes."""
         self.make(make_trunk(channels=1000), max_live=40)

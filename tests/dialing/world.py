@@ -161,6 +161,7 @@ class FakeMediaSession:
 class FakeMedia:
     sessions: list[FakeMediaSession] = field(default_factory=list)
     full: bool = False
+    behind: bool = False
     tries: int = 0
 
     def open(self, report: Callable[[MediaEvent], None]) -> Deferred[MediaSession]:
@@ -169,6 +170,9 @@ class FakeMedia:
             return fail(NoMedia("no port is free"))
         self.sessions.append(FakeMediaSession(report))
         return succeed(cast(MediaSession, self.sessions[-1]))
+
+    def is_behind(self) -> bool:
+        return self.behind
 
 
 @dataclass

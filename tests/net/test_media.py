@@ -18,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from calledind.net import media_child
 from calledind.net.media import (
+    BUSY_OPENING,
     Digit,
     Finished,
     Format,
@@ -239,6 +240,19 @@ class MediaTests(SynchronousTestCase):
         self.reactor.process.end()
         self.reactor.advance(0.21)
         self.assertEqual(len(self.reactor.processes), 5)
+
+    def test_behind(self) -> None:
+        """Of many sessions that wait to be opened is told; a process that can open none is not what is waited for."""
+        self.assertFalse(self.media.is_behind())
+        for _ in range(BUSY_OPENING):
+            self.media.open(self.events.append).addErrback(lambda _: None)
+        self.assertTrue(self.media.is_behind())
+        self.turn()
+        _, number = self.reactor.process.commands[-1]
+        self.reactor.process.says(["opened", number, "0.0.0.0", 16384])
+        self.assertFalse(self.media.is_behind())
+        self.reactor.process.end()
+        self.assertFalse(self.media.is_behind())
 
     def test_can_not_be_started(self) -> None:
         """Where no process can be made it is tried again."""
