@@ -115,6 +115,7 @@ class RedisStore(RedisNodes):
         )
         self._folder = folder
         self._lock: int | None = None
+        self._must_replicate = settings.replicas > 0
         self._opened = False
         self._telling_again = False
         self.hang_up: Callable[[str, EndedBy], None] = lambda call_id, by: None
@@ -249,6 +250,8 @@ class RedisStore(RedisNodes):
         """A connection has come about: what was told meanwhile may have been missed."""
         self._cache.clear()
         if self._opened:
+            if self._must_replicate:
+                self._doubt_replicas()
             self._tell_again()
 
     def _tell_again(self) -> None:

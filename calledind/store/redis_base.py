@@ -191,6 +191,13 @@ class RedisBase:
             self._later(PROBE, self._probe)
         return failure
 
+    def _doubt_replicas(self) -> None:
+        """Have nothing accepted and nothing begun before replicas have answered: after a failover there may be none for
+        some seconds, and what is tried meanwhile could only be refused, and be in doubt."""
+        if not self._lacking:
+            self._lacking = "it is not known yet whether replicas have its changes"
+            self._probe()
+
     def _probe(self) -> None:
         """Find out whether the replicas are there again."""
         asking = self._link.run("check", self._keys_of_all, ("", "10", 0), replicated=True)

@@ -72,8 +72,8 @@ class RedisCalls(RedisKeys):
         """One question, where the key and the audio are known.
 
         An acceptance whose answer is lost fails with StoreUnavailable. Redis refuses it where it comes too late, and it
-        is withdrawn as soon as Redis answers again, unless another node has taken the call by then. With `encodings`,
-        fails as that does.
+        is withdrawn as soon as Redis answers again, unless a node has begun to dial by then. With `encodings`, fails as
+        that does.
         """
         try:
             for text in (call.secret, call.callback_url or "", call.caller_id):

@@ -52,18 +52,34 @@ class AcceptTests(RedisCase):
         await self.assertFailure(store.accept(numbered(1)), StoreUnavailable)
 
     async def test_withdrawal_of_a_call_that_was_taken(self) -> None:
-        """A call that another node has taken before it could be withdrawn is made, and counted, as any other."""
+        """A call that another node has taken before it could be withdrawn is not dialled by that node."""
         store = await self.with_calls(credits=5)
         two = await self.node("two")
         losses = Losses(store)
-        losses.lost = {"accept", "withdraw"}
+        losses.lost = {"accept"}
         losses.delayed = {"withdraw"}
         await self.assertFailure(store.accept(numbered(1)), StoreUnavailable)
         self.assertEqual(await self.taken(two), ["call1"])
         losses.mend()
-        await until("it was tried", lambda: self.raw("EXISTS", "withdrawn:call1") == 1)
+        await until("it is withdrawn", lambda: self.raw("EXISTS", "call:call1") == 0)
+        self.assertIs(await two.begin_dialing("call1", make_attempt()), False)
+        self.assertEqual(await self.figures(store), (5, 0, 0))
+        self.assertEqual(await two.unfinished(), [])
+
+    async def test_withdrawal_of_a_call_that_is_dialled(self) -> None:
+        """A call that another node has begun to dial before it could be withdrawn is made, and counted."""
+        store = await self.with_calls(credits=5)
+        two = await self.node("two")
+        losses = Losses(store)
+        losses.lost = {"accept"}
+        losses.delayed = {"withdraw"}
+        await self.assertFailure(store.accept(numbered(1)), StoreUnavailable)
+        self.assertEqual(await self.taken(two), ["call1"])
         self.assertIs(await two.begin_dialing("call1", make_attempt()), True)
-        self.assertEqual(await self.figures(store), (4, 1, 0))
+        losses.mend()
+        await until("it was tried", lambda: self.raw("EXISTS", "withdrawn:call1") == 1)
+        self.assertIs(await two.settle("call1", BUSY, charge=False), True)
+        self.assertEqual(await self.figures(store), (5, 0, 0))
 
     async def test_withdrawal_outlives_the_process(self) -> None:
         """An acceptance that could not be withdrawn before the end of the process is by the next."""

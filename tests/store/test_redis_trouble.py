@@ -14,7 +14,7 @@ from calledind.settings import Redis
 from calledind.store.interface import StoreUnavailable
 from calledind.store.redis import RedisStore
 from tests.store.contract import BUSY, DIALOG, NOW, make_attempt
-from tests.store.redis_case import ROUTE, WIDE, RedisCase, cluster, numbered, until
+from tests.store.redis_case import ROUTE, WIDE, RedisCase, cluster, numbered, pause, until
 from tests.store.redis_server import Cluster, RedisServer
 
 
@@ -198,3 +198,18 @@ class ReplicaTests(RedisCase):
         other = type(make_attempt())(1, "trunk 2", "{}")
         self.assertIs(await store.begin_dialing("call1", other), True)
         self.assertEqual(await self.figures(store), (7, 1, 1))
+
+    async def test_connection_to_a_master_without_replica(self) -> None:
+        """After a new connection the store is well when the replica has answered, and not before."""
+        store = await self.with_calls(1)
+        (replica,) = [each for each in cluster().servers if each is not self.server()]
+        replica.pause()
+        self.addCleanup(replica.resume)
+        self.server().call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        await until("it is connected again", lambda: not store.healthy() and store._link.trouble is None)
+        for _ in range(30):
+            self.assertIs(store.healthy(), False)
+            await pause(0.01)
+        replica.resume()
+        await until("it is well", store.healthy)
+        self.assertIs(await store.accept(numbered(2)), ReturnCode.ACCEPTED)

@@ -1,14 +1,14 @@
 -- Takes an acceptance back whose asker was told that it failed, and sees to it that none comes late.
 -- KEYS: prefix
 -- ARGV: call id, owner, owner when it happened, seconds for which a late acceptance is refused
--- Answers 1; 0 where there was no such call, or it is another node's already, or being dialled, and goes on. One that
--- we have taken ourselves meanwhile may be told so: nothing is dialled that the store does not know of.
-local id, us, former, keep = unpack(ARGV)
+-- Answers 1; 0 where there was no such call, or it is being dialled, and goes on. A node that has taken it meanwhile is
+-- told when it comes to dial it: nothing is dialled that the store does not know of.
+local id, keep = ARGV[1], ARGV[4]
 local call = P .. 'call:' .. id
 redis_call('SET', P .. 'withdrawn:' .. id, 1, 'EX', keep)
 local row = redis_call('HMGET', call, 'state', 'owner', 'route', 'request')
 local owner = row[2] or ''
-if row[1] ~= 'accepted' or (owner ~= '' and owner ~= us and owner ~= former) then
+if row[1] ~= 'accepted' then
   return 0
 end
 redis_call('SREM', P .. 'owned:' .. owner, id)
