@@ -6,6 +6,7 @@ Most of their time is waiting for telephones that ring. The longest begin first.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -93,4 +94,6 @@ def main(names: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    # A shell has what it begins in the background ignore it, and so would all programs that the tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main(sys.argv[1:]))
