@@ -237,14 +237,16 @@ class _Pipe(ProcessProtocol):
         self._child = child
         self._unpacker = Unpacker()
         self._errors = b""
+        self._hears = True
+        "Its end of the pipe may be gone a moment before its own is known."
         self.killed = False
 
     def write(self, data: bytes) -> None:
-        if self.transport is not None:
+        if self.transport is not None and self._hears:
             self.transport.writeToChild(0, data)
 
     def close(self) -> None:
-        if self.transport is not None:
+        if self.transport is not None and self._hears:
             self.transport.closeStdin()
 
     def kill(self) -> None:
@@ -254,6 +256,9 @@ class _Pipe(ProcessProtocol):
                 self.transport.signalProcess("KILL")
             except ProcessExitedAlready:
                 return  # its end is reported in a moment
+
+    def inConnectionLost(self) -> None:
+        self._hears = False
 
     def outReceived(self, data: bytes) -> None:
         try:

@@ -51,6 +51,7 @@ class FakeProcess:
 
     def writeToChild(self, descriptor: int, data: bytes) -> None:
         assert descriptor == 0
+        assert self.stdin_open
         self.frames.append(Unpacker().feed(data))
 
     def closeStdin(self) -> None:
@@ -240,6 +241,17 @@ class MediaTests(SynchronousTestCase):
         self.reactor.process.end()
         self.reactor.advance(0.21)
         self.assertEqual(len(self.reactor.processes), 5)
+
+    def test_a_pipe_that_is_gone(self) -> None:
+        """Nothing is written to a process whose pipe is gone, though its end is not known yet."""
+        opening = self.media.open(self.events.append)
+        process = self.reactor.process
+        process.stdin_open = False
+        process.protocol.childConnectionLost(0)
+        self.turn()
+        self.assertEqual(process.commands, [])
+        process.end()
+        self.failureResultOf(opening, NoMedia)
 
     def test_behind(self) -> None:
         """Of many sessions that wait to be opened is told; a process that can open none is not what is waited for."""
