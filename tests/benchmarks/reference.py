@@ -2,7 +2,8 @@
 
 For each line of standard input, which is a number, so many ready packets are handed to `sendmmsg`, three hundred at a
 time, to the callees of a `Sink` in turn; the answer is a line with the processor seconds that it took. Nothing is
-computed between two system calls, so this is what the kernel takes, whoever asks it.
+computed between two system calls, so this is what the kernel takes, whoever asks it. Where a second number follows on
+the line, so many packets are sent every 2 ms, and it sleeps between: what they take in the rhythm of calls.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calledind.net import mmsg
+from calledind.net.metronome import SLICE
 from calledind.rtp.packet import HEADER_OCTETS
 from calledind.rtp.packetizer import PACKET_OCTETS
 from tests.benchmarks.sink import RECEIVERS
@@ -47,11 +49,15 @@ def main(arguments: list[str]) -> int:
         sender.bind(("127.0.0.1", 0))
         sender.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, _TOS)
         for line in sys.stdin:
-            left = int(line)
-            began = time.process_time()
+            left, *pace = map(int, line.split())
+            most = pace[0] if pace else TOGETHER
+            began, due = time.process_time(), time.monotonic()
             start = 0
             while left > 0:
-                together = min(TOGETHER, left, calls - start)
+                if pace:
+                    due += SLICE
+                    time.sleep(max(0.0, due - time.monotonic()))
+                together = min(most, left, calls - start)
                 mmsg.send(sender.fileno(), messages.ctypes.data + start * mmsg.MESSAGE.itemsize, together)
                 left -= together
                 start = (start + together) % calls
