@@ -10,8 +10,9 @@ of its own. `outcome` turns what the network said into the reason, settles the c
 and `callback` delivers it. `model` has the nouns that flow, `codecs` what each codec is on the wire, `settings`
 what an operator may change, `keyring` the api keys, `observability/` what operators' tools see (figures, records of
 calls, copies of messages), `page/` what they see in a browser, `help/` the guides, `simulator/` a carrier to try it
-all against, `cli/` the `calledin` command, `compact` quick JSON, `crash` a switch for tests; `service/` is the one
-room that knows all the others, makes, starts and stops them (`service/daemon`), and `tap` what twistd loads.
+all against, `cli/` the `calledin` command, `compact` quick JSON, `folders` their fsync, `crash` a switch for tests;
+`service/` is the one room that knows all the others, makes, starts and stops them (`service/daemon`), and `tap`
+what twistd loads.
 
     request → admission → accepted call → queue → dial → stream → outcome → callback
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calledind.codecs import ALWAYS, CODECS, OCTET_RATE
+from calledind.folders import sync_folder
 
 _SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -74,7 +75,7 @@ class Shelf:
         """Make the folder ready. Returns what is in it, what was used longest ago first."""
         for folder in (self._folder, self._audio, self.incoming):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _sync_folder(self._folder)
+        sync_folder(self._folder)
         for leftover in self.incoming.iterdir():
             leftover.unlink()
         try:
@@ -95,7 +96,7 @@ class Shelf:
         """Put encodings, codec -> synced file in `incoming`, where `path` says. They survive a power cut."""
         for codec, file in encodings.items():
             file.replace(self.path(name, codec))
-        _sync_folder(self._audio)
+        sync_folder(self._audio)
 
     def read(self, files: Mapping[str, Path]) -> dict[str, bytes]:
         """Read files, each under its codec's name."""
@@ -171,11 +172,3 @@ class Shelf:
 
 def seconds(samples: int) -> float:
     return samples / OCTET_RATE
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

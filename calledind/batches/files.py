@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from calledind.compact import dump
+from calledind.folders import sync_folder
 
 ID = re.compile(r"[0-9a-f]{32}")
 UNFINISHED = "."
@@ -144,12 +145,12 @@ class Files:
             _write(partial / "batch.json", dump(asdict(order)))
             _write(partial / "rows", "".join(_line(row) for row in rows))
             _write(partial / "journal", "")
-            _sync(partial)
+            sync_folder(partial)
             partial.rename(self._folder(order.id))
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        _sync(self._root)
+        sync_folder(self._root)
 
     def read_order(self, batch_id: str) -> tuple[Order, Over | None]:
         """Return what was asked for, and how it ended. Raises `Broken`."""
@@ -179,7 +180,7 @@ class Files:
         partial = folder / "over.json.partial"
         _write(partial, dump({"state": over.state, "at": over.at, "codes": {str(k): v for k, v in over.codes.items()}}))
         partial.replace(folder / "over.json")
-        _sync(folder)
+        sync_folder(folder)
 
     def remove(self, batch_id: str) -> None:
         """Forget a batch, whole or not at all."""
@@ -229,11 +230,3 @@ def _write(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(descriptor)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

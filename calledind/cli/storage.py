@@ -23,6 +23,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from calledind.cli.client import Refused
 from calledind.cli.output import json_option, print_fields, print_json, print_table
+from calledind.folders import sync_folder
 from calledind.settings import Settings, SettingsError, load
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def backup(target: Target, file: Path, as_json: bool) -> None:
             os.fsync(raw.fileno())
         described = _described(partial)
         partial.replace(file)
-        _sync(file.parent)
+        sync_folder(file.parent)
     except OSError as error:
         raise Refused(f"{file} can't be written: {error.strerror or error}") from None
     finally:
@@ -203,11 +204,3 @@ def say(result: Mapping[str, Any], as_json: bool) -> None:
         print_json(result)
     else:
         print_fields({name: value for name, value in result.items() if value is not None})
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

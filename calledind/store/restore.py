@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from calledind.codecs import CODECS
+from calledind.folders import sync_folder
 from calledind.store.backup import (
     AUDIO,
     END,
@@ -224,7 +225,7 @@ def move_aside(places: Places, files: Iterable[Path], now: float | None = None) 
     aside.mkdir(mode=0o700, exist_ok=True)
     for path in moved:
         path.rename(aside / path.name)
-    _sync(aside)
+    sync_folder(aside)
     return aside
 
 
@@ -238,7 +239,7 @@ def place_secrets(parts: Unpacked, places: Places, *, force: bool, check_only: b
         )
     if not check_only:
         parts.pepper.rename(places.pepper)
-        _sync(places.data)
+        sync_folder(places.data)
 
 
 def place_database(database: Path, places: Places) -> None:
@@ -249,7 +250,7 @@ def place_database(database: Path, places: Places) -> None:
     with database.open("rb") as file:
         os.fsync(file.fileno())
     database.rename(places.database)
-    _sync(places.store)
+    sync_folder(places.store)
 
 
 def place_audio(folder: Path, places: Places) -> None:
@@ -258,15 +259,7 @@ def place_audio(folder: Path, places: Places) -> None:
         made.mkdir(mode=0o700, exist_ok=True)
     for file in sorted(folder.iterdir()):
         file.rename(places.audio / file.name)
-    _sync(places.audio)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(places.audio)
 
 
 # the embedded store of a data folder, for who brings it elsewhere

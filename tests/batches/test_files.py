@@ -38,7 +38,7 @@ class FilesTests(SynchronousTestCase):
 
     def test_not_created(self) -> None:
         """A batch that could not be written whole is not there, nor is one whose writing was cut short."""
-        with mock.patch.object(files, "_sync", side_effect=OSError(28, "full")):
+        with mock.patch.object(files, "sync_folder", side_effect=OSError(28, "full")):
             self.assertRaises(OSError, self.files.create, make_order(), numbers(3))
         self.assertEqual(list(self.root.iterdir()), [])
         (self.root / f".{ID}").mkdir()
