@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import heapq
 import ipaddress
 import secrets
 import socket
@@ -23,8 +22,10 @@ from calledind.net.media_ports import NoPort, Port, Ports
 from calledind.net.media_session import Nat, Secured, Session, report_interval
 from calledind.net.metronome import LATE
 from calledind.net.pace import SLICES_PER_SECOND, Lane, Phase, Stream, next_phase
+from calledind.net.wheel import Wheel
 from calledind.rtp.goertzel import ToneDetector
 from calledind.rtp.packetizer import Plan
+from calledind.rtp.statistics import Figures
 
 _MOST_IDLE = 5
 "Slices: 10 ms."
@@ -58,8 +59,8 @@ class Engine:
         self._files = AudioFiles()
         self._by_ssrc: dict[int, Session] = {}
         self.hearing = Hearing(self.family, self._by_ssrc, self.events, now=now, wall=wall)
-        self._timers: list[tuple[float, int, int]] = []
-        "When, of which session and what. One that is closed meanwhile is not held by them."
+        self._later: Wheel[tuple[int, int]] = Wheel(now())
+        "Of which session, and what. One that is closed meanwhile is not held by it."
 
     @property
     def sending(self) -> int:
@@ -87,19 +88,17 @@ class Engine:
 
     def next_timer(self) -> float | None:
         """Return when something is to be done next, in monotonic seconds."""
-        return self._timers[0][0] if self._timers else None
+        return self._later.next()
 
     def run_timers(self) -> None:
         """Do what is due."""
-        now = self._now()
-        while self._timers and self._timers[0][0] <= now:
-            _, number, what = heapq.heappop(self._timers)
+        for number, what in self._later.take(self._now()):
             session = self.sessions.get(number)
             if session is not None:
                 (self._report if what == _REPORT else self._check_silence)(session)
 
     def _look_at(self, when: float, session: Session, what: int) -> None:
-        heapq.heappush(self._timers, (when, session.id, what))
+        self._later.add(when, (session.id, what))
 
     # commands
 
@@ -281,9 +280,10 @@ class Engine:
         self.hearing.look_further(session)
 
     def _close(self, session: Session) -> None:
+        figures = self.hearing.figures(session)
         if session.stop() is not None:
-            self._send_report(session, goodbye=True)
-        told: dict[str, object] = {**session.statistics(self.hearing.figures(session))}
+            self._send_report(session, figures, goodbye=True)
+        told: dict[str, object] = {**session.statistics(figures)}
         if session.course is not None:
             told["course"] = media_course.pack(session.course)
         self.events.append(["closed", session.id, told])
@@ -330,14 +330,15 @@ class Engine:
             self._look_at(due, session, _SILENCE)
 
     def _report(self, session: Session) -> None:
-        self._send_report(session)
-        session.note(self.hearing.figures(session), self._now())
+        figures = self.hearing.figures(session)
+        self._send_report(session, figures)
+        session.note(figures, self._now())
         self._look_at(self._now() + report_interval(), session, _REPORT)
 
-    def _send_report(self, session: Session, *, goodbye: bool = False) -> None:
+    def _send_report(self, session: Session, figures: Figures, *, goodbye: bool = False) -> None:
         if session.control_address is None:
             return
-        data = session.report(self.hearing.figures(session), self._now(), self._wall(), goodbye=goodbye)
+        data = session.report(figures, self._now(), self._wall(), goodbye=goodbye)
         if session.secured is not None:
             data = session.secured.sender.protect_control(data)
         # Nobody misses a report that could not be sent: the next is due in seconds.

@@ -115,6 +115,8 @@ class Session:
     "Seconds; 0 while nobody listens for silence."
     silence_watched: bool = False
     reporting: bool = False
+    described: bytes = field(default=b"", repr=False)
+    "Who we are, as every report tells: the packed description of our source."
     receives: bool = True
     "Whether the peer has said that it will send."
     held_since: float | None = None
@@ -144,7 +146,7 @@ class Session:
 
     @property
     def name(self) -> str:
-        """CNAME, one for each call so that calls can't be linked (RFC 7022 §4.2); made of a secret, so not kept."""
+        """CNAME, one for each call so that calls can't be linked (RFC 7022 §4.2)."""
         digest = hashlib.blake2b(self.id.to_bytes(8, "big"), digest_size=12, key=_NAMES)
         return base64.urlsafe_b64encode(digest.digest()).decode()
 
@@ -168,7 +170,7 @@ class Session:
     def begin_source(self, ssrc: int) -> None:
         """Go on under another SSRC; the statistics of the call go on, those of RTCP begin anew."""
         self.before = self.sent
-        self.stream, self.ssrc = None, ssrc
+        self.stream, self.ssrc, self.described = None, ssrc, b""
 
     def hold(self, now: float) -> None:
         """Stop sending; go on from there later."""
@@ -218,10 +220,10 @@ class Session:
             first = rtcp.SenderReport(self.ssrc, rtcp.ntp_time(wall), timestamp, sent, stream.octets, blocks)
         else:
             first = rtcp.ReceiverReport(self.ssrc, blocks)
-        reports: list[rtcp.Report] = [first, rtcp.SourceDescription.named(self.ssrc, self.name)]
-        if goodbye:
-            reports.append(rtcp.Goodbye((self.ssrc,)))
-        return rtcp.pack(reports)
+        if not self.described:
+            self.described = rtcp.pack([rtcp.SourceDescription.named(self.ssrc, self.name)])
+        data = rtcp.pack([first]) + self.described
+        return data + rtcp.pack([rtcp.Goodbye((self.ssrc,))]) if goodbye else data
 
     def _up_to_date(self) -> Stream | None:
         """Return the stream with its figures as they are now."""

@@ -200,7 +200,7 @@ def rows(outcome: Outcome) -> list[Row]:
             "x",
             None,
             False,
-            "the same packets, a tenth of them every 2 ms",
+            "the same packets, a tenth of them every 2 ms, like sockets",
             f"{media:.2f} µs to {paced:.2f} µs",
         ),
         Row(
