@@ -427,6 +427,7 @@ class Daemon(Service):
         status = Status(
             simulator=settings.simulator,
             missing=self._missing,
+            draining=lambda: self._drained,
             dialer=self._dialer,
             media=self._media,
             registrations=self._registrations,
@@ -455,7 +456,6 @@ class Daemon(Service):
         return status.present(
             now=self._now(),
             callbacks=len(self._callbacks),
-            draining=self._drained,
             store_healthy=self._store.healthy(),
             nodes_alive=sum(each["state"] == "alive" for each in nodes),
         )

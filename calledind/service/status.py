@@ -20,14 +20,16 @@ class Status:
         *,
         simulator: bool,
         missing: Callable[[], str | None],
+        draining: Callable[[], bool],
         dialer: Dialer,
         media: Media,
         registrations: Registrations,
         user_agent: UserAgent,
     ) -> None:
-        """`missing` says what keeps calls from being made, if anything does."""
+        """`missing` says what keeps calls from being made, if anything does; `draining` whether an operator does."""
         self._simulator = simulator
         self._missing = missing
+        self._draining = draining
         self._dialer = dialer
         self._media = media
         self._registrations = registrations
@@ -37,6 +39,7 @@ class Status:
         return {
             "simulator": self._simulator,
             "ready": self._missing() or "yes",
+            "draining": self._draining(),
             "queued": len(self._dialer),
             "live": self._dialer.live,
             "trunks": [self._trunk(trunk) for trunk in self._dialer.trunks],
@@ -44,7 +47,7 @@ class Status:
             "sip": {"transactions_and_dialogs": len(self._user_agent)},
         }
 
-    def present(self, *, now: float, callbacks: int, draining: bool, store_healthy: bool, nodes_alive: int) -> Figures:
+    def present(self, *, now: float, callbacks: int, store_healthy: bool, nodes_alive: int) -> Figures:
         """Return what Prometheus wants to know. `now`: seconds since the epoch."""
         oldest = self._dialer.oldest
         return Figures(
@@ -53,7 +56,7 @@ class Status:
             live=self._dialer.live,
             callbacks=callbacks,
             ready=self._missing() is None,
-            draining=draining,
+            draining=self._draining(),
             store_healthy=store_healthy,
             nodes_alive=nodes_alive,
             trunks=[

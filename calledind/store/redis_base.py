@@ -155,7 +155,11 @@ class RedisBase:
 
     # asking
 
+    def _say_heard(self) -> None:
+        """Tell Redis what it should know before it is asked for more; see `redis_calls`."""
+
     def _run(self, script: str, *args: str | bytes | float) -> Deferred[Any]:
+        self._say_heard()
         return self._link.run(script, self._keys_of_all, args)
 
     def _change(self, script: str, *args: str | bytes | float) -> Deferred[Any]:

@@ -14,7 +14,7 @@ from calledind.model import Attempt, Call, CallRecord, Outcome, PendingCallback,
 from calledind.store import search
 from calledind.store.do_not_call import encode
 from calledind.store.interface import IDEMPOTENCY_SECONDS, CallFilter, StoreUnavailable
-from calledind.store.redis_base import text_of
+from calledind.store.redis_base import AGAIN, text_of
 from calledind.store.redis_keys import RedisKeys
 from calledind.store.redis_late import WITHDRAW, Late, LateChange
 from calledind.store.redis_link import NotReplicated, Unanswered
@@ -32,6 +32,8 @@ TRIES = 3
 "Of an acceptance, where the key has changed or the audio is not there."
 WITHDRAWN_SECONDS = 3600
 "For which an acceptance that was withdrawn is refused, should it still come."
+ALL_BUT = "all but"
+"What is said to offer.lua."
 READ_CHUNK = 200
 "Calls read at a time."
 MOST_LOOKED_AT = 2000
@@ -47,6 +49,13 @@ class RedisCalls(RedisKeys):
     """The part of `interface.SharedStore` that is about calls."""
 
     _late: Late
+
+    def __init__(self, *args: Any, **others: Any) -> None:
+        super().__init__(*args, **others)
+        self._accepting: set[str] = set()
+        "Calls of whose acceptance Redis's answer is awaited."
+        self._heard: dict[str, None] = {}
+        "Calls that are accepted, of which Redis does not know that we heard."
 
     # admission
 
@@ -72,8 +81,8 @@ class RedisCalls(RedisKeys):
         """One question, where the key and the audio are known.
 
         An acceptance whose answer is lost fails with StoreUnavailable. Redis refuses it where it comes too late, and it
-        is withdrawn as soon as Redis answers again, unless a node has begun to dial by then. With `encodings`, fails as
-        that does.
+        is withdrawn as soon as Redis answers again; until this node has said that it heard, no node takes the call.
+        With `encodings`, fails as that does.
         """
         try:
             for text in (call.secret, call.callback_url or "", call.caller_id):
@@ -89,20 +98,25 @@ class RedisCalls(RedisKeys):
         _, version = self._cache.known(call.key_id)
         audio = call.audio if self._encodings is not None else ""
         again = call.idempotency[:32], int(IDEMPOTENCY_SECONDS)
-        accepting = self._change("accept", *args, version, audio, self._fresh_audio, *again, self._not_after())
+        wanted = self._not_after()
+        accepting = self._change("accept", *args, version, audio, self._fresh_audio, *again, wanted, self._owner)
+        self._accepting.add(call.id)
         crash_at("redis.accept.sent")
         return accepting.addCallbacks(
             self._accepted, self._not_accepted, callbackArgs=(call, args, tries), errbackArgs=(call.id,)
         )
 
     def _accepted(self, reply: Any, call: Call, args: tuple[str | int, ...], tries: int) -> Any:
+        self._accepting.discard(call.id)
         if isinstance(reply, int):
             code = ReturnCode(reply)
             crash_at("redis.accept.answered")
+            if code is ReturnCode.ACCEPTED:
+                self._offer(call.id)
             if code in (ReturnCode.INVALID_KEY, ReturnCode.KEY_DISABLED):
                 self._cache.drop(call.key_id)
             return code
-        if tries == 1 or reply[0] == b"withdrawn":
+        if tries == 1 or reply[0] in (b"withdrawn", b"fenced"):
             raise StoreUnavailable("the shared store could not be asked as often as it takes; ask again")
         if reply[0] == b"audio":
             return Deferred.fromCoroutine(self._bring_audio(call.audio)).addCallback(
@@ -125,6 +139,7 @@ class RedisCalls(RedisKeys):
         await self.keep_audio(name, await self._encodings(name))
 
     def _not_accepted(self, failure: Failure, call_id: str) -> Any:
+        self._accepting.discard(call_id)
         error = failure.value
         if isinstance(error, NotReplicated) and error.reply != 0:
             # It has changed nothing, so no replica lacks it.
@@ -137,6 +152,34 @@ class RedisCalls(RedisKeys):
             # Who asks hears of it when it will be withdrawn, whatever becomes of this process.
             return safe.addCallback(lambda _: failure)
         return failure
+
+    def _offer(self, call_id: str) -> None:
+        """Tell Redis that we heard of an acceptance, together with all others of which we hear in this moment."""
+        if not self._heard:
+            self._later(0, self._say_heard)
+        self._heard[call_id] = None
+
+    def _say_heard(self) -> None:
+        if self._heard and not self._closed:
+            heard, self._heard = self._heard, {}
+            self._link.run("offer", self._keys_of_all, (self._owner, *heard)).addErrback(self._not_offered, heard)
+
+    def _not_offered(self, failure: Failure, heard: dict[str, None]) -> None:
+        if not isinstance(failure.value, StoreUnavailable):
+            self._bug(failure)
+        elif not self._closed:
+            self._heard.update(heard)
+            self._later(AGAIN, self._say_heard)
+
+    def _offer_the_rest(self) -> None:
+        """Have all calls wait for their routes that should: a failover may have taken back that we heard of them."""
+        doubtful = (*self._accepting, *self._late.calls_of(WITHDRAW))
+        offering = self._link.run("offer", self._keys_of_all, (self._owner, ALL_BUT, *doubtful))
+        offering.addErrback(self._not_offered, {})
+
+    def _sure(self) -> str:
+        """Return this node's name where Redis knows of all acceptances that it withdraws, else ""."""
+        return "" if self._late.calls_of(WITHDRAW) else self._owner.rpartition(":")[0]
 
     def _withdrawn(self, reply: int, call_id: str) -> None:
         crash_at("redis.accept.withdrawn")

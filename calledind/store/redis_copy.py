@@ -70,8 +70,8 @@ AT_ONCE = 50
 "Commands on their way."
 
 PARTS = re.compile(
-    r"(keys|digests|ledgers|floods|dnc|counts|queue|waiting|pace|ended|common|loading|calls)"
-    r"|(key|ledger|calls?|again|withdrawn|dnc|ring|line|busy|audio|owned|pending|grants|token):.*",
+    r"(keys|digests|ledgers|floods|dnc|counts|queue|parked|withdrawn|waiting|pace|ended|common|loading|calls)"
+    r"|(key|ledger|calls?|again|dnc|ring|line|busy|audio|owned|fresh|pending|grants|token):.*",
     re.DOTALL,
 )
 """What comes after the prefix in the names of what is cleared. Epochs stay, so that no owner of before is one again;

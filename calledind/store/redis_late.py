@@ -80,6 +80,10 @@ class Late:
         """How many changes wait for Redis."""
         return len(self._waiting)
 
+    def calls_of(self, kind: str) -> list[str]:
+        """Return the ids of the calls of which such a change waits for Redis."""
+        return [call_id for call_id, each in self._waiting if each == kind]
+
     async def open(self) -> None:
         """Read what was left. Raises StoreUnavailable."""
         for call_id, kind, text in await self._outbox.open():

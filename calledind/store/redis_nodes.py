@@ -35,6 +35,9 @@ VALID = 0.8
 "Of the lease, for which a node relies on its last heartbeat."
 LOOKS = 5
 "At another node of the same name, in the time of a lease."
+PARKED = 30
+"""Seconds for which the others leave alone what a node accepted in its last moment: it may have told its askers that it
+failed, and comes back to withdraw it."""
 LEAVE_CHUNK = 200
 "Calls and callbacks let go of at a time."
 
@@ -113,7 +116,7 @@ class RedisNodes(RedisQueue):
 
     async def _leave(self) -> None:
         self._valid_until = float("-inf")
-        while await self._run("leave", self._name, self._epoch, LEAVE_CHUNK):
+        while await self._run("leave", self._name, self._epoch, LEAVE_CHUNK, self._sure(), PARKED):
             pass
 
     # life
@@ -161,7 +164,7 @@ class RedisNodes(RedisQueue):
         return Deferred.fromCoroutine(self._take_over(most))
 
     async def _take_over(self, most: int) -> tuple[Sequence[CallRecord], Sequence[PendingCallback], bool]:
-        rows, callbacks, more = await self._take_once("take_over", most)
+        rows, callbacks, more = await self._take_once("take_over", most, self._sure(), PARKED)
         records = [to_record(tuple(texts(row))) for row in rows]
         self._is_given(record.call.id for record in records)
         return records, [to_callback(texts(row)) for row in callbacks], bool(more)

@@ -39,6 +39,7 @@ class RedisQueue(RedisCalls):
             self._queued = sum(counts.values())
             return counts
 
+        self._say_heard()
         return self._link.ask("HGETALL", self._prefix + "waiting").addCallback(read)
 
     def queued(self) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from calledind.model import CallRecord, ReturnCode, State
-from calledind.store import redis
+from calledind.store import redis, redis_calls, redis_nodes
 from calledind.store.interface import Grants, StoreUnavailable
 from calledind.store.outbox import NAME
 from calledind.store.redis import RedisStore
@@ -28,7 +28,7 @@ class AcceptTests(RedisCase):
         losses.lost = {"accept"}
         await self.assertFailure(store.accept(numbered(1)), StoreUnavailable)
         losses.mend()
-        await until("it is withdrawn", lambda: self.raw("EXISTS", "withdrawn:call1") == 1)
+        await until("it is withdrawn", lambda: self.raw("ZSCORE", "withdrawn", "call1") is not None)
         self.assertIsNone(await store.find_call("call1"))
         self.assertEqual(await self.figures(store), (5, 0, 0))
         self.assertEqual(await store.waiting(), {})
@@ -45,41 +45,126 @@ class AcceptTests(RedisCase):
         losses = Losses(store)
         losses.delayed = {"accept"}
         await self.assertFailure(store.accept(numbered(1)), StoreUnavailable)
-        await until("it is withdrawn", lambda: self.raw("EXISTS", "withdrawn:call1") == 1)
+        await until("it is withdrawn", lambda: self.raw("ZSCORE", "withdrawn", "call1") is not None)
         self.assertEqual(await losses.arrive(), [[b"withdrawn"]])
         self.assertEqual(await self.figures(store), (5, 0, 0))
         losses.mend()
         await self.assertFailure(store.accept(numbered(1)), StoreUnavailable)
 
-    async def test_withdrawal_of_a_call_that_was_taken(self) -> None:
-        """A call that another node has taken before it could be withdrawn is not dialled by that node."""
+    async def test_no_node_takes_what_is_in_doubt(self) -> None:
+        """A call whose acceptance was not heard of waits for nobody: it is withdrawn before anyone could dial it."""
         store = await self.with_calls(credits=5)
         two = await self.node("two")
         losses = Losses(store)
         losses.lost = {"accept"}
         losses.delayed = {"withdraw"}
         await self.assertFailure(store.accept(numbered(1)), StoreUnavailable)
-        self.assertEqual(await self.taken(two), ["call1"])
+        for node in (two, store):
+            self.assertEqual(await self.taken(node), [])
+            self.assertIsNone(await node.take_one("call1"))
+        self.assertIs(await two.begin_dialing("call1", make_attempt()), False)
         losses.mend()
         await until("it is withdrawn", lambda: self.raw("EXISTS", "call:call1") == 0)
-        self.assertIs(await two.begin_dialing("call1", make_attempt()), False)
+        self.assertEqual(self.raw("EXISTS", f"fresh:{store._owner}"), 0)
         self.assertEqual(await self.figures(store), (5, 0, 0))
         self.assertEqual(await two.unfinished(), [])
 
-    async def test_withdrawal_of_a_call_that_is_dialled(self) -> None:
-        """A call that another node has begun to dial before it could be withdrawn is made, and counted."""
+    async def test_others_wait_for_the_withdrawal(self) -> None:
+        """A node that refused a call is fenced before it could withdraw it: the others leave that call alone, until
+        the node is back and has told."""
         store = await self.with_calls(credits=5)
         two = await self.node("two")
         losses = Losses(store)
         losses.lost = {"accept"}
         losses.delayed = {"withdraw"}
         await self.assertFailure(store.accept(numbered(1)), StoreUnavailable)
+        await self.is_fenced(store, by=two)
+        _, _, more = await two.take_over()
+        self.assertFalse(more)
+        self.assertEqual(await self.taken(two), [])
+        # Back, it does not trust the call either, as long as its withdrawal has not been told.
+        await store.rejoin()
+        await store.take_over()
+        self.assertEqual(await self.taken(store), [])
+        losses.mend()
+        await until("it is withdrawn", lambda: self.raw("EXISTS", "call:call1") == 0)
+        self.assertEqual(self.raw("EXISTS", "parked"), 0)
+        self.assertEqual(await self.figures(two), (5, 0, 0))
+
+    async def test_what_was_accepted_last_is_made(self) -> None:
+        """What a node accepted in its last moment is dialled: at once when it is back, by others after some time."""
+        for name in ("one", "two"):
+            store = await self.with_calls(credits=5) if name == "one" else await self.node("three")
+            losses = Losses(store)
+            losses.delayed = {"offer"}
+            self.assertIs(await store.accept(numbered(1 if name == "one" else 2)), ReturnCode.ACCEPTED)
+            other = await self.node("two" if name == "one" else "four")
+            self.assertEqual(await self.taken(other), [])
+            await self.dies(store)
+            await self.is_fenced(store, by=other)
+            await other.take_over()
+            self.assertEqual(await self.taken(other), [])
+            if name == "one":
+                again = await self.node("one")
+                await again.take_over()
+                self.assertEqual(await self.taken(other), ["call1"])
+            else:
+                self.raw("ZADD", "parked", "XX", 0, "call2")
+                await other.take_over()
+                self.assertEqual(await self.taken(other), ["call2"])
+            self.assertEqual(self.raw("EXISTS", "parked"), 0)
+
+    async def test_a_lost_offer_is_repeated(self) -> None:
+        """That an acceptance was heard of is said again until Redis knows, and after each new connection."""
+        self.patch(redis_calls, "AGAIN", 0.05)
+        store = await self.with_calls(credits=5)
+        losses = Losses(store)
+        losses.delayed = {"offer"}
+        await store.accept(numbered(1))
+        await pause(0.01)
+        self.assertEqual(await self.taken(store), [])
+        losses.mend()
+        await until("it waits", lambda: self.raw("ZCARD", "queue") == 1)
+        # What a failover has taken back is said by nobody again, but for a connection that is new.
+        self.raw("DEL", "queue", "waiting")
+        for name in self.raw("KEYS", f"{store._prefix}ring:*") + self.raw("KEYS", f"{store._prefix}line:*"):
+            self.server().call("DEL", name.decode())
+        self.raw("HSET", "call:call1", "owner", store._owner)
+        self.raw("SADD", f"fresh:{store._owner}", "call1")
+        losses.lost = {"accept"}
+        losses.delayed = {"withdraw"}
+        await self.assertFailure(store.accept(numbered(2)), StoreUnavailable)
+        losses.mend()
+        losses.delayed = {"withdraw"}
+        store._connected()
+        self.assertEqual(await self.taken(store), ["call1"])
+        self.assertEqual(self.raw("SMEMBERS", f"fresh:{store._owner}"), [b"call2"])
+
+    async def test_fenced_node_accepts_nothing(self) -> None:
+        """A node that others hold for dead refuses: nobody would say for it that it heard."""
+        store = await self.with_calls(credits=5)
+        two = await self.node("two")
+        await self.is_fenced(store, by=two)
+        await self.assertFailure(store.accept(numbered(1)), StoreUnavailable)
+        self.assertEqual(await self.figures(two), (5, 0, 0))
+
+    async def test_withdrawal_that_comes_too_late(self) -> None:
+        """A node that is back too late to withdraw a call finds it dialled by others, and counted."""
+        self.patch(redis_nodes, "PARKED", 0)
+        store = await self.with_calls(credits=5)
+        two = await self.node("two")
+        losses = Losses(store)
+        losses.lost = {"accept"}
+        losses.delayed = {"withdraw"}
+        await self.assertFailure(store.accept(numbered(1)), StoreUnavailable)
+        await self.is_fenced(store, by=two)
+        await two.take_over()
         self.assertEqual(await self.taken(two), ["call1"])
         self.assertIs(await two.begin_dialing("call1", make_attempt()), True)
         losses.mend()
-        await until("it was tried", lambda: self.raw("EXISTS", "withdrawn:call1") == 1)
+        await until("it was tried", lambda: self.raw("ZSCORE", "withdrawn", "call1") is not None)
         self.assertIs(await two.settle("call1", BUSY, charge=False), True)
-        self.assertEqual(await self.figures(store), (5, 0, 0))
+        self.assertEqual(await self.figures(two), (5, 0, 0))
 
     async def test_withdrawal_outlives_the_process(self) -> None:
         """An acceptance that could not be withdrawn before the end of the process is by the next."""
@@ -116,19 +201,6 @@ class AcceptTests(RedisCase):
         await self.assertFailure(store.accept(numbered(1)), StoreUnavailable)
         await store.beat({})
         self.assertIs(await store.accept(numbered(1)), ReturnCode.ACCEPTED)
-
-    async def test_withdrawal_of_a_call_that_its_refuser_has_taken(self) -> None:
-        """A call that the node which refused it has taken itself is withdrawn, and not dialled."""
-        store = await self.with_calls(credits=5)
-        losses = Losses(store)
-        losses.lost = {"accept"}
-        losses.delayed = {"withdraw"}
-        await self.assertFailure(store.accept(numbered(1)), StoreUnavailable)
-        self.assertEqual(await self.taken(store), ["call1"])
-        losses.mend()
-        await until("it is withdrawn", lambda: self.raw("EXISTS", "call:call1") == 0)
-        self.assertIs(await store.begin_dialing("call1", make_attempt()), False)
-        self.assertEqual(await self.figures(store), (5, 0, 0))
 
     async def test_refusal_waits_for_the_disk(self) -> None:
         """Nobody is told that an acceptance failed before its withdrawal is on disk: the process may die at once."""

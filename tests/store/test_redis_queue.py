@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+from twisted.internet.defer import gatherResults
+
 from calledind.model import ReturnCode, State
 from calledind.store.interface import Limits
 from tests.store.contract import BUSY, DIGEST, NOW, make_attempt, make_key
-from tests.store.redis_case import ROUTE, WIDE, RedisCase, numbered, pause
+from tests.store.redis_case import ROUTE, WIDE, RedisCase, numbered, pause, until
 
 TWO = Limits("trunk 1", 2, 1000.0)
 OTHER_ROUTE = ("trunk 3",)
@@ -211,16 +213,24 @@ class LimitTests(RedisCase):
 
 class CostTests(RedisCase):
     async def test_an_accept_costs_one_question(self) -> None:
-        """With the key and the audio known, Redis is asked once for an accept, and not at all for the key."""
+        """With the key and the audio known, Redis is asked once for an accept, and not at all for the key.
+
+        That the answers were heard is said afterwards, once for all that come in the same moment.
+        """
         self.library["a" * 64] = {"PCMU": b"octets"}
         store = await self.node(audio=True)
         await store.add_key(make_key(credits=9), DIGEST)
         await store.find_key(DIGEST)
         await store.accept(numbered(1))
+        await until("it is said", lambda: self.raw("ZCARD", "queue") == 1)
         before = self.commands()
         await store.find_key(DIGEST)
         self.assertIs(await store.accept(numbered(2)), ReturnCode.ACCEPTED)
         self.assertEqual(self.commands() - before, 1)
+        await until("it is said", lambda: self.commands() - before == 2)
+        await gatherResults([store.accept(numbered(number)) for number in range(3, 8)])
+        await until("it is said", lambda: self.raw("ZCARD", "queue") == 7)
+        self.assertLess(self.commands() - before, 2 + 5 + 5)
 
     def commands(self) -> int:
         """Return how many commands clients have sent, but for those by which connections are kept."""

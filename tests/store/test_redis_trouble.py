@@ -54,7 +54,7 @@ class OutageTests(RedisCase):
         await until("both are settled", lambda: settled == [True, True])
         await until("it is well", store.healthy)
         # What Redis found in its socket when it went on was withdrawn.
-        await until("it is withdrawn", lambda: self.raw("EXISTS", "withdrawn:call4") == 1)
+        await until("it is withdrawn", lambda: self.raw("ZSCORE", "withdrawn", "call4") is not None)
         self.assertIsNone(await store.find_call("call4"))
         self.assertEqual(await self.figures(store), (7, 1, 1))
         self.assertIs(await store.accept(numbered(5)), ReturnCode.ACCEPTED)
@@ -194,7 +194,7 @@ class ReplicaTests(RedisCase):
         replica.resume()
         self.assertIs(await settling, True)
         await until("it is well", store.healthy)
-        await until("it is withdrawn", lambda: self.raw("EXISTS", "withdrawn:call3") == 1)
+        await until("it is withdrawn", lambda: self.raw("ZSCORE", "withdrawn", "call3") is not None)
         other = type(make_attempt())(1, "trunk 2", "{}")
         self.assertIs(await store.begin_dialing("call1", other), True)
         self.assertEqual(await self.figures(store), (7, 1, 1))

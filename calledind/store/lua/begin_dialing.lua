@@ -28,7 +28,9 @@ end
 if not fits then
   return 0
 end
-if not owner or owner == '' then
+if redis_call('SREM', P .. 'fresh:' .. us, id) == 1 then
+  own(id, us)
+elseif not owner or owner == '' then
   if state == 'accepted' then
     dequeue(id, row[6], cjson.decode(row[7]))
   end

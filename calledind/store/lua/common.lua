@@ -13,11 +13,13 @@
 --                         answer (JSON), outcome (JSON), charged, tries, due_at
 --   calls, calls:KEY      zsets of scores 0: ids of all calls, and of a key's; ids sort by time
 --   again:TOKEN           string: the call that was accepted under this token of a request that may be repeated
---   withdrawn:ID          string: the call must not be accepted any more
+--   withdrawn             zset: calls that must not be accepted any more, by until when, by Redis's clock
 --   token:TOKEN           string: what was asked for under this token is done
 --   floods                zset: number by the time of its last accepted call
 --   dnc, dnc:START        sets: the DoNotCall list, all but the last four digits, and to each of those its last four
 --   counts                hash: state -> calls in it; dnc -> numbers on the list
+--   fresh:OWNER           set: calls that a node has accepted, and has not said yet that it heard so
+--   parked                zset: such calls of nodes that are no more, by when they wait all the same, by Redis's clock
 --   queue                 zset: all calls that wait, by the time of their acceptance
 --   waiting               hash: route -> calls that wait for it
 --   ring:ROUTE            zset: keys with calls that wait for a route, by their turns
@@ -163,6 +165,35 @@ local function dequeue(id, route, request)
   if redis_call('EXISTS', line) == 0 then
     redis_call('ZREM', P .. 'ring:' .. route, key)
   end
+end
+
+-- Has a call that `us` accepted wait for its route. Not before that node has heard that it is accepted: whoever asked it
+-- is told that the call failed where it does not hear, and the call is withdrawn then, before anybody could dial it.
+local function offer(id, us)
+  local row = redis_call('HMGET', P .. 'call:' .. id, 'owner', 'state', 'route', 'request')
+  redis_call('SREM', P .. 'fresh:' .. us, id)
+  redis_call('ZREM', P .. 'parked', id)
+  if row[1] == us and row[2] == 'accepted' then
+    redis_call('HDEL', P .. 'call:' .. id, 'owner')
+    enqueue(id, row[3], cjson.decode(row[4]), false)
+  end
+end
+
+-- Parts with some calls that a node which is no more had accepted. `sure`: name of the node that asks, where it has told
+-- of all that it withdraws. Others' calls wait for that node to come back and tell, for so many seconds. Answers how
+-- many they were.
+local function part_with_fresh(from, sure, patience, most)
+  local is_sure = from:match('^(.*):%d+$') == sure
+  local ids = redis_call('SRANDMEMBER', P .. 'fresh:' .. from, most)
+  for _, id in ipairs(ids) do
+    if is_sure then
+      offer(id, from)
+    else
+      redis_call('SREM', P .. 'fresh:' .. from, id)
+      redis_call('ZADD', P .. 'parked', redis_call('TIME')[1] + patience, id)
+    end
+  end
+  return #ids
 end
 
 local function own(id, us)

@@ -1,8 +1,9 @@
 -- A node takes leave, in steps: some of what it has is let go of in each.
 -- KEYS: prefix
--- ARGV: name, epoch, how many calls and callbacks at most
+-- ARGV: name, epoch, how many calls and callbacks at most, its name once more where it has told of all that it
+--   withdraws, and for how many seconds its last acceptances wait for it to do so where it has not
 -- Answers 1 where there is more.
-local name, epoch, most = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local name, epoch, most, sure, patience = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
 local us = name .. ':' .. epoch
 local node = P .. 'node:' .. name
 if redis_call('HGET', node, 'epoch') ~= epoch then
@@ -23,7 +24,8 @@ end
 for _, id in ipairs(ids) do
   let_go(id, us)
 end
-if redis_call('EXISTS', P .. 'owned:' .. us, P .. 'pending:' .. us) > 0 then
+part_with_fresh(us, sure, patience, most)
+if redis_call('EXISTS', P .. 'owned:' .. us, P .. 'pending:' .. us, P .. 'fresh:' .. us) > 0 then
   return 1
 end
 redis_call('SREM', P .. 'lost', us)

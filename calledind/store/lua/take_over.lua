@@ -1,9 +1,10 @@
 -- Takes over some of what nobody has, or a node that is no more.
 -- KEYS: prefix
--- ARGV: owner, number of the question, done, void (see `reckon`), how many at most
+-- ARGV: owner, number of the question, done, void (see `reckon`), how many at most, this node's name where it has told
+--   of all that it withdraws, and for how many seconds the last acceptances of others wait for them to do so
 -- Answers the calls that had begun, each as request, state, attempt, answer, outcome; the callbacks, each as request,
 -- outcome, tries, due_at; 1 where there may be more.
-local us, question, done, void, most = unpack(ARGV)
+local us, question, done, void, most, sure, patience = unpack(ARGV)
 reckon(us, done, void)
 local records, callbacks, ids = {}, {}, {}
 if not is_live(us) or is_stale(us, question) then
@@ -49,17 +50,28 @@ for _, from in ipairs(owners) do
     end
   end
   if left > 0 then
+    left = left - part_with_fresh(from, sure, patience, left)
+  end
+  if left > 0 then
     local pending = redis_call('ZRANGE', P .. 'pending:' .. from, 0, left - 1, 'WITHSCORES')
     for i = 1, #pending, 2 do
       take_callback(pending[i], from, pending[i + 1])
       left = left - 1
     end
   end
-  if redis_call('EXISTS', P .. 'owned:' .. from, P .. 'pending:' .. from) > 0 then
+  if redis_call('EXISTS', P .. 'owned:' .. from, P .. 'pending:' .. from, P .. 'fresh:' .. from) > 0 then
     more = 1
   elseif from ~= '' then
     redis_call('SREM', P .. 'lost', from)
     redis_call('DEL', P .. 'grants:' .. from)
+  end
+end
+local now = tonumber(redis_call('TIME')[1])
+local parked = redis_call('ZRANGE', P .. 'parked', 0, -1, 'WITHSCORES')
+for i = 1, #parked, 2 do
+  local from = redis_call('HGET', P .. 'call:' .. parked[i], 'owner') or ''
+  if tonumber(parked[i + 1]) <= now or from:match('^(.*):%d+$') == sure then
+    offer(parked[i], from)
   end
 end
 grant(us, question, ids)

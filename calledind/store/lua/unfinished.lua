@@ -9,8 +9,11 @@ if redis_call('SISMEMBER', P .. 'lost', ARGV[1]) == 0 then
 end
 local ids = {}
 for _, owner in ipairs(owners) do
-  for _, id in ipairs(redis_call('SMEMBERS', P .. 'owned:' .. owner)) do
+  for _, id in ipairs(redis_call('SUNION', P .. 'owned:' .. owner, P .. 'fresh:' .. owner)) do
     ids[#ids + 1] = id
   end
+end
+for _, id in ipairs(redis_call('ZRANGE', P .. 'parked', 0, -1)) do
+  ids[#ids + 1] = id
 end
 return ids

@@ -1,17 +1,21 @@
 -- Takes an acceptance back whose asker was told that it failed, and sees to it that none comes late.
 -- KEYS: prefix
--- ARGV: call id, owner, owner when it happened, seconds for which a late acceptance is refused
--- Answers 1; 0 where there was no such call, or it is being dialled, and goes on. A node that has taken it meanwhile is
--- told when it comes to dial it: nothing is dialled that the store does not know of.
+-- ARGV: call id, two owners that do not matter, seconds for which a late acceptance is refused
+-- Answers 1; 0 where there was no such call, or it is being dialled, and goes on: the node that had accepted it was away
+-- for too long. One that has only taken it is told when it comes to dial it.
 local id, keep = ARGV[1], ARGV[4]
 local call = P .. 'call:' .. id
-redis_call('SET', P .. 'withdrawn:' .. id, 1, 'EX', keep)
+local now = redis_call('TIME')[1]
+redis_call('ZADD', P .. 'withdrawn', now + keep, id)
+redis_call('ZREMRANGEBYSCORE', P .. 'withdrawn', '-inf', '(' .. now)
 local row = redis_call('HMGET', call, 'state', 'owner', 'route', 'request')
 local owner = row[2] or ''
 if row[1] ~= 'accepted' then
   return 0
 end
 redis_call('SREM', P .. 'owned:' .. owner, id)
+redis_call('SREM', P .. 'fresh:' .. owner, id)
+redis_call('ZREM', P .. 'parked', id)
 local request = cjson.decode(row[4])
 dequeue(id, row[3], request)
 redis_call('DEL', call)
