@@ -18,7 +18,9 @@ from pathlib import Path
 
 AT_ONCE = int(os.environ.get("CALLEDIN_INTEROP_JOBS", "3"))
 FOLDER = Path(__file__).parent
-ALONE = ("crash", "kill", "nodes", "browser", "package")
+CHAOS = ("crash", "nodes", "kill")
+"Those in which daemons are killed, and a judge looks at what became of the calls: together, after the others."
+ALONE = ("browser", "package")
 "Those that keep the machine busy by themselves, and measure how soon something happens: one at a time, at the end."
 LONGEST = (
     "kamailio",
@@ -79,15 +81,19 @@ def main(names: Sequence[str]) -> int:
     wanted = sorted(names or there, key=lambda name: LONGEST.index(name) if name in LONGEST else len(LONGEST))
     failed = []
     for at_once, some in (
-        (AT_ONCE, [name for name in wanted if name not in ALONE]),
-        (1, [name for name in wanted if name in ALONE]),
+        (AT_ONCE, [name for name in wanted if name not in CHAOS + ALONE]),
+        (len(CHAOS), [name for name in CHAOS if name in wanted]),
+        (1, [name for name in ALONE if name in wanted]),
     ):
+        began = time.monotonic()
         with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(at_once) as pool:
             for done in as_completed([pool.submit(run, name, Path(folder)) for name in some]):
                 ended = done.result()
                 print(f"{ended.name:<16} {ended.seconds:6.1f} s  {ended.summary}", flush=True)
                 if ended.status:
                     failed.append(ended)
+        if len(some) > 1:
+            print(f"{len(some)} modules took {time.monotonic() - began:.0f} s", flush=True)
     for each in failed:
         print(f"\n==== {each.name}\n{each.output}")
     return 1 if failed else 0

@@ -14,7 +14,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from functools import partial
 
@@ -152,14 +152,20 @@ def launch(world: World, node: Daemon, point: str) -> None:
     wait_for(f"daemon ready (log: {node.log})", lambda: node.has_died(0.0) or node.is_ready(), TO_START)
 
 
-def in_chains(store: str, chains: int, seed: int) -> list[Callable[[], Ended]]:
-    """Deal the points of a store out to so many chains, by chance, each with a seed of its own; return them to be run.
+def halves() -> dict[str, list[str]]:
+    """Return points for each store, of those that both have a half for each: together they are all."""
+    both = [name for name in points("embedded") if name in points("redis")]
+    left_out = {"embedded": both[1::2], "redis": both[::2]}
+    return {store: [name for name in points(store) if name not in out] for store, out in left_out.items()}
+
+
+def in_chains(store: str, names: Sequence[str], chains: int, seed: int) -> list[Callable[[], Ended]]:
+    """Deal points of a store out to so many chains, by chance, each with a seed of its own; return them to be run.
 
     Where one leaves behind what another needs, it has been come to by that. With Redis, every other chain has a second
     node.
     """
     chance = random.Random(f"{store} {seed}")
-    names = points(store)
     covered = {BEFORE[name] for name in names if name in BEFORE}
     dealt = [name for name in names if name not in covered]
     chance.shuffle(dealt)
@@ -222,9 +228,15 @@ def report(title: str, began: float, results: Iterable[Ended]) -> bool:
 
 
 def many(jobs: int, work: Sequence[Callable[[], Ended]]) -> list[Ended]:
-    """Do all of this, some at the same time."""
+    """Do all of this, some at the same time; tell of what is broken as soon as it is known."""
+    results = []
     with ThreadPoolExecutor(jobs) as pool:
-        return [done.result() for done in [pool.submit(each) for each in work]]
+        for done in as_completed([pool.submit(each) for each in work]):
+            judgement, complaints = done.result()
+            results.append((judgement, complaints))
+            told = "; ".join(judgement.broken + complaints) or "nothing broken"
+            print(f"    world {len(results)} of {len(work)}: {told}", file=sys.stderr, flush=True)
+    return results
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -249,7 +261,8 @@ def main(arguments: Sequence[str]) -> int:
 
     for store in ("embedded", "redis") if wanted.store == "both" else (wanted.store,):
         if wanted.runs:
-            chains = [chain for run in range(wanted.runs) for chain in in_chains(store, 2, wanted.seed + run)]
+            seeds = range(wanted.seed, wanted.seed + wanted.runs)
+            chains = [chain for seed in seeds for chain in in_chains(store, points(store), 2, seed)]
             do(f"{store}: {len(points(store))} crash points x {wanted.runs}", chains)
         if wanted.kills:
             kill = kill_at_random if store == "embedded" else kill_on_redis
