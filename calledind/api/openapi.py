@@ -90,7 +90,8 @@ def document() -> dict[str, Any]:
         ],
         "paths": {
             "/api/v1/calls": {"post": _create(), "get": _list()},
-            "/api/v1/calls/{id}": {"parameters": [ID], "get": _get(), "delete": _delete()},
+            "/api/v1/calls/{id}": {"parameters": [ID], "get": _get()},
+            "/api/v1/calls/{id}/cancel": {"parameters": [ID], "post": _cancel()},
             "/api/v1/calls/{id}/events": {"parameters": [ID], "get": _follow()},
             "/api/v1/events": {"get": _follow_all()},
             "/api/v1/batches": {"post": _create_batch(), "get": _list_batches()},
@@ -163,7 +164,7 @@ def _create() -> dict[str, Any]:
             "links": {
                 "get": {"operationId": "getCall", "parameters": {"id": "$response.body#/id"}},
                 "follow": {"operationId": "followCall", "parameters": {"id": "$response.body#/id"}},
-                "end": {"operationId": "endCall", "parameters": {"id": "$response.body#/id"}},
+                "cancel": {"operationId": "cancelCall", "parameters": {"id": "$response.body#/id"}},
             },
         },
         "200": _answer("DryRun", "Of a dry run: what would have come of it."),
@@ -214,12 +215,12 @@ def _get() -> dict[str, Any]:
     return _operation("getCall", "One call", {"200": _answer("Call", "The call.")}, (problem.NOT_FOUND,))
 
 
-def _delete() -> dict[str, Any]:
+def _cancel() -> dict[str, Any]:
     answers = {
         "200": _answer("Call", "It has ended. What waited was not dialled, and its credit is back."),
         "202": _answer("Call", "It is being hung up; how it ended is told later."),
     }
-    return _operation("endCall", "End a call", answers, (problem.NOT_FOUND, problem.CALL_HAS_ENDED))
+    return _operation("cancelCall", "Take a call back, or hang it up", answers, (problem.NOT_FOUND, problem.CALL_HAS_ENDED))
 
 
 def _follow() -> dict[str, Any]:

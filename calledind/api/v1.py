@@ -4,7 +4,7 @@
     POST   /api/v1/calls              makes a call: 201 and the call; {"dry_run": true}: 200 and what would refuse it
     GET    /api/v1/calls              the key's calls, the newest first, a page at a time
     GET    /api/v1/calls/ID           one of them
-    DELETE /api/v1/calls/ID           ends it: 200 when it has ended, 202 when that takes its time
+    POST   /api/v1/calls/ID/cancel    ends it: 200 when it has ended, 202 when that takes its time
     GET    /api/v1/calls/ID/events    what happens to it, as server-sent events, until it is over
     GET    /api/v1/events             the same of all the key's calls
     ...    /api/v1/batches            calls for many numbers, see `v1_batches`
@@ -121,7 +121,8 @@ class V1(Resource):
         "Those that are open, and the ids of their keys."
         handlers: Mapping[tuple[str, ...], Mapping[str, Callable[..., Awaitable[Answer | None]]]] = {
             ("calls",): {"GET": self._list, "POST": self._create},
-            ("calls", "*"): {"GET": self._get, "DELETE": self._delete},
+            ("calls", "*"): {"GET": self._get},
+            ("calls", "*", "cancel"): {"POST": self._cancel},
             ("calls", "*", "events"): {"GET": self._follow},
             ("events",): {"GET": self._follow_all},
         }
@@ -283,7 +284,7 @@ class V1(Resource):
             raise Problem(problem.NOT_FOUND, "this api_key has no such call")
         return record
 
-    async def _delete(self, _: Request, __: str, key: Key, call_id: str) -> Answer:
+    async def _cancel(self, _: Request, __: str, key: Key, call_id: str) -> Answer:
         if (await self._own(key, call_id)).outcome is not None:
             raise Problem(problem.CALL_HAS_ENDED, "nothing is left of it that could be ended")
         record = await self._do.hang_up(call_id)

@@ -195,7 +195,7 @@ class AccessTests(V1Case):
         """A call of another key is as good as none, whatever is asked of it."""
         self.store.records[OTHERS] = CallRecord(make_call(OTHERS, key_id="key_2"), State.ACCEPTED)
         for call_id in (OTHERS, ID, "x", "%00", OTHERS.upper()):
-            for method, end in (("GET", ""), ("DELETE", ""), ("GET", "/events")):
+            for method, end in (("GET", ""), ("POST", "/cancel"), ("GET", "/events")):
                 self.assertEqual(self.problem(self.ask(method, f"/api/v1/calls/{call_id}{end}")), (404, "not-found"))
         self.assertEqual(self.hung_up, [])
 
@@ -203,7 +203,7 @@ class AccessTests(V1Case):
         """What a path does not take is told with what it takes; HEAD is a GET without a body."""
         for method, path, allowed in (
             ("PUT", "/api/v1/calls", "GET, POST, HEAD"),
-            ("OPTIONS", f"/api/v1/calls/{ID}", "GET, DELETE, HEAD"),
+            ("OPTIONS", f"/api/v1/calls/{ID}", "GET, HEAD"),
             ("POST", "/api/v1/events", "GET, HEAD"),
         ):
             response = self.ask(method, path)
@@ -405,16 +405,16 @@ class EndTests(V1Case):
     def test_hung_up(self) -> None:
         """A call that takes longer to end is answered 202, one that was over before 409."""
         self.keep(State.ANSWERED)
-        self.assertEqual(self.ask("DELETE", f"/api/v1/calls/{ID}").status, 202)
+        self.assertEqual(self.ask("POST", f"/api/v1/calls/{ID}/cancel").status, 202)
         self.keep(State.DONE, outcome=ANSWERED)
-        self.assertEqual(self.problem(self.ask("DELETE", f"/api/v1/calls/{ID}")), (409, "call-has-ended"))
+        self.assertEqual(self.problem(self.ask("POST", f"/api/v1/calls/{ID}/cancel")), (409, "call-has-ended"))
         self.assertEqual(self.hung_up, [ID])
 
     def test_ended_meanwhile(self) -> None:
         """The answer has the outcome where there is one then."""
         self.keep(State.DIALING)
         self.ended = CallRecord(make_call(ID), State.DONE, outcome=BUSY)
-        response = self.ask("DELETE", f"/api/v1/calls/{ID}")
+        response = self.ask("POST", f"/api/v1/calls/{ID}/cancel")
         self.assertEqual((response.status, json.loads(response.body)["outcome"]["reason"]), (200, 5))
 
 

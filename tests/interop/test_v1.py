@@ -186,7 +186,7 @@ class ListTests(V1Case):
         other = daemon.admin("POST", "/keys", {"name": "other", "credits": 1})["api_key"]
         self.assertEqual(self.curl("/api/v1/calls", key=other).json, {"calls": [], "next": None})
         self.assertEqual(self.curl(f"/api/v1/calls/{ids[0]}", key=other).status, 404)
-        self.assertEqual(self.curl(f"/api/v1/calls/{ids[0]}", "-X", "DELETE", key=other).status, 404)
+        self.assertEqual(self.curl(f"/api/v1/calls/{ids[0]}/cancel", "-X", "POST", key=other).status, 404)
         # The operator's side.
         seen = daemon.admin("GET", "/calls?last_digits=0172")
         self.assertEqual(([call["id"] for call in seen["calls"]], seen["next"]), (ids[2:3], None))
@@ -200,12 +200,12 @@ class EndTests(V1Case):
         self.begin("max_live = 1")
         self.assertEqual(self.post(phone_number=RINGS).status, 201)
         waits = self.post(callback_url=f"{self.web.url}/callback?a=b").json["id"]
-        ended = self.curl(f"/api/v1/calls/{waits}", "-X", "DELETE")
+        ended = self.curl(f"/api/v1/calls/{waits}/cancel", "-X", "POST")
         self.assertEqual((ended.status, ended.json["outcome"]["words"]), (200, "hung up"))
         self.assertEqual(ended.json["outcome"]["ended_by"], "customer")
         self.assertEqual(self.outcome(self.web.next_callback()), ("0", "1"))
         self.assertEqual(self.credits(), (99, 1, 0))
-        again = self.curl(f"/api/v1/calls/{waits}", "-X", "DELETE")
+        again = self.curl(f"/api/v1/calls/{waits}/cancel", "-X", "POST")
         self.assertEqual((again.status, again.json["rule"]), (409, "call-has-ended"))
 
     def test_one_that_rings(self) -> None:
@@ -213,7 +213,7 @@ class EndTests(V1Case):
         daemon = self.begin()
         first, second = (self.post(phone_number=RINGS, country_code="1").json["id"], "")
         self.rings(first)
-        ended = self.curl(f"/api/v1/calls/{first}", "-X", "DELETE")
+        ended = self.curl(f"/api/v1/calls/{first}/cancel", "-X", "POST")
         self.assertEqual((ended.status, ended.json["outcome"]["cause"]), (200, "hung up"))
         self.assertEqual(ended.json["outcome"]["ended_by"], "customer")
         second = self.post(phone_number="2125550106").json["id"]

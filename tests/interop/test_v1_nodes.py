@@ -46,10 +46,10 @@ class TwoNodesTests(TwoNodesCase):
         _, page = self.request(two, "GET", "/api/v1/calls")
         self.assertEqual([call["id"] for call in page["calls"]], [third, second, first])
         for node in self.nodes:
-            status, ended = self.request(node, "DELETE", f"/api/v1/calls/{third if node is one else first}")
+            status, ended = self.request(node, "POST", f"/api/v1/calls/{third if node is one else first}/cancel")
             self.assertEqual((status, ended["outcome"]["words"]), (200, "hung up"))
             self.assertEqual(ended["outcome"]["ended_by"], "customer")
-        status, ended = self.request(one, "DELETE", f"/api/v1/calls/{second}")
+        status, ended = self.request(one, "POST", f"/api/v1/calls/{second}/cancel")
         self.assertEqual((status, ended["outcome"]["words"]), (200, "hung up"))
         (key,) = two.admin("GET", "/keys")["keys"]
         self.assertEqual((key["credits"], key["held"], key["charged"]), (100, 0, 0))
