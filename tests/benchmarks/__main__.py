@@ -22,6 +22,7 @@ NAMES = (
     "streams",
     "calls",
     "busy",
+    "page",
     "nodes",
     "shared_queue",
 )

@@ -133,13 +133,12 @@ class Stage:
 
 
 @contextmanager
-def stage(folder: Path, web: Web, rate: float, channels: int = 20_000) -> Iterator[Stage]:
-    """`rate`: calls a second that are begun. `channels`: calls at once."""
+def stage(folder: Path, web: Web, rate: float, channels: int = 20_000, more: str = "") -> Iterator[Stage]:
+    """`rate`: calls a second that are begun. `channels`: calls at once. `more`: of the settings."""
     first = free_ports(2 * RTP_PORTS)
     port = free_udp_port()
-    ours = Daemon(
-        folder, SETTINGS.format(first=first, last=first + 2 * RTP_PORTS - 1, port=port, rate=rate, channels=channels)
-    )
+    settings = SETTINGS.format(first=first, last=first + 2 * RTP_PORTS - 1, port=port, rate=rate, channels=channels)
+    ours = Daemon(folder, settings + more)
     sink = Sink()
     callees = [sink.address(number) for number in range(20_000)]
     (folder / "callees.csv").write_text("SEQUENTIAL\n" + "".join(f"{host};{port}\n" for host, port in callees))

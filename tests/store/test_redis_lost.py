@@ -140,6 +140,26 @@ class AcceptTests(RedisCase):
         self.assertEqual(await self.taken(store), ["call1"])
         self.assertEqual(self.raw("SMEMBERS", f"fresh:{store._owner}"), [b"call2"])
 
+    async def test_a_late_offer_does_not_lose_the_call(self) -> None:
+        """A node that was fenced says under its new name that it heard: the call waits all the same."""
+        store = await self.with_calls(credits=5)
+        two = await self.node("two")
+        losses = Losses(store)
+        losses.delayed = {"offer"}
+        await store.accept(numbered(1))
+        await pause(0.01)
+        await self.is_fenced(store, by=two)
+        await two.take_over()
+        await store.rejoin()
+        losses.mend()
+        store._say_heard()
+        store._offer("call1")
+        store._say_heard()
+        self.assertEqual(await self.taken(two), [])
+        self.assertEqual(self.raw("ZCARD", "parked"), 1)
+        await store.take_over()
+        self.assertEqual(await self.taken(two), ["call1"])
+
     async def test_fenced_node_accepts_nothing(self) -> None:
         """A node that others hold for dead refuses: nobody would say for it that it heard."""
         store = await self.with_calls(credits=5)

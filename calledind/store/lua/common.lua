@@ -172,8 +172,9 @@ end
 local function offer(id, us)
   local row = redis_call('HMGET', P .. 'call:' .. id, 'owner', 'state', 'route', 'request')
   redis_call('SREM', P .. 'fresh:' .. us, id)
-  redis_call('ZREM', P .. 'parked', id)
+  -- Where that is an owner of before, the call is parked, and stays so.
   if row[1] == us and row[2] == 'accepted' then
+    redis_call('ZREM', P .. 'parked', id)
     redis_call('HDEL', P .. 'call:' .. id, 'owner')
     enqueue(id, row[3], cjson.decode(row[4]), false)
   end

@@ -72,6 +72,7 @@ for i = 1, #parked, 2 do
   local from = redis_call('HGET', P .. 'call:' .. parked[i], 'owner') or ''
   if tonumber(parked[i + 1]) <= now or from:match('^(.*):%d+$') == sure then
     offer(parked[i], from)
+    redis_call('ZREM', P .. 'parked', parked[i])
   end
 end
 grant(us, question, ids)
