@@ -179,6 +179,8 @@ class TsharkTests(InteropCase):
         methods = capture.matching(f"sip.Method && udp.srcport == {capture.sip_port}", "sip.Method")
         self.assertEqual(set(methods), {"INVITE", "ACK", "CANCEL", "BYE"})
         self.assertEqual(len(capture.matching("rtcp.pt == 203", "frame.number")), 4)
+        # Nobody may cut our voice into fragments, and so no packet needs an identification (RFC 6864).
+        self.assertEqual(capture.matching("(rtp || rtcp) && (ip.flags.df == 0 || ip.id != 0)", "frame.number"), [])
         self.streams(capture, ears)
 
     def streams(self, capture: Capture, ears: dict[str, Ear]) -> None:
