@@ -220,7 +220,9 @@ def _cancel() -> dict[str, Any]:
         "200": _answer("Call", "It has ended. What waited was not dialled, and its credit is back."),
         "202": _answer("Call", "It is being hung up; how it ended is told later."),
     }
-    return _operation("cancelCall", "Take a call back, or hang it up", answers, (problem.NOT_FOUND, problem.CALL_HAS_ENDED))
+    return _operation(
+        "cancelCall", "Take a call back, or hang it up", answers, (problem.NOT_FOUND, problem.CALL_HAS_ENDED)
+    )
 
 
 def _follow() -> dict[str, Any]:

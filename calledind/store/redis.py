@@ -10,7 +10,7 @@ after it was done, it does nothing. The parts, each built on the one before:
 **An answer that is lost** says nothing of whether the script has run, or will run yet. What follows from that:
 
 * an acceptance is withdrawn, by way of the outbox, and one that comes after its withdrawal is refused; no node takes a
-  call before the one that accepted it has said that it heard so (`offer` in lua/common.lua);
+  call before the one that accepted it has said that it heard so, or is away for long (`offer` in lua/common.lua);
 * an attempt counts as not made: the next one, or the return of the call to the queue, takes its place;
 * what was taken from the queue is let go of again with the next question (`reckon` in lua/common.lua);
 * what became of a call goes into the outbox, and is told until Redis has it;

@@ -52,10 +52,11 @@ class RedisCalls(RedisKeys):
 
     def __init__(self, *args: Any, **others: Any) -> None:
         super().__init__(*args, **others)
-        self._accepting: set[str] = set()
-        "Calls of whose acceptance Redis's answer is awaited."
+        self._accepting: dict[str, str] = {}
+        "Calls of whose acceptance Redis's answer is awaited -> this node by the name it was asked under."
         self._heard: dict[str, None] = {}
-        "Calls that are accepted, of which Redis does not know that we heard."
+        "Calls that are accepted, of which Redis is about to be told that we heard."
+        self._offering_later = False
 
     # admission
 
@@ -100,14 +101,14 @@ class RedisCalls(RedisKeys):
         again = call.idempotency[:32], int(IDEMPOTENCY_SECONDS)
         wanted = self._not_after()
         accepting = self._change("accept", *args, version, audio, self._fresh_audio, *again, wanted, self._owner)
-        self._accepting.add(call.id)
+        self._accepting[call.id] = self._owner
         crash_at("redis.accept.sent")
         return accepting.addCallbacks(
             self._accepted, self._not_accepted, callbackArgs=(call, args, tries), errbackArgs=(call.id,)
         )
 
     def _accepted(self, reply: Any, call: Call, args: tuple[str | int, ...], tries: int) -> Any:
-        self._accepting.discard(call.id)
+        self._accepting.pop(call.id, None)
         if isinstance(reply, int):
             code = ReturnCode(reply)
             crash_at("redis.accept.answered")
@@ -116,7 +117,9 @@ class RedisCalls(RedisKeys):
             if code in (ReturnCode.INVALID_KEY, ReturnCode.KEY_DISABLED):
                 self._cache.drop(call.key_id)
             return code
-        if tries == 1 or reply[0] in (b"withdrawn", b"fenced"):
+        if reply[0] == b"fenced":
+            raise StoreUnavailable("the others hold this node for dead, and it joins them anew; ask again")
+        if tries == 1 or reply[0] == b"withdrawn":
             raise StoreUnavailable("the shared store could not be asked as often as it takes; ask again")
         if reply[0] == b"audio":
             return Deferred.fromCoroutine(self._bring_audio(call.audio)).addCallback(
@@ -139,7 +142,7 @@ class RedisCalls(RedisKeys):
         await self.keep_audio(name, await self._encodings(name))
 
     def _not_accepted(self, failure: Failure, call_id: str) -> Any:
-        self._accepting.discard(call_id)
+        self._accepting.pop(call_id, None)
         error = failure.value
         if isinstance(error, NotReplicated) and error.reply != 0:
             # It has changed nothing, so no replica lacks it.
@@ -162,24 +165,27 @@ class RedisCalls(RedisKeys):
     def _say_heard(self) -> None:
         if self._heard and not self._closed:
             heard, self._heard = self._heard, {}
-            self._link.run("offer", self._keys_of_all, (self._owner, *heard)).addErrback(self._not_offered, heard)
+            self._link.run("offer", self._keys_of_all, (self._owner, *heard)).addErrback(self._not_offered)
 
-    def _not_offered(self, failure: Failure, heard: dict[str, None]) -> None:
+    def _not_offered(self, failure: Failure) -> None:
         if not isinstance(failure.value, StoreUnavailable):
             self._bug(failure)
-        elif not self._closed:
-            self._heard.update(heard)
-            self._later(AGAIN, self._say_heard)
+        elif not self._offering_later:
+            self._offering_later = True
+            self._later(AGAIN, self._offer_the_rest)
 
     def _offer_the_rest(self) -> None:
-        """Have all calls wait for their routes that should: a failover may have taken back that we heard of them."""
+        """Have all calls wait for their routes that should: what was told of them may not have come there, or a failover
+        may have taken it back."""
+        self._offering_later = False
         doubtful = (*self._accepting, *self._late.calls_of(WITHDRAW))
-        offering = self._link.run("offer", self._keys_of_all, (self._owner, ALL_BUT, *doubtful))
-        offering.addErrback(self._not_offered, {})
+        # By the way of the acceptances, so that it overtakes none.
+        offering = self._link.run("offer", self._keys_of_all, (self._owner, ALL_BUT, *doubtful), replicated=True)
+        offering.addErrback(self._not_offered)
 
-    def _sure(self) -> str:
-        """Return this node's name where Redis knows of all acceptances that it withdraws, else ""."""
-        return "" if self._late.calls_of(WITHDRAW) else self._owner.rpartition(":")[0]
+    def _withdraws_nothing(self) -> bool:
+        """Whether Redis knows of all acceptances that this node withdraws, those under former names among them."""
+        return not self._late.calls_of(WITHDRAW) and all(owner == self._owner for owner in self._accepting.values())
 
     def _withdrawn(self, reply: int, call_id: str) -> None:
         crash_at("redis.accept.withdrawn")
@@ -307,7 +313,9 @@ class RedisCalls(RedisKeys):
         return Deferred.fromCoroutine(self._find_idempotent(token, now))
 
     async def _find_idempotent(self, token: str, now: float) -> CallRecord | None:
-        call_id = await self._link.ask("GET", f"{self._prefix}again:{token}")
+        call_id = await self._run("find_idempotent", token)
+        if call_id == b"doubt":
+            raise StoreUnavailable("it is not known yet whether this request was accepted before; ask again")
         record = None if call_id is None else await self._find_call(call_id.decode())
         return record if record is not None and record.call.accepted_at > now - IDEMPOTENCY_SECONDS else None
 

@@ -66,6 +66,8 @@ class RedisNodes(RedisQueue):
         self._epoch = 0
         self._beats = 0
         self._valid_until = float("-inf")
+        self._is_heir = True
+        "Whether the outbox is that of the node which had this name before."
 
     # joining and leaving
 
@@ -96,6 +98,7 @@ class RedisNodes(RedisQueue):
                 "HMGET", f"{self._prefix}node:{self._name}", "epoch", "instance", "state", "beats"
             )
             epoch, instance, state, beats = texts(row)
+            self._is_heir = epoch is None or instance == self._instance
             if epoch is None:
                 return ""
             if instance == self._instance or state != "live":
@@ -116,7 +119,8 @@ class RedisNodes(RedisQueue):
 
     async def _leave(self) -> None:
         self._valid_until = float("-inf")
-        while await self._run("leave", self._name, self._epoch, LEAVE_CHUNK, self._sure(), PARKED):
+        sure = "" if self._accepting else self._sure()
+        while await self._run("leave", self._name, self._epoch, LEAVE_CHUNK, sure, PARKED):
             pass
 
     # life
@@ -162,6 +166,10 @@ class RedisNodes(RedisQueue):
 
     def take_over(self, *, most: int = 100) -> Deferred[tuple[Sequence[CallRecord], Sequence[PendingCallback], bool]]:
         return Deferred.fromCoroutine(self._take_over(most))
+
+    def _sure(self) -> str:
+        """Return this node's name where all is withdrawn that was accepted under it and is to be withdrawn, else ""."""
+        return self._name if self._is_heir and self._withdraws_nothing() else ""
 
     async def _take_over(self, most: int) -> tuple[Sequence[CallRecord], Sequence[PendingCallback], bool]:
         rows, callbacks, more = await self._take_once("take_over", most, self._sure(), PARKED)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -139,6 +140,120 @@ class AcceptTests(RedisCase):
         store._connected()
         self.assertEqual(await self.taken(store), ["call1"])
         self.assertEqual(self.raw("SMEMBERS", f"fresh:{store._owner}"), [b"call2"])
+
+    async def test_a_repeated_request_waits_for_the_withdrawal(self) -> None:
+        """A request that is sent again is not answered with a call that may be withdrawn; one that it was answered with
+        is withdrawn no more."""
+        self.patch(redis_nodes, "PARKED", 0)
+        call = replace(numbered(1), idempotency="ab" * 32)
+        store = await self.with_calls(credits=5)
+        two = await self.node("two")
+        losses = Losses(store)
+        losses.lost = {"accept"}
+        losses.delayed = {"withdraw"}
+        await self.assertFailure(store.accept(call), StoreUnavailable)
+        await self.assertFailure(two.find_idempotent("ab" * 16, NOW), StoreUnavailable)
+        await self.is_fenced(store, by=two)
+        await two.take_over()
+        found = await two.find_idempotent("ab" * 16, NOW)
+        self.assertEqual(found, CallRecord(call, State.ACCEPTED))
+        losses.mend()
+        await until("it was tried", lambda: self.raw("ZSCORE", "withdrawn", "call1") is not None)
+        self.assertEqual(await self.taken(two), ["call1"])
+        self.assertEqual(await self.figures(two), (4, 1, 0))
+
+    async def test_nothing_piles_up_while_redis_is_away(self) -> None:
+        """However often Redis is asked in vain, one timer waits to say again what was heard."""
+        store = await self.with_calls(credits=5)
+        losses = Losses(store)
+        losses.delayed = {"offer", "nodes"}
+        await store.accept(numbered(1))
+        before = len(store._timers)
+        for _ in range(50):
+            await self.assertFailure(store.nodes(), StoreUnavailable)
+        self.assertLessEqual(len(store._timers), before + 1)
+        self.patch(redis_calls, "AGAIN", 0.05)
+        losses.mend()
+        await until("it waits", lambda: self.raw("ZCARD", "queue") == 1)
+
+    async def test_the_rest_is_offered_until_redis_has_it(self) -> None:
+        """What a new master refuses to note after a failover is told to it again."""
+        self.patch(redis_calls, "AGAIN", 0.05)
+        store = await self.with_calls(1, credits=5)
+        await until("it waits", lambda: self.raw("ZCARD", "queue") == 1)
+        # The failover has taken the offer back.
+        self.assertEqual(await self.taken(store), ["call1"])
+        self.raw("SREM", f"owned:{store._owner}", "call1")
+        self.raw("SADD", f"fresh:{store._owner}", "call1")
+        losses = Losses(store)
+        losses.delayed = {"offer"}
+        store._connected()
+        await pause(0.12)
+        self.assertEqual(self.raw("ZCARD", "queue"), 0)
+        losses.mend()
+        await until("it waits", lambda: self.raw("ZCARD", "queue") == 1)
+
+    async def test_cancelling_what_a_dead_node_accepted(self) -> None:
+        """A call that waits for its node to come back is taken out, and dialled by nobody."""
+        store = await self.with_calls(credits=5)
+        two = await self.node("two")
+        losses = Losses(store)
+        losses.delayed = {"offer"}
+        await store.accept(numbered(1))
+        await self.dies(store)
+        await self.is_fenced(store, by=two)
+        await two.take_over()
+        self.assertEqual(await two.take_one("call1"), numbered(1))
+        self.assertIs(await two.settle("call1", BUSY, charge=False), True)
+        await two.take_over()
+        self.assertEqual(await self.taken(two), [])
+        self.assertEqual(await self.figures(two), (5, 0, 0))
+
+    async def test_taking_leave(self) -> None:
+        """What a node accepted last goes to the others with its leave; where it could not withdraw, they wait for it."""
+        for name, waits in (("one", 1), ("three", 0)):
+            store = await self.with_calls(credits=5) if name == "one" else await self.node(name)
+            losses = Losses(store)
+            losses.delayed = {"offer"}
+            await store.accept(numbered(1 if name == "one" else 3))
+            if name == "three":
+                losses.lost = {"accept"}
+                losses.delayed = {"offer", "withdraw"}
+                await self.assertFailure(store.accept(numbered(4)), StoreUnavailable)
+            before = self.raw("ZCARD", "queue")
+            self.ended.add(store)
+            await store.close()
+            self.assertEqual(self.raw("ZCARD", "queue") - before, waits)
+        self.assertEqual(self.raw("ZCARD", "parked"), 2)
+
+    async def test_another_machine_of_the_same_name(self) -> None:
+        """A machine that takes a dead one's name, and not its folder, knows nothing of what that would withdraw."""
+        store = await self.with_calls(credits=5)
+        two = await self.node("two")
+        losses = Losses(store)
+        losses.delayed = {"offer"}
+        await store.accept(numbered(1))
+        await self.dies(store)
+        await self.is_fenced(store, by=two)
+        other = await self.node("one", instance="another folder")
+        await other.take_over()
+        self.assertEqual(await self.taken(other), [])
+        self.assertEqual(self.raw("ZCARD", "parked"), 1)
+
+    async def test_redis_clock_is_set_back(self) -> None:
+        """What would wait for longer than anything does, as the clock was set back, waits no more."""
+        store = await self.with_calls(credits=5)
+        two = await self.node("two")
+        losses = Losses(store)
+        losses.delayed = {"offer"}
+        await store.accept(numbered(1))
+        await self.dies(store)
+        await self.is_fenced(store, by=two)
+        await two.take_over()
+        self.assertEqual(await self.taken(two), [])
+        self.raw("ZINCRBY", "parked", 3600, "call1")
+        await two.take_over()
+        self.assertEqual(await self.taken(two), ["call1"])
 
     async def test_a_late_offer_does_not_lose_the_call(self) -> None:
         """A node that was fenced says under its new name that it heard: the call waits all the same."""

@@ -15,8 +15,7 @@ if redis_call('ZSCORE', P .. 'withdrawn', id) then
   return {'withdrawn'}
 end
 if wanted ~= '' then
-  -- One that waited in a socket while Redis stood still: its asker was told that it failed, and others must not have it
-  -- before it can be withdrawn.
+  -- One that waited in a socket while Redis stood still: its asker was told that it failed.
   local time = redis_call('TIME')
   if time[1] + time[2] / 1e6 > tonumber(wanted) then
     return {'withdrawn'}

@@ -29,6 +29,7 @@ if not fits then
   return 0
 end
 if redis_call('SREM', P .. 'fresh:' .. us, id) == 1 then
+  -- A failover has taken back that we heard of its acceptance, and took it after that.
   own(id, us)
 elseif not owner or owner == '' then
   if state == 'accepted' then

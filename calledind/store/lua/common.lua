@@ -10,7 +10,8 @@
 --   ledgers               zset: key id by a time before which its ledger has nothing
 --   call:ID               hash: request (JSON of model.Call), state, route, owner (none: nobody's), attempt (JSON),
 --                         number (of the attempt), void (digests of attempts that must not begin any more),
---                         answer (JSON), outcome (JSON), charged, tries, due_at
+--                         answer (JSON), outcome (JSON), charged, tries, due_at, told (a second asker was answered with
+--                         it, see find_idempotent.lua)
 --   calls, calls:KEY      zsets of scores 0: ids of all calls, and of a key's; ids sort by time
 --   again:TOKEN           string: the call that was accepted under this token of a request that may be repeated
 --   withdrawn             zset: calls that must not be accepted any more, by until when, by Redis's clock
@@ -19,7 +20,7 @@
 --   dnc, dnc:START        sets: the DoNotCall list, all but the last four digits, and to each of those its last four
 --   counts                hash: state -> calls in it; dnc -> numbers on the list
 --   fresh:OWNER           set: calls that a node has accepted, and has not said yet that it heard so
---   parked                zset: such calls of nodes that are no more, by when they wait all the same, by Redis's clock
+--   parked                zset: such calls of nodes that are no more, from when they wait all the same, by Redis's clock
 --   queue                 zset: all calls that wait, by the time of their acceptance
 --   waiting               hash: route -> calls that wait for it
 --   ring:ROUTE            zset: keys with calls that wait for a route, by their turns
@@ -167,8 +168,9 @@ local function dequeue(id, route, request)
   end
 end
 
--- Has a call that `us` accepted wait for its route. Not before that node has heard that it is accepted: whoever asked it
--- is told that the call failed where it does not hear, and the call is withdrawn then, before anybody could dial it.
+-- Has a call that `us` accepted wait for its route. Not before that node has heard that it is accepted: where it does not
+-- hear, whoever asked is told that the call failed, and it is withdrawn before anybody dials it, unless the node is away
+-- for longer than its lease and what its calls are parked for.
 local function offer(id, us)
   local row = redis_call('HMGET', P .. 'call:' .. id, 'owner', 'state', 'route', 'request')
   redis_call('SREM', P .. 'fresh:' .. us, id)

@@ -26,6 +26,7 @@ if void ~= '' then
   redis_call('HSET', call, 'void', void)
 end
 redis_call('SREM', P .. 'owned:' .. us, id)
+redis_call('SREM', P .. 'fresh:' .. us, id)
 redis_call('SREM', P .. 'owned:', id)
 local request = cjson.decode(row[4])
 if row[3] ~= route then

@@ -20,6 +20,7 @@ if state == 'accepted' then
   dequeue(id, row[3], request)
 end
 redis_call('SREM', P .. 'owned:' .. owner, id)
+redis_call('SREM', P .. 'fresh:' .. owner, id)
 redis_call('HSET', call, 'outcome', outcome, 'charged', charge, 'tries', 0)
 if request.callback_url and request.callback_url ~= cjson.null then
   -- A fenced node can't make it.

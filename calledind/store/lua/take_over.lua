@@ -70,7 +70,9 @@ local now = tonumber(redis_call('TIME')[1])
 local parked = redis_call('ZRANGE', P .. 'parked', 0, -1, 'WITHSCORES')
 for i = 1, #parked, 2 do
   local from = redis_call('HGET', P .. 'call:' .. parked[i], 'owner') or ''
-  if tonumber(parked[i + 1]) <= now or from:match('^(.*):%d+$') == sure then
+  local left = parked[i + 1] - now
+  -- More than there can be: the clock was set back.
+  if left <= 0 or left > tonumber(patience) or from:match('^(.*):%d+$') == sure then
     offer(parked[i], from)
     redis_call('ZREM', P .. 'parked', parked[i])
   end

@@ -1,16 +1,17 @@
 -- Takes an acceptance back whose asker was told that it failed, and sees to it that none comes late.
 -- KEYS: prefix
 -- ARGV: call id, two owners that do not matter, seconds for which a late acceptance is refused
--- Answers 1; 0 where there was no such call, or it is being dialled, and goes on: the node that had accepted it was away
--- for too long. One that has only taken it is told when it comes to dial it.
+-- Answers 1; 0 where there is no such call, or where it goes on or is over: the node that had accepted it was away for so
+-- long that others dial it, or have told a second asker of it (see find_idempotent.lua). A node that has taken it and has
+-- not begun is told when it comes to that.
 local id, keep = ARGV[1], ARGV[4]
 local call = P .. 'call:' .. id
 local now = redis_call('TIME')[1]
 redis_call('ZADD', P .. 'withdrawn', now + keep, id)
 redis_call('ZREMRANGEBYSCORE', P .. 'withdrawn', '-inf', '(' .. now)
-local row = redis_call('HMGET', call, 'state', 'owner', 'route', 'request')
+local row = redis_call('HMGET', call, 'state', 'owner', 'route', 'request', 'told')
 local owner = row[2] or ''
-if row[1] ~= 'accepted' then
+if row[1] ~= 'accepted' or row[5] then
   return 0
 end
 redis_call('SREM', P .. 'owned:' .. owner, id)
