@@ -175,8 +175,8 @@ class RedisCalls(RedisKeys):
             self._later(AGAIN, self._offer_the_rest)
 
     def _offer_the_rest(self) -> None:
-        """Have all calls wait for their routes that should: what was told of them may not have come there, or a failover
-        may have taken it back."""
+        """Have all calls wait for their routes that should: what was told of them may not have come to Redis, or a
+        failover may have taken it back."""
         self._offering_later = False
         doubtful = (*self._accepting, *self._late.calls_of(WITHDRAW))
         # By the way of the acceptances, so that it overtakes none.

@@ -210,7 +210,7 @@ class AcceptTests(RedisCase):
         self.assertEqual(await self.figures(two), (5, 0, 0))
 
     async def test_taking_leave(self) -> None:
-        """What a node accepted last goes to the others with its leave; where it could not withdraw, they wait for it."""
+        """What a node accepted last goes to the others with its leave, but for what it could not withdraw."""
         for name, waits in (("one", 1), ("three", 0)):
             store = await self.with_calls(credits=5) if name == "one" else await self.node(name)
             losses = Losses(store)
