@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from calledind.model import CallRecord, ReturnCode, State
+from calledind.model import Call, CallRecord, ReturnCode, State
 from calledind.store import redis, redis_calls, redis_nodes
 from calledind.store.interface import Grants, StoreUnavailable
 from calledind.store.outbox import NAME
@@ -22,6 +22,27 @@ from tests.store.redis_case import ROUTE, WIDE, Losses, RedisCase, ids_of, numbe
 
 
 class AcceptTests(RedisCase):
+    async def in_doubt(self, call: Call | None = None) -> tuple[RedisStore, RedisStore, Losses]:
+        """Return node "one", which has refused a call that Redis accepted and can't withdraw it, another, and what
+        keeps it from that."""
+        store = await self.with_calls(credits=5)
+        two = await self.node("two")
+        losses = Losses(store)
+        losses.lost = {"accept"}
+        losses.delayed = {"withdraw"}
+        await self.assertFailure(store.accept(call or numbered(1)), StoreUnavailable)
+        return store, two, losses
+
+    async def after_a_death(self) -> RedisStore:
+        """Return a node that has fenced "one", which accepted a call in its last moment."""
+        store = await self.with_calls(credits=5)
+        two = await self.node("two")
+        Losses(store).delayed = {"offer"}
+        await store.accept(numbered(1))
+        await self.dies(store)
+        await self.is_fenced(store, by=two)
+        return two
+
     async def test_lost_acceptance_is_withdrawn(self) -> None:
         """An acceptance whose answer is lost is taken back: no call, no credit held, no mark."""
         store = await self.with_calls(credits=5)
@@ -54,12 +75,7 @@ class AcceptTests(RedisCase):
 
     async def test_no_node_takes_what_is_in_doubt(self) -> None:
         """A call whose acceptance was not heard of waits for nobody: it is withdrawn before anyone could dial it."""
-        store = await self.with_calls(credits=5)
-        two = await self.node("two")
-        losses = Losses(store)
-        losses.lost = {"accept"}
-        losses.delayed = {"withdraw"}
-        await self.assertFailure(store.accept(numbered(1)), StoreUnavailable)
+        store, two, losses = await self.in_doubt()
         for node in (two, store):
             self.assertEqual(await self.taken(node), [])
             self.assertIsNone(await node.take_one("call1"))
@@ -73,12 +89,7 @@ class AcceptTests(RedisCase):
     async def test_others_wait_for_the_withdrawal(self) -> None:
         """A node that refused a call is fenced before it could withdraw it: the others leave that call alone, until
         the node is back and has told."""
-        store = await self.with_calls(credits=5)
-        two = await self.node("two")
-        losses = Losses(store)
-        losses.lost = {"accept"}
-        losses.delayed = {"withdraw"}
-        await self.assertFailure(store.accept(numbered(1)), StoreUnavailable)
+        store, two, losses = await self.in_doubt()
         await self.is_fenced(store, by=two)
         _, _, more = await two.take_over()
         self.assertFalse(more)
@@ -146,12 +157,7 @@ class AcceptTests(RedisCase):
         is withdrawn no more."""
         self.patch(redis_nodes, "PARKED", 0)
         call = replace(numbered(1), idempotency="ab" * 32)
-        store = await self.with_calls(credits=5)
-        two = await self.node("two")
-        losses = Losses(store)
-        losses.lost = {"accept"}
-        losses.delayed = {"withdraw"}
-        await self.assertFailure(store.accept(call), StoreUnavailable)
+        store, two, losses = await self.in_doubt(call)
         await self.assertFailure(two.find_idempotent("ab" * 16, NOW), StoreUnavailable)
         await self.is_fenced(store, by=two)
         await two.take_over()
@@ -195,13 +201,7 @@ class AcceptTests(RedisCase):
 
     async def test_cancelling_what_a_dead_node_accepted(self) -> None:
         """A call that waits for its node to come back is taken out, and dialled by nobody."""
-        store = await self.with_calls(credits=5)
-        two = await self.node("two")
-        losses = Losses(store)
-        losses.delayed = {"offer"}
-        await store.accept(numbered(1))
-        await self.dies(store)
-        await self.is_fenced(store, by=two)
+        two = await self.after_a_death()
         await two.take_over()
         self.assertEqual(await two.take_one("call1"), numbered(1))
         self.assertIs(await two.settle("call1", BUSY, charge=False), True)
@@ -228,13 +228,7 @@ class AcceptTests(RedisCase):
 
     async def test_another_machine_of_the_same_name(self) -> None:
         """A machine that takes a dead one's name, and not its folder, knows nothing of what that would withdraw."""
-        store = await self.with_calls(credits=5)
-        two = await self.node("two")
-        losses = Losses(store)
-        losses.delayed = {"offer"}
-        await store.accept(numbered(1))
-        await self.dies(store)
-        await self.is_fenced(store, by=two)
+        await self.after_a_death()
         other = await self.node("one", instance="another folder")
         await other.take_over()
         self.assertEqual(await self.taken(other), [])
@@ -242,13 +236,7 @@ class AcceptTests(RedisCase):
 
     async def test_redis_clock_is_set_back(self) -> None:
         """What would wait for longer than anything does, as the clock was set back, waits no more."""
-        store = await self.with_calls(credits=5)
-        two = await self.node("two")
-        losses = Losses(store)
-        losses.delayed = {"offer"}
-        await store.accept(numbered(1))
-        await self.dies(store)
-        await self.is_fenced(store, by=two)
+        two = await self.after_a_death()
         await two.take_over()
         self.assertEqual(await self.taken(two), [])
         self.raw("ZINCRBY", "parked", 3600, "call1")
@@ -286,12 +274,7 @@ class AcceptTests(RedisCase):
     async def test_withdrawal_that_comes_too_late(self) -> None:
         """A node that is back too late to withdraw a call finds it dialled by others, and counted."""
         self.patch(redis_nodes, "PARKED", 0)
-        store = await self.with_calls(credits=5)
-        two = await self.node("two")
-        losses = Losses(store)
-        losses.lost = {"accept"}
-        losses.delayed = {"withdraw"}
-        await self.assertFailure(store.accept(numbered(1)), StoreUnavailable)
+        store, two, losses = await self.in_doubt()
         await self.is_fenced(store, by=two)
         await two.take_over()
         self.assertEqual(await self.taken(two), ["call1"])
