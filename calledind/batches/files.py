@@ -188,6 +188,14 @@ class Files:
         self._folder(batch_id).rename(gone)
         shutil.rmtree(gone)
 
+    def all(self) -> list[Path]:
+        """Return the files of all batches as they are to be read by somebody who copies them while rows are asked for:
+        how a batch ended comes before its journal, which has all of it then."""
+        folders = sorted(self._root.iterdir()) if self._root.exists() else []
+        names = ("over.json", "batch.json", "rows", "journal")
+        files = (folder / name for folder in folders if ID.fullmatch(folder.name) for name in names)
+        return [path for path in files if path.exists()]
+
     def journal(self, batch_id: str) -> Path:
         return self._folder(batch_id) / "journal"
 

@@ -48,10 +48,12 @@ from calledind.store.restore import (
     Occupied,
     Places,
     Unpacked,
+    check_batches,
     locked,
     move_aside,
     place,
     place_audio,
+    place_batches,
     place_database,
     place_secrets,
     unpacked,
@@ -82,12 +84,13 @@ def _restore_into_redis(
     parts: Unpacked, places: Places, settings: Settings, progress: Progress, *, force: bool
 ) -> Path | None:
     place_secrets(parts, places, force=force, check_only=True)
+    check_batches(places, force=force)
     upgrade(parts.database)
     _load(parts.database, parts.audio, parts.pepper, settings, progress, force=force)
-    aside = None
-    if places.pepper.exists() and places.pepper.read_bytes() != parts.pepper.read_bytes():
-        aside = move_aside(places, [places.pepper])
+    other = places.pepper.exists() and places.pepper.read_bytes() != parts.pepper.read_bytes()
+    aside = move_aside(places, [*places.batches_there(), *([places.pepper] if other else [])])
     place_secrets(parts, places, force=force)
+    place_batches(parts.batches, places)
     return aside
 
 

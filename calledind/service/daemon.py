@@ -40,6 +40,7 @@ from calledind.audio.errors import LibraryUnavailable
 from calledind.audio.fetch import Fetcher
 from calledind.audio.library import Library
 from calledind.batches.batches import Batches
+from calledind.batches.files import Files as BatchFiles
 from calledind.callback import CallbackSender
 from calledind.dialing.dialer import Dialer
 from calledind.dialing.media_log import MediaLog
@@ -237,6 +238,7 @@ class Daemon(Service):
             audio=self._encodings,
             pepper=pepper,
             store=settings.store.kind,
+            batches=BatchFiles(settings.data / "batches").all,
             now=self._now,
         )
         self._events = Events(self._now)

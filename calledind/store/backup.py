@@ -4,10 +4,12 @@
     pepper            without which every api key is unknown
     store.sqlite3     the embedded store's file, whatever the store; see schema.sql
     audio/NAME.codec  of the calls that are not over
+    batches/ID/NAME   of the batches that this machine has, see `batches.files`
     end               empty: a file without it was cut off
 
 The copy of the store is of one moment. The audio is read after it: what a call wanted that ended meanwhile may be
-missing, and nothing of a call that is still to be made.
+missing, and nothing of a call that is still to be made. So are the batches: what a batch had asked for by then is not
+asked for again after a restore, whether or not the copy of the store has the call.
 
 **What it costs.** The copy is made in a thread of its own, as a file below the data folder, which has no name any more
 as soon as it is opened; then it is sent as fast as whoever asked for it takes it. So there must be room for it, which
@@ -27,6 +29,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar
 
@@ -47,6 +50,7 @@ log = Logger()
 FORMAT = 1
 "Of the tar file."
 MANIFEST, PEPPER, STORE, AUDIO, END = "manifest.json", "pepper", "store.sqlite3", "audio/", "end"
+BATCHES = "batches"
 PIECE = 256 * 1024
 "Octets read and sent at a time."
 SPARE = 64 * 1024 * 1024
@@ -208,16 +212,21 @@ class Backup:
         audio: Encodings,
         pepper: bytes,
         store: str,
+        batches: Callable[[], Sequence[Path]] = list,
         now: Callable[[], float] = time.time,
         runner: Callable[[FromThread, str], Runner] = Worker,
     ) -> None:
-        """`folder`: where the copy is made. `copy`: makes that of the store. `store`: its kind."""
+        """
+        `folder`: where the copy is made. `copy`: makes that of the store. `store`: its kind.
+        `batches`: lists the files of all batches, each in its batch's folder, as they are to be read; blocks.
+        """
         self._reactor = reactor
         self._folder = folder
         self._copy = copy
         self._audio = audio
         self._pepper = pepper
         self._store = store
+        self._batches = batches
         self._now = now
         self._runner = runner
         self._running = False
@@ -242,7 +251,9 @@ class Backup:
         manifest = Manifest(made_at, self._store, figures, len(wanted))
         if not figures.agree:
             log.error("The books of the store don't agree; the backup has them as they are")
-        return Made(manifest, self._pepper, file, wanted, self._audio, worker, lambda: self._over(worker))
+        return Made(
+            manifest, self._pepper, file, wanted, self._audio, self._batches, worker, lambda: self._over(worker)
+        )
 
     def _over(self, worker: Runner) -> None:
         worker.stop()
@@ -289,6 +300,7 @@ class Made:
         file: BinaryIO,
         wanted: Sequence[str],
         audio: Encodings,
+        batches: Callable[[], Sequence[Path]],
         worker: Runner,
         over: Callable[[], None],
     ) -> None:
@@ -299,6 +311,7 @@ class Made:
         self._file = file
         self._wanted = wanted
         self._audio = audio
+        self._batches = batches
         self._worker = worker
         self._over = over
         self._closed = False
@@ -319,6 +332,10 @@ class Made:
                 continue
             for codec, octets in encodings.items():
                 yield member(f"{AUDIO}{name}.{codec.lower()}", octets, made_at)
+        for path in await self._worker.run(self._batches):
+            content = await self._worker.run(partial(_content, path))
+            if content is not None:
+                yield member(f"{BATCHES}/{path.parent.name}/{path.name}", content, made_at)
         yield member(END, b"", made_at) + bytes(2 * BLOCK)
 
     def close(self) -> None:
@@ -326,6 +343,14 @@ class Made:
             self._closed = True
             self._worker.run(self._file.close)
             self._over()
+
+
+def _content(path: Path) -> bytes | None:
+    """Read a file; None where its batch was removed meanwhile."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def header(name: str, size: int, at: float) -> bytes:

@@ -23,6 +23,7 @@ from calledind.codecs import CODECS
 from calledind.folders import sync_folder
 from calledind.store.backup import (
     AUDIO,
+    BATCHES,
     END,
     PEPPER,
     STORE,
@@ -41,6 +42,7 @@ from calledind.store.interface import StoreUnavailable
 PIECE = 1024 * 1024
 "Octets copied at a time."
 AUDIO_NAME = re.compile(rf"[0-9a-f]{{64}}\.({'|'.join(codec.lower() for codec in CODECS)})")
+BATCH_FILE = re.compile(rf"{BATCHES}/([0-9a-f]{{32}})/(batch\.json|rows|journal|over\.json)")
 Progress = Callable[[int], None]
 "Told of octets that were dealt with."
 
@@ -77,6 +79,14 @@ class Places:
         return self.data / "audio" / "audio"
 
     @property
+    def batches(self) -> Path:
+        return self.data / BATCHES
+
+    def batches_there(self) -> list[Path]:
+        """Return the folder of the batches, where it has any."""
+        return [self.batches] if self.batches.is_dir() and any(self.batches.iterdir()) else []
+
+    @property
     def restoring(self) -> Path:
         """What is unpacked waits here to be put in its place."""
         return self.data / "restoring"
@@ -100,9 +110,9 @@ def locked(places: Places) -> Iterator[None]:
 
 def _give(places: Places) -> None:
     owner = places.data.stat()
-    for folder in (places.store, places.audio.parent, places.audio):
+    for folder in (places.store, places.audio.parent, places.audio, places.batches):
         if folder.exists():
-            for path in (folder, *folder.iterdir()):
+            for path in (folder, *folder.glob("*"), *folder.glob("*/*")):
                 os.chown(path, owner.st_uid, owner.st_gid)
     if places.pepper.exists():
         os.chown(places.pepper, owner.st_uid, owner.st_gid)
@@ -117,6 +127,8 @@ class Unpacked:
     pepper: Path
     audio: Path
     "Folder."
+    batches: Path
+    "Folder, of one for each batch."
 
 
 @contextmanager
@@ -127,10 +139,11 @@ def unpacked(backup: Path, places: Places, progress: Progress = lambda octets: N
     """
     folder = places.restoring
     shutil.rmtree(folder, ignore_errors=True)
-    parts = Unpacked(_peek(backup), folder / STORE, folder / PEPPER, folder / "audio")
+    parts = Unpacked(_peek(backup), folder / STORE, folder / PEPPER, folder / "audio", folder / BATCHES)
     places.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.mkdir(mode=0o700)
     parts.audio.mkdir(mode=0o700)
+    parts.batches.mkdir(mode=0o700)
     try:
         _unpack(backup, parts, progress)
         check_database(parts.database, parts.manifest)
@@ -158,6 +171,9 @@ def _unpack(backup: Path, parts: Unpacked, progress: Progress) -> None:
                     _write(parts.pepper, file, progress)
                 elif name.startswith(AUDIO) and AUDIO_NAME.fullmatch(name.removeprefix(AUDIO)):
                     _write(parts.audio / name.removeprefix(AUDIO), file, progress)
+                elif of_batch := BATCH_FILE.fullmatch(name):
+                    (parts.batches / of_batch[1]).mkdir(mode=0o700, exist_ok=True)
+                    _write(parts.batches / of_batch[1] / of_batch[2], file, progress)
                 elif name != END:
                     raise WrongBackup(f"nothing is known here of {name!r}, which is in it")
     except (zlib.error, tarfile.TarError, EOFError) as error:
@@ -207,11 +223,13 @@ def place(parts: Unpacked, places: Places, *, force: bool, now: float | None = N
     Returns the folder that what was there before was moved to, with `force`. Raises Occupied, OSError.
     """
     place_secrets(parts, places, force=force, check_only=True)
+    check_batches(places, force=force)
     if places.database.exists() and not force:
         raise Occupied(f"there is a store in {places.store} already")
     place_audio(parts.audio, places)
-    aside = move_aside(places, [*places.database_files(), places.pepper], now)
+    aside = move_aside(places, [*places.database_files(), places.pepper, *places.batches_there()], now)
     place_secrets(parts, places, force=force)
+    place_batches(parts.batches, places)
     place_database(parts.database, places)
     return aside
 
@@ -260,6 +278,21 @@ def place_audio(folder: Path, places: Places) -> None:
     for file in sorted(folder.iterdir()):
         file.rename(places.audio / file.name)
     sync_folder(places.audio)
+
+
+def check_batches(places: Places, *, force: bool) -> None:
+    """Raises Occupied where there are batches already."""
+    if places.batches_there() and not force:
+        raise Occupied(f"there are batches in {places.batches} already")
+
+
+def place_batches(folder: Path, places: Places) -> None:
+    """Put batches where a daemon finds them at its start; there must be none any more."""
+    for each in folder.iterdir():
+        sync_folder(each)
+    sync_folder(folder)
+    folder.rename(places.batches)
+    sync_folder(places.data)
 
 
 # the embedded store of a data folder, for who brings it elsewhere

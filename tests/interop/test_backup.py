@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -51,6 +53,7 @@ class BackupTests(SynchronousTestCase):
         for client in clients:
             client.start()
         wait_for("calls are made", lambda: self.states(old)["delivered"] > 8)
+        batch = self.batch(old, made["api_key"])
         before = {call_id for client in clients for call_id in list(client.accepted)}
         states = self.states(old)
         file = self.folder / "backup.tar"
@@ -81,7 +84,35 @@ class BackupTests(SynchronousTestCase):
         while not self.web.told.empty():
             told.add(self.web.told.get().headers["webhook-id"])
         self.assertEqual(before - told, set())
+        self.ends(new, made["api_key"], batch)
         self.assertEqual((new.stop(), errors_in(new.log.read_text())), (0, []))
+
+    def ask(self, daemon: Daemon, api_key: str, method: str, path: str, body: object = None) -> Any:
+        """Ask /api/v1/batches; return what it answers."""
+        connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=30)
+        headers = {"Authorization": f"Bearer {api_key}", "Content-Type": "application/json"}
+        connection.request(method, f"/api/v1/batches{path}", None if body is None else json.dumps(body), headers)
+        with connection.getresponse() as response:
+            return json.loads(response.read())
+
+    def batch(self, daemon: Daemon, api_key: str) -> Any:
+        """Begin a batch, and have it pause when some of its numbers were asked for; return what is told of it."""
+        wanted = [f"21365501{number:02d}" for number in range(12)]
+        body = {"mp3": f"{self.web.url}/brief.mp3", "rate": 5, "numbers": wanted, "country_code": "1"}
+        path = "/" + self.ask(daemon, api_key, "POST", "", body)["id"]
+        wait_for("some were asked for", lambda: self.ask(daemon, api_key, "GET", path)["accepted"] > 2)
+        return self.ask(daemon, api_key, "POST", f"{path}/pause")
+
+    def ends(self, daemon: Daemon, api_key: str, batch: Any) -> None:
+        """See that the batch is here as it was, and goes on to its end."""
+        path = f"/{batch['id']}"
+        told = self.ask(daemon, api_key, "GET", path)
+        for name in ("state", "rows", "waiting", "accepted", "created_at"):
+            self.assertEqual(told[name], batch[name])
+        self.assertEqual(told["state"], "paused")
+        self.ask(daemon, api_key, "POST", f"{path}/resume")
+        wait_for("the batch is done", lambda: self.ask(daemon, api_key, "GET", path)["state"] == "done")
+        self.assertEqual(self.ask(daemon, api_key, "GET", path)["accepted"], batch["rows"])
 
     def request(self, api_key: str, number: str) -> dict[str, str]:
         mp3 = f"{self.web.url}/brief.mp3"

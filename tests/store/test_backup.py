@@ -22,6 +22,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from calledind.batches.files import Files, Order, Over, Row, State
 from calledind.model import ReturnCode
 from calledind.store import backup
 from calledind.store.backup import (
@@ -43,6 +44,7 @@ from tests.store.contract import DIGEST, NOW, make_call, make_key
 
 some: Any = reactor
 PEPPER = b"p" * 32
+ORDER = Order("0" * 32, "key_1", "", "http://x/a.mp3", 5.0, "", None, NOW, 2)
 AUDIO = "a" * 64
 "What all calls of the tests want to play."
 
@@ -73,6 +75,7 @@ class BackupCase(TestCase):
             audio=audio,
             pepper=PEPPER,
             store="embedded",
+            batches=Files(self.folder / "old" / "batches").all,
             now=lambda: NOW,
         )
 
@@ -120,6 +123,32 @@ class Making(BackupCase):
         )
         self.assertTrue(figures.agree)
         self.assertEqual(figures.callbacks, len(await store.pending_callbacks()))
+
+    async def test_batches(self) -> None:
+        """The batches of the machine come along, how one ended before its journal; one that is being made does not."""
+        store = await self.store()
+        files = Files(self.folder / "old" / "batches")
+        files.clean()
+        files.create(ORDER, [Row("1", "2125550100"), Row("1", "2125550101")])
+        files.finish(ORDER.id, Over(State.DONE, NOW, {0: 2}))
+        (self.folder / "old" / "batches" / ".begun").mkdir()
+        path = await self.save(store)
+        with tarfile.open(path) as archive:
+            names = [name for name in archive.getnames() if name.startswith("batches/")]
+        wanted = [f"batches/{ORDER.id}/{name}" for name in ("over.json", "batch.json", "rows", "journal")]
+        self.assertEqual(names, wanted)
+        self.restore(path)
+        there = Files(self.folder / "new" / "batches")
+        self.assertEqual(there.clean(), [ORDER.id])
+        self.assertEqual(there.read_order(ORDER.id), files.read_order(ORDER.id))
+        self.assertEqual(there.read_rows(ORDER.id), files.read_rows(ORDER.id))
+        (self.folder / "new" / "store" / "calledin.sqlite3").unlink()
+        with self.assertRaisesRegex(Occupied, "batches"):
+            self.restore(path)
+        aside = self.restore(path, force=True)
+        assert aside is not None
+        self.assertTrue((aside / "batches" / ORDER.id / "rows").exists())
+        self.assertEqual(there.clean(), [ORDER.id])
 
     async def test_the_copy_has_no_name(self) -> None:
         """While it is sent, nothing of it can be found on the disk, and a kill leaves nothing behind."""
