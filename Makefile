@@ -27,7 +27,7 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY)
+bench: debian browser $(READY)
 	$(BIN)/python -m tests.benchmarks
 
 # A Debian package, build/calledin_VERSION_ARCHITECTURE.deb, for the release of Debian that this is.

@@ -61,6 +61,9 @@ def look(world: Stage, page: str) -> tuple[float, dict[str, Any]]:
 
 def run(calls: int, ending: int, turns: int) -> list[Row]:
     cores()
+    program("chromium")
+    if not (SCRIPT.parent / "node_modules" / "playwright-core").is_dir():
+        raise SystemExit("playwright-core is needed to measure with; make browser installs it")
     page = f"127.0.0.1:{free_tcp_port()}"
     with (
         tempfile.TemporaryDirectory() as name,
