@@ -263,7 +263,9 @@ class RedisCalls(RedisKeys):
         return Deferred.fromCoroutine(self._unfinished())
 
     async def _unfinished(self) -> Sequence[CallRecord]:
-        ids = [id async for id in self._scan("ZSCAN", "queue")][::2]
+        ids: list[bytes] = []
+        for line in await self._link.bulk("ZRANGE", self._prefix + "lines", 0, -1):
+            ids += [id async for id in self._scan("ZSCAN", f"line:{line.decode()}")][::2]
         ids += await self._run("unfinished", self._owner)
         records = [to_record(row) for row in await self._read(RECORD, ids)]
         unfinished = [record for record in records if record.state in UNFINISHED]

@@ -70,7 +70,7 @@ AT_ONCE = 50
 "Commands on their way."
 
 PARTS = re.compile(
-    r"(keys|digests|ledgers|floods|dnc|counts|queue|parked|withdrawn|waiting|pace|ended|common|loading|calls)"
+    r"(keys|digests|ledgers|floods|dnc|counts|lines|parked|withdrawn|waiting|pace|ended|common|loading|calls|queue)"
     r"|(key|ledger|calls?|again|dnc|ring|line|busy|audio|owned|fresh|pending|grants|token):.*",
     re.DOTALL,
 )
@@ -396,7 +396,7 @@ class Target:
         `force`: what is there is cleared. What an earlier try has put there always is.
         """
         begun = await self._link.bulk("EXISTS", self._prefix + "loading")
-        names = [self._prefix + name for name in ("keys", "digests", "dnc", "queue", "ended", "counts", "ledgers")]
+        names = [self._prefix + name for name in ("keys", "digests", "dnc", "calls", "ended", "counts", "ledgers")]
         if not begun and not force and await self._link.bulk("EXISTS", *names):
             raise Occupied(f"there is a store in Redis already below {self._prefix!r}")
         await self._link.bulk("SET", self._prefix + "loading", 1)

@@ -15,18 +15,31 @@ from twisted.logger import Logger
 from calledind.store.interface import StoreUnavailable
 from calledind.store.redis_link import RedisLink
 
-SCHEMA = 1
+SCHEMA = 2
 LOOKS = 5
 "At other nodes, in the time of a lease."
 
 Change = Callable[[RedisLink, str], Awaitable[None]]
 "The link and the prefix. Cut short, it is made once more from its beginning."
-CHANGES: Mapping[int, Change] = {}
-"Schema -> what makes the next one of it."
 Pause = Callable[[float], Deferred[Any]]
 "Fires after so many seconds."
 
 log = Logger()
+
+
+async def _tell_of_lines(link: RedisLink, prefix: str) -> None:
+    """The set of all calls that wait is gone; there is one of the lines that they wait in."""
+    for route in await link.bulk("HKEYS", prefix + "waiting"):
+        for key in await link.bulk("ZRANGE", prefix.encode() + b"ring:" + route, 0, -1):
+            line = key + b"\n" + route
+            first = await link.bulk("ZRANGE", prefix.encode() + b"line:" + line, 0, 0, "WITHSCORES")
+            if first:
+                await link.bulk("ZADD", prefix + "lines", first[1], line)
+    await link.bulk("UNLINK", prefix + "queue")
+
+
+CHANGES: Mapping[int, Change] = {1: _tell_of_lines}
+"Schema -> what makes the next one of it."
 
 
 async def check_schema(

@@ -201,3 +201,7 @@ class RedisCase(TestCase):
         """Ask Redis itself; the first argument's name gets the prefix of the test."""
         name, *others = command[1:]
         return self.server().call(command[0], f"{self.id()}:{name}", *others)
+
+    def queued(self) -> int:
+        """Ask Redis itself how many calls wait in all."""
+        return sum(int(count) for count in self.raw("HVALS", "waiting"))

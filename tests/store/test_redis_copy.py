@@ -292,6 +292,23 @@ class Schema(CopyCase):
         await self.check(3, {})
         self.assertEqual(made, [(1, self.prefix), (2, self.prefix)])
 
+    async def test_schema_1(self) -> None:
+        """Calls that wait there wait on, and expire."""
+        store = await self.node()
+        await store.add_key(make_key(credits=9), b"digest")
+        for number in (2, 1):
+            await store.accept(make_call(f"call{number}", number=("1", f"201555000{number}"), at=NOW + number))
+        while not await store.waiting():
+            await pause(0.02)
+        await store.close()
+        await self.link.bulk("DEL", self.prefix + "lines")
+        await self.link.bulk("ZADD", self.prefix + "queue", NOW + 1, "call1")
+        await self.link.bulk("SET", self.prefix + "schema", 1)
+        again = await self.node("two")
+        self.assertFalse(await self.link.bulk("EXISTS", self.prefix + "queue"))
+        self.assertEqual([call.id for call in await again.take_expired(NOW + 2)], ["call1"])
+        self.assertEqual([call.id for call in await again.take_expired(NOW + 3)], ["call2"])
+
     async def test_no_upgrade_below_nodes_that_live(self) -> None:
         """A store is not upgraded while nodes of the version before work on it."""
         store = await self.node()
@@ -305,7 +322,7 @@ class Schema(CopyCase):
         done = Deferred.fromCoroutine(beat())
         try:
             with self.assertRaisesRegex(StoreUnavailable, "one still work on it"):
-                await self.check(2)
+                await self.check(3)
             self.assertEqual(await living(self.link, self.prefix, lease=0.2, pause=pause), ["one"])
         finally:
             beating = False

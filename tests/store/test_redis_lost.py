@@ -136,10 +136,10 @@ class AcceptTests(RedisCase):
         await pause(0.01)
         self.assertEqual(await self.taken(store), [])
         losses.mend()
-        await until("it waits", lambda: self.raw("ZCARD", "queue") == 1)
+        await until("it waits", lambda: self.queued() == 1)
         # What a failover has taken back is said by nobody again, but for a connection that is new.
-        self.raw("DEL", "queue", "waiting")
-        for name in self.raw("KEYS", f"{store._prefix}ring:*") + self.raw("KEYS", f"{store._prefix}line:*"):
+        self.raw("DEL", "waiting")
+        for name in self.raw("KEYS", "ring:*") + self.raw("KEYS", "line:*"):
             self.server().call("DEL", name.decode())
         self.raw("HSET", "call:call1", "owner", store._owner)
         self.raw("SADD", f"fresh:{store._owner}", "call1")
@@ -180,13 +180,13 @@ class AcceptTests(RedisCase):
         self.assertLessEqual(len(store._timers), before + 1)
         self.patch(redis_calls, "AGAIN", 0.05)
         losses.mend()
-        await until("it waits", lambda: self.raw("ZCARD", "queue") == 1)
+        await until("it waits", lambda: self.queued() == 1)
 
     async def test_the_rest_is_offered_until_redis_has_it(self) -> None:
         """What a new master refuses to note after a failover is told to it again."""
         self.patch(redis_calls, "AGAIN", 0.05)
         store = await self.with_calls(1, credits=5)
-        await until("it waits", lambda: self.raw("ZCARD", "queue") == 1)
+        await until("it waits", lambda: self.queued() == 1)
         # The failover has taken the offer back.
         self.assertEqual(await self.taken(store), ["call1"])
         self.raw("SREM", f"owned:{store._owner}", "call1")
@@ -195,9 +195,9 @@ class AcceptTests(RedisCase):
         losses.delayed = {"offer"}
         store._connected()
         await pause(0.12)
-        self.assertEqual(self.raw("ZCARD", "queue"), 0)
+        self.assertEqual(self.queued(), 0)
         losses.mend()
-        await until("it waits", lambda: self.raw("ZCARD", "queue") == 1)
+        await until("it waits", lambda: self.queued() == 1)
 
     async def test_cancelling_what_a_dead_node_accepted(self) -> None:
         """A call that waits for its node to come back is taken out, and dialled by nobody."""
@@ -220,10 +220,10 @@ class AcceptTests(RedisCase):
                 losses.lost = {"accept"}
                 losses.delayed = {"offer", "withdraw"}
                 await self.assertFailure(store.accept(numbered(4)), StoreUnavailable)
-            before = self.raw("ZCARD", "queue")
+            before = self.queued()
             self.ended.add(store)
             await store.close()
-            self.assertEqual(self.raw("ZCARD", "queue") - before, waits)
+            self.assertEqual(self.queued() - before, waits)
         self.assertEqual(self.raw("ZCARD", "parked"), 2)
 
     async def test_another_machine_of_the_same_name(self) -> None:

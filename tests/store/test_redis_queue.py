@@ -97,6 +97,23 @@ class TurnTests(RedisCase):
         self.assertIs(await one.settle("call1", BUSY, charge=False), True)
         self.assertEqual(await self.taken(two), ["call3", "call4"])
 
+    async def test_expired_calls_of_many_keys(self) -> None:
+        """Those of all keys are taken out, some at a time, and no line is looked at for ever."""
+        store = await self.with_calls(1, 5)
+        await store.add_key(make_key("key_2", credits=9), b"digest 2")
+        for number in (2, 3, 7):
+            await store.accept(numbered(number, key_id="key_2"))
+        await until("they wait", lambda: self.queued() == 5)
+        self.assertEqual(await self.taken(store, 1), ["call1"])
+        # The line of the first key is named for a call that it does not have any more.
+        self.assertEqual([call.id for call in await store.take_expired(NOW + 0.03, most=1)], ["call2"])
+        self.assertEqual([call.id for call in await store.take_expired(NOW + 0.07, most=1)], ["call3"])
+        self.assertEqual([call.id for call in await store.take_expired(NOW + 0.07)], ["call5"])
+        self.assertEqual([call.id for call in await store.take_expired(NOW + 0.08)], ["call7"])
+        self.assertEqual(self.raw("EXISTS", "lines"), 0)
+        self.assertEqual(await store.waiting(), {})
+        self.assertEqual(await self.taken(store), [])
+
     async def test_stranded_calls_are_taken_out(self) -> None:
         """Calls of a route without trunks are taken without a channel, a bounded number at a time."""
         store = await self.with_calls(1, 2, 3)
@@ -222,14 +239,14 @@ class CostTests(RedisCase):
         await store.add_key(make_key(credits=9), DIGEST)
         await store.find_key(DIGEST)
         await store.accept(numbered(1))
-        await until("it is said", lambda: self.raw("ZCARD", "queue") == 1)
+        await until("it is said", lambda: self.queued() == 1)
         before = self.commands()
         await store.find_key(DIGEST)
         self.assertIs(await store.accept(numbered(2)), ReturnCode.ACCEPTED)
         self.assertEqual(self.commands() - before, 1)
         await until("it is said", lambda: self.commands() - before == 2)
         await gatherResults([store.accept(numbered(number)) for number in range(3, 8)])
-        await until("it is said", lambda: self.raw("ZCARD", "queue") == 7)
+        await until("it is said", lambda: self.queued() == 7)
         self.assertLess(self.commands() - before, 2 + 5 + 5)
 
     def commands(self) -> int:

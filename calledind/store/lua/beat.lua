@@ -23,4 +23,4 @@ if tonumber(number) > tonumber(row[2]) then
   end
 end
 local time = redis_call('TIME')
-return {redis_call('ZCARD', P .. 'queue'), time[1], time[2]}
+return {all_waiting(), time[1], time[2]}

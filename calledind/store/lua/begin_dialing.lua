@@ -33,7 +33,7 @@ if redis_call('SREM', P .. 'fresh:' .. us, id) == 1 then
   own(id, us)
 elseif not owner or owner == '' then
   if state == 'accepted' then
-    dequeue(id, row[6], cjson.decode(row[7]))
+    dequeue(id, row[6], cjson.decode(row[7]).key_id)
   end
   redis_call('SREM', P .. 'owned:', id)
   own(id, us)

@@ -21,10 +21,10 @@
 --   counts                hash: state -> calls in it; dnc -> numbers on the list
 --   fresh:OWNER           set: calls that a node has accepted, and has not said yet that it heard so
 --   parked                zset: such calls of nodes that are no more, from when they wait all the same, by Redis's clock
---   queue                 zset: all calls that wait, by the time of their acceptance
 --   waiting               hash: route -> calls that wait for it
 --   ring:ROUTE            zset: keys with calls that wait for a route, by their turns
 --   line:KEY(newline)ROUTE  zset: a key's calls that wait for a route, by the time of their acceptance
+--   lines                 zset: KEY(newline)ROUTE by a time before which that line has nothing; some have no line any more
 --   pace                  hash: trunk -> moment of its pace that was used last, by Redis's clock
 --   busy:TRUNK            hash: owner -> channels
 --   audio:NAME            hash: codec -> octets
@@ -129,18 +129,23 @@ local function line_of(key, route)
   return P .. 'line:' .. key .. '\n' .. route
 end
 
-local function enqueue(id, route, request, in_front)
-  local key, at = request.key_id, request.accepted_at
-  if redis_call('ZADD', P .. 'queue', at, id) == 0 then
+-- Has calls of a key wait for a route. `members`: the time of the acceptance and the id of each, in turns.
+local function enqueue(key, route, members, in_front)
+  local added = redis_call('ZADD', line_of(key, route), unpack(members))
+  if added == 0 then
     return
   end
-  redis_call('ZADD', line_of(key, route), at, id)
-  redis_call('HINCRBY', P .. 'waiting', route, 1)
+  redis_call('HINCRBY', P .. 'waiting', route, added)
+  local first = members[1]
+  for i = 3, #members, 2 do
+    first = math.min(first, members[i])
+  end
+  redis_call('ZADD', P .. 'lines', 'LT', first, key .. '\n' .. route)
   local ring = P .. 'ring:' .. route
   if in_front then
-    local first = redis_call('ZRANGE', ring, 0, 0, 'WITHSCORES')
-    if first[1] ~= key then
-      redis_call('ZADD', ring, first[2] and first[2] - 1 or 0, key)
+    local next_turn = redis_call('ZRANGE', ring, 0, 0, 'WITHSCORES')
+    if next_turn[1] ~= key then
+      redis_call('ZADD', ring, next_turn[2] and next_turn[2] - 1 or 0, key)
     end
   elseif not redis_call('ZSCORE', ring, key) then
     local last = redis_call('ZRANGE', ring, -1, -1, 'WITHSCORES')
@@ -148,37 +153,74 @@ local function enqueue(id, route, request, in_front)
   end
 end
 
-local function count_out(route, ids)
-  redis_call('ZREM', P .. 'queue', unpack(ids))
-  if redis_call('HINCRBY', P .. 'waiting', route, -#ids) <= 0 then
+-- Has a call wait once more, in front of its key's others.
+local function enqueue_again(id, route, request)
+  enqueue(request.key_id, route, {request.accepted_at, id}, true)
+end
+
+local function count_out(route, count)
+  if redis_call('HINCRBY', P .. 'waiting', route, -count) <= 0 then
     redis_call('HDEL', P .. 'waiting', route)
   end
 end
 
-local function dequeue(id, route, request)
-  if not redis_call('ZSCORE', P .. 'queue', id) then
-    return
+-- Answers how many calls wait in all.
+local function all_waiting()
+  local sum = 0
+  for _, count in ipairs(redis_call('HVALS', P .. 'waiting')) do
+    sum = sum + count
   end
-  count_out(route, {id})
-  local key = request.key_id
+  return sum
+end
+
+-- Answers whether the call did wait.
+local function dequeue(id, route, key)
   local line = line_of(key, route)
-  redis_call('ZREM', line, id)
+  if redis_call('ZREM', line, id) == 0 then
+    return false
+  end
+  count_out(route, 1)
   if redis_call('EXISTS', line) == 0 then
     redis_call('ZREM', P .. 'ring:' .. route, key)
   end
+  return true
 end
 
--- Has a call that `us` accepted wait for its route. Not before that node has heard that it is accepted: where it does not
--- hear, whoever asked is told that the call failed, and it is withdrawn before anybody dials it, unless the node is away
--- for longer than its lease and what its calls are parked for.
-local function offer(id, us)
-  local row = redis_call('HMGET', P .. 'call:' .. id, 'owner', 'state', 'route', 'request')
-  redis_call('SREM', P .. 'fresh:' .. us, id)
-  -- Where that is an owner of before, the call is parked, and stays so.
-  if row[1] == us and row[2] == 'accepted' then
-    redis_call('ZREM', P .. 'parked', id)
-    redis_call('HDEL', P .. 'call:' .. id, 'owner')
-    enqueue(id, row[3], cjson.decode(row[4]), false)
+local function offer_some(ids, us)
+  redis_call('SREM', P .. 'fresh:' .. us, unpack(ids))
+  local offered, lines, order = {}, {}, {}
+  for _, id in ipairs(ids) do
+    local row = redis_call('HMGET', P .. 'call:' .. id, 'owner', 'state', 'route', 'request')
+    -- Where that is an owner of before, the call is parked, and stays so.
+    if row[1] == us and row[2] == 'accepted' then
+      redis_call('HDEL', P .. 'call:' .. id, 'owner')
+      offered[#offered + 1] = id
+      local request = cjson.decode(row[4])
+      local name = line_of(request.key_id, row[3])
+      if not lines[name] then
+        lines[name] = {key = request.key_id, route = row[3], members = {}}
+        order[#order + 1] = lines[name]
+      end
+      local members = lines[name].members
+      members[#members + 1] = request.accepted_at
+      members[#members + 1] = id
+    end
+  end
+  if #offered > 0 then
+    redis_call('ZREM', P .. 'parked', unpack(offered))
+  end
+  for _, line in ipairs(order) do
+    enqueue(line.key, line.route, line.members, false)
+  end
+end
+
+-- Has calls that `us` accepted wait for their routes. Not before that node has heard that they are accepted: where it does
+-- not hear, whoever asked is told that the call failed, and it is withdrawn before anybody dials it, unless the node is
+-- away for longer than its lease and what its calls are parked for.
+local function offer(ids, us)
+  -- Lua's stack does not hold many more at a time.
+  for first = 1, #ids, 1000 do
+    offer_some({unpack(ids, first, math.min(first + 999, #ids))}, us)
   end
 end
 
@@ -188,10 +230,10 @@ end
 local function part_with_fresh(from, sure, patience, most)
   local is_sure = from:match('^(.*):%d+$') == sure
   local ids = redis_call('SRANDMEMBER', P .. 'fresh:' .. from, most)
-  for _, id in ipairs(ids) do
-    if is_sure then
-      offer(id, from)
-    else
+  if is_sure then
+    offer(ids, from)
+  else
+    for _, id in ipairs(ids) do
       redis_call('SREM', P .. 'fresh:' .. from, id)
       redis_call('ZADD', P .. 'parked', redis_call('TIME')[1] + patience, id)
     end
@@ -231,6 +273,25 @@ local function pop_by_turns(route, keys, share)
   return ids
 end
 
+-- Makes calls ours that were in a line, and adds those that are to be had to `ids`, and to `requests`.
+local function claim(popped, us, ids, requests)
+  local ours = {}
+  for _, id in ipairs(popped) do
+    local call = P .. 'call:' .. id
+    local row = redis_call('HMGET', call, 'state', 'owner', 'request')
+    -- What a failover has brought back may be somebody's, or over.
+    if row[1] == 'accepted' and (not row[2] or row[2] == '') then
+      redis_call('HSET', call, 'owner', us)
+      ours[#ours + 1] = id
+      ids[#ids + 1] = id
+      requests[#requests + 1] = row[3]
+    end
+  end
+  if #ours > 0 then
+    redis_call('SADD', P .. 'owned:' .. us, unpack(ours))
+  end
+end
+
 -- Takes the next calls of a route for `us`, whose keys take turns; answers their ids, and their requests.
 local function claim_some(route, us, most)
   local ids, requests = {}, {}
@@ -242,39 +303,12 @@ local function claim_some(route, us, most)
       break
     end
     local popped = pop_by_turns(route, keys, math.floor(left / #keys))
-    for _, id in ipairs(popped) do
-      local call = P .. 'call:' .. id
-      local row = redis_call('HMGET', call, 'state', 'owner', 'request')
-      -- What a failover has brought back may be somebody's, or over.
-      if row[1] == 'accepted' and (not row[2] or row[2] == '') then
-        redis_call('HSET', call, 'owner', us)
-        ids[#ids + 1] = id
-        requests[#requests + 1] = row[3]
-      end
-    end
+    claim(popped, us, ids, requests)
     if #popped > 0 then
-      count_out(route, popped)
+      count_out(route, #popped)
     end
-  end
-  if #ids > 0 then
-    redis_call('SADD', P .. 'owned:' .. us, unpack(ids))
   end
   return ids, requests
-end
-
--- Takes one call out of the queue for `us`, whatever its turn; answers its request.
-local function claim(id, us)
-  local row = redis_call('HMGET', P .. 'call:' .. id, 'state', 'owner', 'request', 'route')
-  if not row[3] then
-    redis_call('ZREM', P .. 'queue', id)
-    return nil
-  end
-  dequeue(id, row[4], cjson.decode(row[3]))
-  if row[1] ~= 'accepted' or (row[2] and row[2] ~= '') then
-    return nil
-  end
-  own(id, us)
-  return row[3]
 end
 
 -- what nodes have
@@ -290,7 +324,7 @@ local function let_go(id, us)
   end
   redis_call('HDEL', P .. 'call:' .. id, 'owner')
   if row[1] == 'accepted' then
-    enqueue(id, row[3], cjson.decode(row[4]), true)
+    enqueue_again(id, row[3], cjson.decode(row[4]))
   elseif row[1] == 'done' then
     redis_call('ZADD', P .. 'pending:', due_at or 0, id)
   else

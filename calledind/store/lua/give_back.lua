@@ -30,9 +30,9 @@ redis_call('SREM', P .. 'fresh:' .. us, id)
 redis_call('SREM', P .. 'owned:', id)
 local request = cjson.decode(row[4])
 if row[3] ~= route then
-  dequeue(id, row[3], request)
+  dequeue(id, row[3], request.key_id)
   redis_call('HSET', call, 'route', route)
 end
 redis_call('HDEL', call, 'owner')
-enqueue(id, route, request, true)
+enqueue_again(id, route, request)
 return 1

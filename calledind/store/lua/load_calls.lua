@@ -24,7 +24,7 @@ for i = 1, #ARGV, 14 do
     redis_call('HSET', call, 'outcome', outcome, 'charged', charged, 'tries', tries)
   end
   if state == 'accepted' then
-    enqueue(id, route, {key_id = key, accepted_at = at}, false)
+    enqueue(key, route, {at, id}, false)
   elseif state == 'dialing' or state == 'answered' then
     redis_call('SADD', P .. 'owned:', id)
   elseif state == 'done' then

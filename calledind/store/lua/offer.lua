@@ -2,19 +2,19 @@
 -- KEYS: prefix
 -- ARGV: owner, then call ids; or "all but" and those of which it has not heard, or which it is about to withdraw
 -- Answers nothing.
-local us = ARGV[1]
+local us, named, ids = ARGV[1], {}, {}
 if ARGV[2] ~= 'all but' then
   for i = 2, #ARGV do
-    offer(ARGV[i], us)
+    ids[i - 1] = ARGV[i]
   end
-  return
-end
-local kept = {}
-for i = 3, #ARGV do
-  kept[ARGV[i]] = true
-end
-for _, id in ipairs(redis_call('SMEMBERS', P .. 'fresh:' .. us)) do
-  if not kept[id] then
-    offer(id, us)
+else
+  for i = 3, #ARGV do
+    named[ARGV[i]] = true
+  end
+  for _, id in ipairs(redis_call('SMEMBERS', P .. 'fresh:' .. us)) do
+    if not named[id] then
+      ids[#ids + 1] = id
+    end
   end
 end
+offer(ids, us)

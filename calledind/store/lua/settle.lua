@@ -17,7 +17,7 @@ if not may(owner, former) then
 end
 local request = cjson.decode(row[4])
 if state == 'accepted' then
-  dequeue(id, row[3], request)
+  dequeue(id, row[3], request.key_id)
 end
 redis_call('SREM', P .. 'owned:' .. owner, id)
 redis_call('SREM', P .. 'fresh:' .. owner, id)

@@ -96,4 +96,4 @@ if not wait or (waiting == 0 and own_waiting <= 0) then
 else
   wait = string.format('%.6f', wait)
 end
-return {granted, wait, waiting, redis_call('ZCARD', P .. 'queue')}
+return {granted, wait, waiting, all_waiting()}

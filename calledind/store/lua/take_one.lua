@@ -7,15 +7,16 @@ reckon(us, done, void)
 if not is_live(us) or is_stale(us, question) then
   return nil
 end
-local request
-if redis_call('ZSCORE', P .. 'queue', id) then
-  request = claim(id, us)
-elseif redis_call('ZREM', P .. 'parked', id) == 1 then
-  local row = redis_call('HMGET', P .. 'call:' .. id, 'state', 'request')
-  if row[1] == 'accepted' then
-    own(id, us)
-    request = row[2]
-  end
+local ids, requests = {}, {}
+local row = redis_call('HMGET', P .. 'call:' .. id, 'request', 'route', 'state')
+if not row[1] then
+  return nil
 end
-grant(us, question, request and {id} or {})
-return request
+if dequeue(id, row[2], cjson.decode(row[1]).key_id) then
+  claim({id}, us, ids, requests)
+elseif redis_call('ZREM', P .. 'parked', id) == 1 and row[3] == 'accepted' then
+  own(id, us)
+  ids, requests = {id}, {row[1]}
+end
+grant(us, question, ids)
+return requests[1]

@@ -3,6 +3,7 @@
 -- ARGV: owner, number of the question, done, void (see `reckon`), the moment before which they were accepted (nothing:
 --   whenever), the route (where there is no such moment), how many at most
 -- Answers their requests.
+local LINES = 1000 -- looked at, at most; none of them is looked at again before its first call is that old
 local us, question, done, void, before, route, most = unpack(ARGV)
 reckon(us, done, void)
 local requests, ids = {}, {}
@@ -10,13 +11,31 @@ if not is_live(us) or is_stale(us, question) then
   return requests
 end
 most = tonumber(most)
+
+local function take_expired(name)
+  local line = P .. 'line:' .. name
+  local key, route = name:match('^([^\n]*)\n(.*)$')
+  local old = redis_call('ZRANGE', line, '-inf', '(' .. before, 'BYSCORE', 'LIMIT', 0, most - #ids)
+  if #old > 0 then
+    redis_call('ZREM', line, unpack(old))
+    count_out(route, #old)
+    claim(old, us, ids, requests)
+  end
+  local first = redis_call('ZRANGE', line, 0, 0, 'WITHSCORES')
+  if first[2] then
+    redis_call('ZADD', P .. 'lines', first[2], name)
+  else
+    redis_call('ZREM', P .. 'lines', name)
+    redis_call('ZREM', P .. 'ring:' .. route, key)
+  end
+end
+
 if before ~= '' then
-  for _, id in ipairs(redis_call('ZRANGE', P .. 'queue', '-inf', '(' .. before, 'BYSCORE', 'LIMIT', 0, most)) do
-    local request = claim(id, us)
-    if request then
-      requests[#requests + 1] = request
-      ids[#ids + 1] = id
+  for _, name in ipairs(redis_call('ZRANGE', P .. 'lines', '-inf', '(' .. before, 'BYSCORE', 'LIMIT', 0, LINES)) do
+    if #ids == most then
+      break
     end
+    take_expired(name)
   end
 else
   ids, requests = claim_some(route, us, most)

@@ -20,7 +20,7 @@ local function take_call(id, from)
   end
   if row[2] == 'accepted' then
     redis_call('HDEL', P .. 'call:' .. id, 'owner')
-    enqueue(id, row[7], cjson.decode(row[1]), true)
+    enqueue_again(id, row[7], cjson.decode(row[1]))
   elseif row[2] == 'dialing' or row[2] == 'answered' then
     own(id, us)
     ids[#ids + 1] = id
@@ -73,7 +73,7 @@ for i = 1, #parked, 2 do
   local left = parked[i + 1] - now
   -- More than there can be: the clock was set back.
   if left <= 0 or left > tonumber(patience) or from:match('^(.*):%d+$') == sure then
-    offer(parked[i], from)
+    offer({parked[i]}, from)
     redis_call('ZREM', P .. 'parked', parked[i])
   end
 end

@@ -18,7 +18,7 @@ redis_call('SREM', P .. 'owned:' .. owner, id)
 redis_call('SREM', P .. 'fresh:' .. owner, id)
 redis_call('ZREM', P .. 'parked', id)
 local request = cjson.decode(row[4])
-dequeue(id, row[3], request)
+dequeue(id, row[3], request.key_id)
 redis_call('DEL', call)
 strike(id, request.key_id)
 if request.idempotency and request.idempotency ~= '' then
