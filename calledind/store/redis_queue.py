@@ -77,19 +77,26 @@ class RedisQueue(RedisCalls):
         return self._run("give_back", call_id, self._owner_of(call_id), text_of(route), *doubtful).addCallback(given)
 
     def take_expired(self, accepted_before: float, *, most: int = 100) -> Deferred[Sequence[Call]]:
-        return self._take_out(dump(float(accepted_before)), (), most)
+        return Deferred.fromCoroutine(self._take_out(dump(float(accepted_before)), (), most))
 
     def take_stranded(self, route: Route, *, most: int = 100) -> Deferred[Sequence[Call]]:
-        return self._take_out("", route, most)
+        return Deferred.fromCoroutine(self._take_out("", route, most))
 
-    def _take_out(self, before: str, route: Route, most: int) -> Deferred[Sequence[Call]]:
-        def taken(requests: Sequence[bytes]) -> Sequence[Call]:
-            calls = [to_call(request.decode()) for request in requests]
-            self._is_given(call.id for call in calls)
-            return calls
-
-        taking = Deferred.fromCoroutine(self._take_once("take_out", before, text_of(route), most))
-        return taking.addCallback(taken)
+    async def _take_out(self, before: str, route: Route, most: int) -> Sequence[Call]:
+        calls: list[Call] = []
+        more = True
+        while more and len(calls) < most:
+            try:
+                requests, more = await self._take_once("take_out", before, text_of(route), most - len(calls))
+            except StoreUnavailable:
+                if calls:
+                    # They are ours, whatever becomes of the others.
+                    break
+                raise
+            some = [to_call(request.decode()) for request in requests]
+            self._is_given(call.id for call in some)
+            calls += some
+        return calls
 
     def take_one(self, call_id: str) -> Deferred[Call | None]:
         def taken(request: bytes | None) -> Call | None:

@@ -34,7 +34,7 @@ async def _tell_of_lines(link: RedisLink, prefix: str) -> None:
             line = key + b"\n" + route
             first = await link.bulk("ZRANGE", prefix.encode() + b"line:" + line, 0, 0, "WITHSCORES")
             if first:
-                await link.bulk("ZADD", prefix + "lines", first[1], line)
+                await link.bulk("ZADD", prefix + "lines", "LT", first[1], line)
     await link.bulk("UNLINK", prefix + "queue")
 
 

@@ -8,10 +8,11 @@ from twisted.internet.defer import gatherResults
 
 from calledind.model import ReturnCode, State
 from calledind.store.interface import Limits
-from tests.store.contract import BUSY, DIGEST, NOW, make_attempt, make_key
+from tests.store.contract import BUSY, DIGEST, NOW, make_attempt, make_call, make_key
 from tests.store.redis_case import ROUTE, WIDE, RedisCase, numbered, pause, until
 
 TWO = Limits("trunk 1", 2, 1000.0)
+EVERYTHING = Limits("trunk 1", 10**6, 1e6)
 OTHER_ROUTE = ("trunk 3",)
 
 
@@ -113,6 +114,26 @@ class TurnTests(RedisCase):
         self.assertEqual(self.raw("EXISTS", "lines"), 0)
         self.assertEqual(await store.waiting(), {})
         self.assertEqual(await self.taken(store), [])
+
+    async def test_expired_behind_many_lines(self) -> None:
+        """However many keys had older calls that were taken since, one that waited too long is found at once."""
+        store = await self.node()
+
+        async def accept(key: int, after: float) -> None:
+            at = NOW + after
+            call = make_call(f"call{at}-{key}", key_id=f"key_{key}", number=("1", f"{int(after):04}{key:06}"), at=at)
+            self.assertIs(await store.accept(call), ReturnCode.ACCEPTED)
+
+        for key in range(250):
+            await store.add_key(make_key(f"key_{key}", credits=9), b"digest %d" % key)
+            for after in (1.0, 30.0):
+                await accept(key, after)
+        self.assertEqual(len(await self.taken(store, 250, EVERYTHING)), 250)
+        await accept(7, 20.0)
+        await until("it waits", lambda: self.queued() == 251)
+        self.assertEqual([call.accepted_at for call in await store.take_expired(NOW + 25.0)], [NOW + 20.0])
+        self.assertEqual(len(await store.take_expired(NOW + 31.0, most=1000)), 250)
+        self.assertEqual(self.raw("EXISTS", "lines"), 0)
 
     async def test_stranded_calls_are_taken_out(self) -> None:
         """Calls of a route without trunks are taken without a channel, a bounded number at a time."""

@@ -24,7 +24,7 @@
 --   waiting               hash: route -> calls that wait for it
 --   ring:ROUTE            zset: keys with calls that wait for a route, by their turns
 --   line:KEY(newline)ROUTE  zset: a key's calls that wait for a route, by the time of their acceptance
---   lines                 zset: KEY(newline)ROUTE by a time before which that line has nothing; some have no line any more
+--   lines                 zset: KEY(newline)ROUTE by a time before which that line has nothing
 --   pace                  hash: trunk -> moment of its pace that was used last, by Redis's clock
 --   busy:TRUNK            hash: owner -> channels
 --   audio:NAME            hash: codec -> octets
@@ -131,16 +131,13 @@ end
 
 -- Has calls of a key wait for a route. `members`: the time of the acceptance and the id of each, in turns.
 local function enqueue(key, route, members, in_front)
-  local added = redis_call('ZADD', line_of(key, route), unpack(members))
+  local line = line_of(key, route)
+  local added = redis_call('ZADD', line, unpack(members))
   if added == 0 then
     return
   end
   redis_call('HINCRBY', P .. 'waiting', route, added)
-  local first = members[1]
-  for i = 3, #members, 2 do
-    first = math.min(first, members[i])
-  end
-  redis_call('ZADD', P .. 'lines', 'LT', first, key .. '\n' .. route)
+  redis_call('ZADD', P .. 'lines', redis_call('ZRANGE', line, 0, 0, 'WITHSCORES')[2], key .. '\n' .. route)
   local ring = P .. 'ring:' .. route
   if in_front then
     local next_turn = redis_call('ZRANGE', ring, 0, 0, 'WITHSCORES')
@@ -156,6 +153,12 @@ end
 -- Has a call wait once more, in front of its key's others.
 local function enqueue_again(id, route, request)
   enqueue(request.key_id, route, {request.accepted_at, id}, true)
+end
+
+-- A line that has no call any more has no turn, and can't have one that waits too long.
+local function end_line(key, route)
+  redis_call('ZREM', P .. 'ring:' .. route, key)
+  redis_call('ZREM', P .. 'lines', key .. '\n' .. route)
 end
 
 local function count_out(route, count)
@@ -181,7 +184,7 @@ local function dequeue(id, route, key)
   end
   count_out(route, 1)
   if redis_call('EXISTS', line) == 0 then
-    redis_call('ZREM', P .. 'ring:' .. route, key)
+    end_line(key, route)
   end
   return true
 end
@@ -254,7 +257,7 @@ local function pop_by_turns(route, keys, share)
     local line = line_of(key, route)
     lines[i] = redis_call('ZPOPMIN', line, share)
     if #lines[i] < 2 * share or redis_call('EXISTS', line) == 0 then
-      redis_call('ZREM', ring, key)
+      end_line(key, route)
     else
       turn = turn + 1
       turns[#turns + 1] = turn

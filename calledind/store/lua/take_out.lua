@@ -2,13 +2,13 @@
 -- KEYS: prefix
 -- ARGV: owner, number of the question, done, void (see `reckon`), the moment before which they were accepted (nothing:
 --   whenever), the route (where there is no such moment), how many at most
--- Answers their requests.
-local LINES = 1000 -- looked at, at most; none of them is looked at again before its first call is that old
+-- Answers their requests, and 1 where there may be more.
+local LINES = 100 -- looked at, at most; none of them is looked at again before its first call is that old
 local us, question, done, void, before, route, most = unpack(ARGV)
 reckon(us, done, void)
 local requests, ids = {}, {}
 if not is_live(us) or is_stale(us, question) then
-  return requests
+  return {requests, 0}
 end
 most = tonumber(most)
 
@@ -25,20 +25,23 @@ local function take_expired(name)
   if first[2] then
     redis_call('ZADD', P .. 'lines', first[2], name)
   else
-    redis_call('ZREM', P .. 'lines', name)
-    redis_call('ZREM', P .. 'ring:' .. route, key)
+    end_line(key, route)
   end
 end
 
+local more = 0
 if before ~= '' then
-  for _, name in ipairs(redis_call('ZRANGE', P .. 'lines', '-inf', '(' .. before, 'BYSCORE', 'LIMIT', 0, LINES)) do
-    if #ids == most then
-      break
+  local names = redis_call('ZRANGE', P .. 'lines', '-inf', '(' .. before, 'BYSCORE', 'LIMIT', 0, LINES)
+  for _, name in ipairs(names) do
+    if #ids < most then
+      take_expired(name)
     end
-    take_expired(name)
+  end
+  if #ids == most or #names == LINES then
+    more = 1
   end
 else
   ids, requests = claim_some(route, us, most)
 end
 grant(us, question, ids)
-return requests
+return {requests, more}
