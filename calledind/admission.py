@@ -19,7 +19,7 @@ from calledind.crash import crash_at
 from calledind.keyring import Keyring
 from calledind.model import DEFAULT_CALLER, BadRequest, Call, Key, PlaybackRequest, ReturnCode, new_call_id
 from calledind.numbering import same_caller
-from calledind.settings import Calls, Regions
+from calledind.settings.tables import Calls, Regions
 from calledind.store.interface import Store, StoreUnavailable
 
 WORDS = {

@@ -40,7 +40,7 @@ from calledind.model import PendingCallback
 from calledind.net.agent import RequestError
 from calledind.net.shares import Shares
 from calledind.net.url import Url, UrlError
-from calledind.settings import Callbacks
+from calledind.settings.tables import Callbacks
 from calledind.store.interface import Store, StoreUnavailable
 
 DELAYS = (0.0, 5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from calledind.settings import Trunk
+from calledind.settings.tables import Trunk
 
 
 def rank(trunks: Iterable[Trunk], digits: str) -> tuple[str, ...]:

@@ -14,7 +14,8 @@ from twisted.python import usage
 from calledind.observability.logs import json_format, text_format, write_lines
 from calledind.service.cluster import node_name
 from calledind.service.daemon import Daemon
-from calledind.settings import Settings, SettingsError, load, structure
+from calledind.settings.reading import SettingsError, load, structure
+from calledind.settings.tables import Settings
 
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 

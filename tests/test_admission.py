@@ -14,7 +14,7 @@ from calledind.audio.errors import AudioError, LibraryUnavailable
 from calledind.audio.library import Prepared
 from calledind.keyring import Keyring
 from calledind.model import Call, Key, PlaybackRequest, ReturnCode
-from calledind.settings import Calls, Regions
+from calledind.settings.tables import Calls, Regions
 from calledind.store.interface import Store, StoreUnavailable
 
 NOW = 1_800_000_000.0

@@ -27,7 +27,7 @@ from calledind.model import Call, Cause, EndedBy, Ending, Outcome, PendingCallba
 from calledind.net.agent import GuardedAgent, RequestError
 from calledind.net.guard import Guard
 from calledind.net.url import Url
-from calledind.settings import Callbacks
+from calledind.settings.tables import Callbacks
 from calledind.store.interface import Store, StoreUnavailable
 from tests.net.web import ScriptedServer, TableResolver, page, says
 

@@ -12,7 +12,7 @@ from calledind.admission import Admission, Verdict
 from calledind.audio.library import Prepared
 from calledind.keyring import Keyring
 from calledind.model import Call, Key, ReturnCode
-from calledind.settings import Calls, Regions
+from calledind.settings.tables import Calls, Regions
 
 
 @dataclass

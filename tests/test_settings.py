@@ -6,7 +6,9 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from calledind.settings import Settings, SettingsError, load, parse_address, structure
+from calledind.settings.reading import SettingsError, load, structure
+from calledind.settings.tables import Settings
+from calledind.settings.values import parse_address
 
 TRUNK = {"name": "carrier", "host": "sip.example.com"}
 
@@ -193,7 +195,7 @@ def uncomment(line: str) -> str:
 def setting_names() -> list[str]:
     import attrs
 
-    from calledind.settings import TABLES
+    from calledind.settings.tables import TABLES
 
     tables = {"http", "audio", "calls", "regions", "sip", "rtp", "stir", "callbacks", "admin", "simulation", "trunks"}
     tables |= {"store", "redis", "node", "page", "metrics", "log", "trace", "cdr"}

@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
-from calledind.settings import SettingsError
+from calledind.settings.reading import SettingsError
 from calledind.tap import Options, make_monotonic, makeService
 
 TRUNK = '[[trunks]]\nname = "a"\nhost = "a.example"\n'

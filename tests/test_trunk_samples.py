@@ -4,7 +4,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from calledind.settings import Settings, load
+from calledind.settings.reading import load
+from calledind.settings.tables import Settings
 
 FOLDER = Path(__file__).parents[1] / "etc" / "trunks"
 CARRIERS = {"twilio", "telnyx", "flowroute", "voip.ms", "sipgate", "asterisk", "freeswitch"}

@@ -32,7 +32,7 @@ from twisted.python.failure import Failure
 import calledind
 from calledind.audio.errors import AudioError, LibraryUnavailable, unusable
 from calledind.model import ReturnCode
-from calledind.settings import Audio
+from calledind.settings.tables import Audio
 
 COMMAND = (sys.executable, "-m", "calledind.audio.decode_process")
 _JOB_SECONDS = 15.0

@@ -30,7 +30,7 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IAgent
 from calledind.net.agent import RequestError, drop, explain
 from calledind.net.shares import Shares
 from calledind.net.url import Url, UrlError
-from calledind.settings import Audio
+from calledind.settings.tables import Audio
 
 REDIRECTS = (301, 302, 303, 307, 308)
 INCOMPLETE = (204, 205, 206)

@@ -44,7 +44,7 @@ from calledind.codecs import ALWAYS, OCTET_RATE
 from calledind.crash import crash_at
 from calledind.net.shares import owner_of
 from calledind.net.url import Url, UrlError
-from calledind.settings import Audio
+from calledind.settings.tables import Audio
 
 __all__ = ["AudioError", "Library", "LibraryUnavailable", "Prepared"]
 

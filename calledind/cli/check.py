@@ -26,7 +26,9 @@ from calledind.cli.finding import FAIL, OK, WARN, Finding, Subject
 from calledind.cli.output import console, json_option, print_json
 from calledind.cli.public import public_address
 from calledind.cli.trunks import ask, is_well, shown
-from calledind.settings import Settings, SettingsError, load, parse_address
+from calledind.settings.reading import SettingsError, load
+from calledind.settings.tables import Settings
+from calledind.settings.values import parse_address
 
 if TYPE_CHECKING:
     from calledind.cli.main import Target

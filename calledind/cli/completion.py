@@ -10,7 +10,7 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from calledind.cli.client import Client, NotReachable, Refused, find_socket
-from calledind.settings import SettingsError, load
+from calledind.settings.reading import SettingsError, load
 
 MOST = 50
 "Calls that are offered, the newest."

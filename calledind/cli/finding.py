@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from calledind.cli.client import Client
-from calledind.settings import Settings
+from calledind.settings.tables import Settings
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 

@@ -34,7 +34,7 @@ from calledind.cli.numbers import dnc
 from calledind.cli.output import json_option, moment, print_fields, print_json, print_table
 from calledind.cli.storage import backup, migrate, restore
 from calledind.cli.trunks import trunks
-from calledind.settings import SettingsError, load
+from calledind.settings.reading import SettingsError, load
 
 DRAIN_LOOK = 1.0
 "Seconds between two looks at calls that are to finish."

@@ -25,7 +25,7 @@ from calledind.keyring import Keyring
 from calledind.model import Call
 from calledind.net.tls import TlsError, redis_options
 from calledind.ranking import rank
-from calledind.settings import Settings
+from calledind.settings.tables import Settings
 from calledind.store import outbox
 from calledind.store.backup import Figures, WrongBackup, wanted_audio
 from calledind.store.disk import connect

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from calledind.cli.finding import FAIL, OK, WARN, Finding, Subject
 from calledind.cli.stun import public_ip
 from calledind.net import stun
-from calledind.settings import STUN_SERVER, Trunk, parse_address
+from calledind.net.dns import is_ip
+from calledind.settings.tables import Trunk
+from calledind.settings.values import STUN_SERVER, parse_address
 
 ADVERTISE = "set advertise of the trunk, or sip.advertise"
 
@@ -47,7 +49,7 @@ def public_address(subject: Subject) -> Iterator[Finding]:
             yield from _as_seen(each)
         if STUN_SERVER.fullmatch(each.advertise):
             yield from _by_its_server(each, said.get((each.advertise, each.source)), subject)
-        elif _is_ip(each.advertise):
+        elif is_ip(each.advertise):
             yield from _by_any_server(each, said, live=subject.live)
         elif each.advertise and subject.client is None:
             yield Finding(
@@ -72,7 +74,7 @@ def _told(subject: Subject) -> Iterator[_Told]:
         for trunk in settings.trunks:
             bind = trunk.bind or next(iter(settings.sip.bind), "")
             host = parse_address(bind)[0] if bind else ""
-            sources[trunk.name] = host if _is_ip(host) and not ipaddress.ip_address(host).is_unspecified else ""
+            sources[trunk.name] = host if is_ip(host) and not ipaddress.ip_address(host).is_unspecified else ""
     if subject.client is not None:
         for each in subject.client.get("/trunks")["trunks"]:
             seen = each["seen_as"].rpartition(":")[0].strip("[]")
@@ -93,12 +95,12 @@ def _ask(server: str, source: str) -> str | OSError:
 
 
 def _as_seen(told: _Told) -> Iterator[Finding]:
-    if told.seen and _is_ip(told.advertise) and told.seen != told.advertise:
+    if told.seen and is_ip(told.advertise) and told.seen != told.advertise:
         words = f"{told.trunk} sees us as {told.seen}, and is told {told.advertise}"
         yield Finding(FAIL, "address", words, ADVERTISE)
     elif told.seen:
         yield Finding(OK, "address", f"{told.trunk} sees us as {told.seen}")
-    elif told.advertise and not _is_ip(told.advertise):
+    elif told.advertise and not is_ip(told.advertise):
         yield Finding(WARN, "address", f"{told.trunk}: our public address is not known yet ({told.advertise})")
 
 
@@ -143,7 +145,7 @@ def _by_any_server(told: _Told, said: Mapping[tuple[str, str], str | OSError], *
 def _private_source(trunk: Trunk) -> str:
     """Return our address towards a trunk of the internet where it is a private one. No packet is sent for it."""
     host = trunk.host.strip("[]")
-    if not _is_ip(host) or not ipaddress.ip_address(host).is_global:
+    if not is_ip(host) or not ipaddress.ip_address(host).is_global:
         return ""
     with (
         socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe,
@@ -153,11 +155,3 @@ def _private_source(trunk: Trunk) -> str:
         source = str(probe.getsockname()[0])
         return source if ipaddress.ip_address(source).is_private else ""
     return ""
-
-
-def _is_ip(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True

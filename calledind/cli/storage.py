@@ -24,7 +24,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from calledind.cli.client import Refused
 from calledind.cli.output import json_option, print_fields, print_json, print_table
 from calledind.folders import sync_folder
-from calledind.settings import Settings, SettingsError, load
+from calledind.settings.reading import SettingsError, load
+from calledind.settings.tables import Settings
 
 if TYPE_CHECKING:
     from calledind.cli.main import Target

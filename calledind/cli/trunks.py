@@ -22,7 +22,8 @@ from calledind.cli.client import Client, NotReachable, Refused
 from calledind.cli.completion import trunk_names
 from calledind.cli.output import console, json_option, print_fields, print_json, print_table
 from calledind.cli.storage import WrongUsage
-from calledind.settings import Settings, SettingsError, Trunk, load
+from calledind.settings.reading import SettingsError, load
+from calledind.settings.tables import Settings, Trunk
 
 if TYPE_CHECKING:
     from calledind.cli.main import Target

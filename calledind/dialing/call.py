@@ -50,7 +50,7 @@ from calledind.net.media import (
 )
 from calledind.net.registrations import credentials
 from calledind.sdp import Agreed, SDPError
-from calledind.settings import Trunk as TrunkSettings
+from calledind.settings.tables import Trunk as TrunkSettings
 from calledind.sip.early import RELIABLE
 from calledind.sip.endpoint import OPTIONS
 from calledind.sip.timers import DelayedCall

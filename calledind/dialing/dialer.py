@@ -26,8 +26,8 @@ from calledind.dialing.surroundings import Surroundings
 from calledind.dialing.trunks import Probe, Trunk, Trunks
 from calledind.model import Address, Call, Cause, EndedBy, Ending
 from calledind.numbering import for_the_log
-from calledind.settings import Calls
-from calledind.settings import Trunk as TrunkSettings
+from calledind.settings.tables import Calls
+from calledind.settings.tables import Trunk as TrunkSettings
 from calledind.sip.timers import DelayedCall
 from calledind.store.interface import Route
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Literal
 
 from calledind.model import Cause, Ending
-from calledind.settings import Trunk
+from calledind.settings.tables import Trunk
 
 Says = Literal["final", "next", "slow", "pause"]
 

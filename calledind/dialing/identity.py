@@ -25,7 +25,8 @@ from dataclasses import dataclass
 
 from calledind.model import ANONYMOUS, DEFAULT_CALLER, Call
 from calledind.numbering import e164
-from calledind.settings import PLACEHOLDER, Trunk
+from calledind.settings.tables import Trunk
+from calledind.settings.values import PLACEHOLDER
 from calledind.sip.header import NameAddr
 from calledind.sip.uri import Uri, escape_user
 

@@ -19,7 +19,7 @@ from calledind import sdes, sdp
 from calledind.codecs import ALWAYS
 from calledind.model import Address
 from calledind.net.media import Format
-from calledind.settings import Trunk
+from calledind.settings.tables import Trunk
 
 TELEPHONE_EVENT = 101
 "Payload type of our offer (RFC 4733 has no fixed one)."

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from calledind.model import Address
-from calledind.settings import Trunk
+from calledind.settings.tables import Trunk
 from calledind.sip.grammar import ParseError
 from calledind.sip.target import with_port
 from calledind.sip.uri import Uri

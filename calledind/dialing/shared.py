@@ -27,8 +27,8 @@ from calledind.dialing.queue import FairQueue
 from calledind.dialing.surroundings import Surroundings
 from calledind.dialing.trunks import Probe, Trunk
 from calledind.model import Call, Cause, EndedBy
-from calledind.settings import Calls
-from calledind.settings import Trunk as TrunkSettings
+from calledind.settings.tables import Calls
+from calledind.settings.tables import Trunk as TrunkSettings
 from calledind.store.interface import Limits, Route, SharedStore, StoreUnavailable
 
 BATCH = 32

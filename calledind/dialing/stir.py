@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.x509 import load_pem_x509_certificate
 
-from calledind.settings import Stir
+from calledind.settings.tables import Stir
 
 ORIGINS = UUID("5b0fbc29-50f6-4d4a-9a9c-0e6d2f8a7c11")
 "The namespace of our origids (RFC 9562 §5.5)."

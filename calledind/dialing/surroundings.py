@@ -12,8 +12,8 @@ from twisted.internet.defer import Deferred
 from calledind.dialing.media_log import CallMedia
 from calledind.model import Address, Call
 from calledind.net.media import MediaEvent, MediaSession
-from calledind.settings import Calls
-from calledind.settings import Trunk as TrunkSettings
+from calledind.settings.tables import Calls
+from calledind.settings.tables import Trunk as TrunkSettings
 from calledind.sip.timers import Timers
 from calledind.sip.useragent import Invitation, InviteSession
 from calledind.store.interface import Store

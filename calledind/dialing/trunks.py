@@ -15,7 +15,7 @@ from twisted.logger import Logger
 
 from calledind.dialing.pace import Pace
 from calledind.ranking import rank
-from calledind.settings import Trunk as TrunkSettings
+from calledind.settings.tables import Trunk as TrunkSettings
 from calledind.sip.timers import DelayedCall, Timers
 
 FAILURES_TO_OPEN = 5

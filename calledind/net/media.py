@@ -27,7 +27,7 @@ from calledind.model import Address
 from calledind.net.media_child import MediaChild
 from calledind.net.media_pipe import Item
 from calledind.sdes import Security
-from calledind.settings import Rtp
+from calledind.settings.tables import Rtp
 
 OPEN_SECONDS = 3.0
 "A session that takes longer to open is not opened."

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from calledind.model import Address
-from calledind.settings import Trunk
+from calledind.settings.tables import Trunk
 from calledind.sip.auth import Credentials
 from calledind.sip.grammar import format_host
 from calledind.sip.header import NameAddr

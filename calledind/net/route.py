@@ -10,7 +10,7 @@ from calledind.model import Address
 from calledind.net.dns import is_ip
 from calledind.net.next_hop import Chooser, Group, Place
 from calledind.net.tls import TlsError, client_options
-from calledind.settings import Trunk
+from calledind.settings.tables import Trunk
 from calledind.sip.target import Target, transport_of
 
 _WAY = ("host", "port", "outbound_proxy", "transport", "bind", "advertise")

@@ -25,7 +25,8 @@ from calledind.net.route import Route, RouteName, check_files, is_beyond_nat, ne
 from calledind.net.sockets import Sockets
 from calledind.net.stream import CONNECT_TIMEOUT, Streams
 from calledind.net.tls import TlsError
-from calledind.settings import STUN_SERVER, Sip, Trunk, parse_address
+from calledind.settings.tables import Sip, Trunk
+from calledind.settings.values import STUN_SERVER, parse_address
 from calledind.sip.header import Via
 from calledind.sip.target import Target, transport_of
 from calledind.sip.transactions import host_port

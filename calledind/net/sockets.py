@@ -10,7 +10,7 @@ from twisted.internet.error import CannotListenError
 
 from calledind.model import Address
 from calledind.net.datagram import SipDatagram
-from calledind.settings import parse_address
+from calledind.settings.values import parse_address
 
 TRIES = 10
 "To find a port that is free for both, where any will do."

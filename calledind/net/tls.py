@@ -18,7 +18,7 @@ from twisted.internet.ssl import (
     trustRootFromCertificates,
 )
 
-from calledind.settings import Redis
+from calledind.settings.tables import Redis
 
 BEGIN = b"-----BEGIN CERTIFICATE-----"
 

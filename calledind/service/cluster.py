@@ -21,8 +21,8 @@ from calledind.model import Call
 from calledind.net.tls import TlsError, redis_options
 from calledind.service.errors import StartFailed
 from calledind.service.nodes import Nodes
-from calledind.settings import Settings
-from calledind.settings import Trunk as TrunkSettings
+from calledind.settings.tables import Settings
+from calledind.settings.tables import Trunk as TrunkSettings
 from calledind.store.interface import Route
 
 if TYPE_CHECKING:

@@ -74,8 +74,8 @@ from calledind.service.recovery import Interrupted, Recovery
 from calledind.service.reload import InForce, Reload, codecs, reasons
 from calledind.service.retention import Retention
 from calledind.service.status import Status
-from calledind.settings import Settings
-from calledind.settings import Trunk as TrunkSettings
+from calledind.settings.tables import Settings
+from calledind.settings.tables import Trunk as TrunkSettings
 from calledind.simulator.carrier import Carrier
 from calledind.simulator.scenarios import CREDENTIALS
 from calledind.store.backup import Backup

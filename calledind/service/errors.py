@@ -5,7 +5,7 @@ from __future__ import annotations
 from calledind.api import admin, tls
 from calledind.audio.errors import LibraryUnavailable
 from calledind.net.media import NoMedia
-from calledind.settings import SettingsError
+from calledind.settings.reading import SettingsError
 from calledind.store.interface import StoreUnavailable
 
 

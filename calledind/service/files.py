@@ -15,7 +15,7 @@ from calledind.api import tls
 from calledind.dialing.stir import Signer, StirError
 from calledind.net.route import check_files
 from calledind.service.errors import StartFailed, Wrong
-from calledind.settings import Http, Page, Settings, Stir, Trunk
+from calledind.settings.tables import Http, Page, Settings, Stir, Trunk
 
 log = Logger()
 

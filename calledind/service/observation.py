@@ -27,7 +27,7 @@ from calledind.observability.hep import HepSender
 from calledind.observability.metrics import Metrics
 from calledind.observability.timing import TimedDecodes, TimedFetches, timed_store
 from calledind.service.errors import StartFailed
-from calledind.settings import Settings
+from calledind.settings.tables import Settings
 from calledind.sip.timers import DelayedCall
 from calledind.store.interface import Store
 from calledind.store.worker import Worker

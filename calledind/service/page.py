@@ -25,7 +25,8 @@ from calledind.page.trial import Trial
 from calledind.service.errors import StartFailed
 from calledind.service.files import read_token
 from calledind.service.ports import Ports
-from calledind.settings import Settings, parse_address
+from calledind.settings.tables import Settings
+from calledind.settings.values import parse_address
 from calledind.simulator.carrier import Carrier
 from calledind.store.interface import Store
 

@@ -21,7 +21,8 @@ from calledind.api import admin, tls
 from calledind.api.site import Site
 from calledind.model import Address
 from calledind.service.errors import StartFailed
-from calledind.settings import Settings, parse_address
+from calledind.settings.tables import Settings
+from calledind.settings.values import parse_address
 
 BACKLOG = 1024
 "Connections that wait to be accepted; one more waits for a second, until its client tries again."

@@ -11,7 +11,7 @@ from calledind.crash import crash_at
 from calledind.model import Call, CallRecord, Cause, EndedBy, Ending, State
 from calledind.net.registrations import credentials
 from calledind.outcome import Settlement
-from calledind.settings import Trunk
+from calledind.settings.tables import Trunk
 from calledind.sip.auth import Credentials
 from calledind.sip.useragent import UserAgent
 from calledind.store.interface import Store

@@ -22,7 +22,7 @@ from calledind.net.signalling import Signalling
 from calledind.outcome import Settlement
 from calledind.service.errors import Wrong
 from calledind.service.files import certificate_of, read_signer, with_passwords
-from calledind.settings import Settings, Trunk
+from calledind.settings.tables import Settings, Trunk
 
 LIVE = ("regions", "calls", "stir", "trunks", "http.certificate", "http.private_key")
 "Settings, and tables of them, that SIGHUP brings into force."

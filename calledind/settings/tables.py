@@ -1,206 +1,27 @@
-"""What an operator may change: a TOML file in, frozen settings out, or every error at once with its path."""
+"""The tables of the settings file: each a class, each setting a field with its default and its meaning."""
 
 from __future__ import annotations
 
-import difflib
-import ipaddress
-import os
-import re
-import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Literal
 
-import attrs
-import cattrs
 from attrs import Factory, field, frozen
 
-from calledind.model import Address, is_caller_id
-
-Table = TypeVar("Table")
-
-
-class SettingsError(Exception):
-    """All that is wrong with the settings; `errors` has one line each: path, what is wrong, what to write."""
-
-    def __init__(self, errors: list[str]) -> None:
-        super().__init__("\n".join(errors))
-        self.errors = errors
-
-
-def parse_address(text: str) -> Address:
-    """Read "127.0.0.1:8080" or "[::1]:8080". Raises ValueError that says what to write."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:
-        raise ValueError(f'"{text}" must be ADDRESS:PORT, such as "127.0.0.1:8080" or "[::1]:8080"')
-    if host.startswith("[") != host.endswith("]") or (":" in host and not host.startswith("[")):
-        raise ValueError(f'"{text}": write an IPv6 address in brackets, such as "[::1]:8080"')
-    try:
-        return str(ipaddress.ip_address(host.strip("[]"))), int(port)
-    except ValueError:
-        raise ValueError(f'"{text}": "{host}" is not an IP address; "0.0.0.0" and "[::]" mean all of them') from None
-
-
-def _check_addresses(values: tuple[str, ...]) -> None:
-    for value in values:
-        parse_address(value)
-
-
-def _check_networks(values: tuple[str, ...]) -> None:
-    for value in values:
-        try:
-            ipaddress.ip_network(value)
-        except ValueError:
-            raise ValueError(f'"{value}" must be a network, such as "127.0.0.0/8" or "fd00::/8"') from None
-
-
-def _check_ip(value: str) -> None:
-    try:
-        ipaddress.ip_address(value or "::")
-    except ValueError:
-        raise ValueError(f'"{value}" must be an IP address') from None
-
-
-def _check_positive(value: float) -> None:
-    if value <= 0:
-        raise ValueError(f"{value} must be more than 0")
-
-
-def _check_not_negative(value: float) -> None:
-    if value < 0:
-        raise ValueError(f"{value} must not be negative")
-
-
-def _check_one_line(value: str) -> None:
-    if not value.isprintable():
-        raise ValueError(f"{value!r} must have no line ends or other control characters")
-
-
-def _check_digits(values: tuple[str, ...]) -> None:
-    for value in values:
-        if not (value.isascii() and value.isdigit()):
-            raise ValueError(f'"{value}" must be digits in quotes, such as "1" or "212"')
-
-
-def _check_host(value: str) -> None:
-    if re.fullmatch(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?", value) is None:
-        raise ValueError(f'"{value}" must be a domain or an IP address')
-
-
-def _check_domain(value: str) -> None:
-    if value:
-        _check_host(value)
-
-
-PLACEHOLDER = re.compile(r"\{(\w*)\}")
-PLACEHOLDERS = ("caller", "e164", "national", "username")
-"What a template of a caller's identity may name; `dialing.identity` says what each is."
-
-
-def _check_template(value: str) -> None:
-    unknown = [name for name in PLACEHOLDER.findall(value) if name not in PLACEHOLDERS]
-    if unknown or re.search(r"[{}]", PLACEHOLDER.sub("", value)):
-        known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
-        raise ValueError(f'"{value}" may have {known} between braces, nothing else')
-
-
-def _check_privacy(value: str) -> None:
-    if re.fullmatch(r"[a-z]+(;[a-z]+)*|", value) is None:
-        raise ValueError(
-            f'"{value}" must be the words of RFC 3323 with semicolons between, such as "id" or "header;id"'
-        )
-
-
-def _check_sip_uri(value: str) -> None:
-    if re.fullmatch(r"sips?:[^\s\"<>@]+@[A-Za-z0-9.:_\[\]-]+", value) is None:
-        raise ValueError(f'"{value}" must be a SIP URI, such as "sip:anonymous@anonymous.invalid"')
-
-
-def _check_caller_id(value: str) -> None:
-    if value and not is_caller_id(value):
-        raise ValueError(f'"{value}" must be at most 20 digits, with a leading + where wanted, or "anonymous"')
-
-
-def _check_country_code(value: str) -> None:
-    if re.fullmatch(r"[1-9][0-9]{0,2}", value) is None:
-        raise ValueError(f'"{value}" must be a country code in quotes, such as "1" or "44"')
-
-
-def _check_url(value: str) -> None:
-    if re.fullmatch(r"https://[^\s\"<>;]+|", value) is None:
-        raise ValueError(f'"{value}" must be an https URL')
-
-
-def _check_port(value: int) -> None:
-    if not 0 <= value <= 65535:
-        raise ValueError(f"{value} must be a port, from 0 to 65535")
-
-
-def _check_session(value: int) -> None:
-    if value != 0 and value < 90:
-        raise ValueError(f"{value} must be 90 or more, or 0")
-
-
-def _check_bind(value: str) -> None:
-    if value:
-        parse_address(value)
-
-
-def _check_host_port(value: str) -> None:
-    match = re.fullmatch(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})", value)
-    if match is None or not 1 <= int(match[2]) <= 65535:
-        raise ValueError(f'"{value}" must be HOST:PORT, such as "127.0.0.1:6379" or "redis.example.com:6379"')
-
-
-def _check_collector(value: str) -> None:
-    if value:
-        _check_host_port(value)
-
-
-def _check_capture_id(value: int) -> None:
-    if not 0 <= value < 2**32:
-        raise ValueError(f"{value} must be a number of 32 bits")
-
-
-def _check_host_ports(values: tuple[str, ...]) -> None:
-    for value in values:
-        _check_host_port(value)
-
-
-def _check_node_name(value: str) -> None:
-    if re.fullmatch(r"[A-Za-z0-9._-]{0,64}", value) is None:
-        raise ValueError(f'"{value}" must be at most 64 letters, digits, dots, hyphens and underscores')
-
-
-def _check_lease(value: float) -> None:
-    if value < 1:
-        raise ValueError(f"{value} must be 1 or more")
-
-
-STUN_SERVER = re.compile(r"stun:([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
-"Host and port of a trunk's `advertise`."
-
-
-def _check_advertise(value: str) -> None:
-    if value != "received" and STUN_SERVER.fullmatch(value) is None:
-        try:
-            _check_ip(value)
-        except ValueError:
-            raise ValueError(f'"{value}" must be an IP address, "received" or "stun:HOST:PORT"') from None
-
+from calledind.settings import values
 
 CHECK = "check"
 "Key of a field's metadata: what raises ValueError for a value of the right type that is no good."
-_addresses = {CHECK: _check_addresses}
-_networks = {CHECK: _check_networks}
-_ip = {CHECK: _check_ip}
-_positive = {CHECK: _check_positive}
-_one_line = {CHECK: _check_one_line}
-_not_negative = {CHECK: _check_not_negative}
-_digits = {CHECK: _check_digits}
-_host = {CHECK: _check_host}
-_domain = {CHECK: _check_domain}
-_template = {CHECK: _check_template}
+_addresses = {CHECK: values.check_addresses}
+_networks = {CHECK: values.check_networks}
+_ip = {CHECK: values.check_ip}
+_positive = {CHECK: values.check_positive}
+_one_line = {CHECK: values.check_one_line}
+_not_negative = {CHECK: values.check_not_negative}
+_digits = {CHECK: values.check_digits}
+_host = {CHECK: values.check_host}
+_domain = {CHECK: values.check_domain}
+_template = {CHECK: values.check_template}
 
 
 @frozen
@@ -269,7 +90,7 @@ class Calls:
     "When a held credit is spent: only by an answer, or by every accepted call."
     drain_timeout: float = field(default=240.0, metadata=_not_negative)
     "Seconds that running calls have to finish after SIGTERM; then they are hung up."
-    home_country: str = field(default="1", metadata={CHECK: _check_country_code})
+    home_country: str = field(default="1", metadata={CHECK: values.check_country_code})
     "Country code of caller ids that are written without one."
     unlisted_caller_id: Literal["replace", "refuse"] = "replace"
     "A caller_id that is not on the list of its api key: the default stands in for it, or the answer is code 4."
@@ -329,7 +150,7 @@ class Stir:
     "PEM, of an EC key on P-256; a relative path is below $CREDENTIALS_DIRECTORY where that is set."
     certificate: Path | None = None
     "PEM, checked against the key at the start."
-    certificate_url: str = field(default="", metadata={CHECK: _check_url})
+    certificate_url: str = field(default="", metadata={CHECK: values.check_url})
     "Where the world fetches the certificate (x5u)."
     attestation: Literal["B", "C"] = "B"
     "Of calls whose api key has none of its own: B, you know the customer; C, you don't. A is said of a key."
@@ -342,7 +163,7 @@ class Trunk:
     name: str
     host: str = field(metadata=_host)
     "Domain or address of the Request-URI."
-    port: int = field(default=0, metadata={CHECK: _check_port})
+    port: int = field(default=0, metadata={CHECK: values.check_port})
     "0: what DNS says (SRV), else 5060, with TLS 5061."
     outbound_proxy: str = ""
     'Where the packets go instead, "host" or "host:port".'
@@ -352,7 +173,7 @@ class Trunk:
     "Whether a request of more than 1,300 octets may go by TCP instead of UDP (RFC 3261 §18.1.1)."
     sips: bool = False
     "Whether URIs are of sips, which asks for TLS at every hop."
-    tls_name: str = field(default="", metadata={CHECK: _check_domain})
+    tls_name: str = field(default="", metadata={CHECK: values.check_domain})
     "Name that the certificate must be for; empty: that of `outbound_proxy`, else `host`."
     tls_ca: Path | None = None
     "PEM, the certificates to believe; empty: the system's."
@@ -360,9 +181,9 @@ class Trunk:
     "PEM, ours, the chain from the leaf up, for carriers that ask for one."
     tls_private_key: Path | None = None
     "PEM."
-    bind: str = field(default="", metadata={CHECK: _check_bind})
+    bind: str = field(default="", metadata={CHECK: values.check_bind})
     "ADDRESS:PORT that its messages leave from; empty: one of `sip.bind`."
-    advertise: str = field(default="", metadata={CHECK: _check_advertise})
+    advertise: str = field(default="", metadata={CHECK: values.check_advertise})
     """Behind a NAT, the address to name to it: an IP address, "received" (what its responses say), or
     "stun:HOST:PORT" (what a STUN server says, RFC 8489); empty: `sip.advertise`."""
     username: str = field(default="", metadata=_one_line)
@@ -379,7 +200,7 @@ class Trunk:
     "User part of the address that is registered, where it isn't `username`."
     register_required: bool = True
     "Whether it gets no calls while it does not know where we are."
-    caller_id: str = field(default="", metadata={CHECK: _check_caller_id})
+    caller_id: str = field(default="", metadata={CHECK: values.check_caller_id})
     'Used in place of a request\'s caller_id 0000000000; "anonymous" tells the callee none.'
     from_user: str = field(default="{caller}", metadata=_template)
     'Before the @ of From; a template such as "+{e164}", "{national}" or "{username}".'
@@ -393,9 +214,9 @@ class Trunk:
     "User part of Remote-Party-ID, a template; empty: not sent."
     diversion: str = field(default="", metadata=_template)
     "User part of Diversion (RFC 5806), a template; empty: not sent."
-    privacy: str = field(default="id", metadata={CHECK: _check_privacy})
+    privacy: str = field(default="id", metadata={CHECK: values.check_privacy})
     "Privacy of anonymous calls (RFC 3323, RFC 3325); empty: not sent."
-    anonymous_uri: str = field(default="sip:anonymous@anonymous.invalid", metadata={CHECK: _check_sip_uri})
+    anonymous_uri: str = field(default="sip:anonymous@anonymous.invalid", metadata={CHECK: values.check_sip_uri})
     "From of anonymous calls (RFC 3323 §4.1.1.3)."
     user_phone: bool = False
     "Whether URIs with a telephone number say user=phone."
@@ -427,7 +248,7 @@ class Trunk:
     "Times that a 3xx is followed in one call, to another Request-URI of this trunk's; 0: never."
     prack: bool = True
     "Whether provisional responses may come reliably (100rel, RFC 3262)."
-    session_expires: int = field(default=0, metadata={CHECK: _check_session})
+    session_expires: int = field(default=0, metadata={CHECK: values.check_session})
     "Seconds after which a session is to be refreshed (RFC 4028), 90 at least; 0: only where the carrier asks for it."
     nat: bool = False
     """Whether media that comes from another port than the SDP says is followed, as a callee behind a NAT needs it:
@@ -477,9 +298,9 @@ class Store:
 class Redis:
     """The Redis that nodes share, 7 or newer, one master; where [store] kind is "redis"."""
 
-    address: str = field(default="127.0.0.1:6379", metadata={CHECK: _check_host_port})
+    address: str = field(default="127.0.0.1:6379", metadata={CHECK: values.check_host_port})
     '"HOST:PORT"; not asked where there are `sentinels`.'
-    sentinels: tuple[str, ...] = field(default=(), metadata={CHECK: _check_host_ports})
+    sentinels: tuple[str, ...] = field(default=(), metadata={CHECK: values.check_host_ports})
     'Each "HOST:PORT": they say which is the master.'
     sentinel_master: str = field(default="calledin", metadata=_one_line)
     "The name by which the sentinels know it."
@@ -498,7 +319,7 @@ class Redis:
     "Whether Redis and its sentinels are spoken to by TLS; their certificates are checked."
     tls_ca: Path | None = None
     "PEM, the certificates to believe; empty: the system's."
-    tls_name: str = field(default="", metadata={CHECK: _check_domain})
+    tls_name: str = field(default="", metadata={CHECK: values.check_domain})
     "Name that the certificates must be for; empty: the host that is connected to."
     tls_certificate: Path | None = None
     "PEM, ours, the chain from the leaf up, where Redis asks for one."
@@ -514,9 +335,9 @@ class Redis:
 class Node:
     """This daemon among those that share a Redis."""
 
-    name: str = field(default="", metadata={CHECK: _check_node_name})
+    name: str = field(default="", metadata={CHECK: values.check_node_name})
     "A name of its own; empty: the machine's."
-    lease: float = field(default=10.0, metadata={CHECK: _check_lease})
+    lease: float = field(default=10.0, metadata={CHECK: values.check_lease})
     "Seconds without a heartbeat after which other nodes take over what this one had."
 
 
@@ -561,9 +382,9 @@ class Log:
 class Trace:
     """Copies of SIP messages for Homer, sngrep and their like."""
 
-    hep: str = field(default="", metadata={CHECK: _check_collector})
+    hep: str = field(default="", metadata={CHECK: values.check_collector})
     'HEP3 by UDP to "HOST:PORT"; empty: none.'
-    hep_capture_id: int = field(default=1, metadata={CHECK: _check_capture_id})
+    hep_capture_id: int = field(default=1, metadata={CHECK: values.check_capture_id})
     "What tells this daemon from others there."
     hep_key_file: Path | None = None
     "The collector's authentication key; a relative path is below $CREDENTIALS_DIRECTORY where that is set."
@@ -619,196 +440,3 @@ TABLES = (
     *(Metrics, Log, Trace, Cdr),
     Settings,
 )
-
-
-class _Reader:
-    """Turns tables into settings, and collects what is wrong instead of stopping at it."""
-
-    def __init__(self) -> None:
-        self.errors: list[str] = []
-        self._leaf = cattrs.Converter(detailed_validation=False)
-        self._leaf.register_structure_hook(int, _whole_number)
-        self._leaf.register_structure_hook(float, _number)
-        self._leaf.register_structure_hook(str, _string)
-        self._leaf.register_structure_hook(bool, _boolean)
-        self._leaf.register_structure_hook(Path, lambda value, _: Path(_string(value, str)))
-        self._leaf.register_structure_hook_func(_is_choice, _choice)
-        self._leaf.register_structure_hook_func(_is_list, self._list)
-
-    def table(self, kind: type[Table], table: object, path: str) -> Table | None:
-        """Return None when it can't be made; why is in `errors` then."""
-        if not isinstance(table, Mapping):
-            self.errors.append(f"{path}: must be a table, [{path}] with name = value below it")
-            return None
-        before = len(self.errors)
-        fields: dict[str, attrs.Attribute[Any]] = attrs.fields_dict(attrs.resolve_types(kind))  # type: ignore
-        values: dict[str, Any] = {}
-        for name in sorted(table.keys() - fields.keys()):
-            meant = difflib.get_close_matches(name, fields, n=1)
-            hint = f'did you mean "{meant[0]}"?' if meant else f"known here: {', '.join(sorted(fields))}"
-            self.errors.append(f"{_join(path, name)}: there is no such setting; {hint}")
-        for name, field_ in fields.items():
-            if name in table:
-                values[name] = self._value(field_, table[name], _join(path, name))
-            elif field_.default is attrs.NOTHING:
-                self.errors.append(f"{_join(path, name)}: is required")
-        return kind(**values) if len(self.errors) == before else None
-
-    def _value(self, field_: attrs.Attribute[Any], value: object, path: str) -> Any:
-        kind: Any = field_.type
-        if attrs.has(kind):
-            return self.table(kind, value, path)
-        if kind == tuple[Trunk, ...]:
-            if not isinstance(value, list):
-                self.errors.append(f"{path}: must be a list of tables, [[{path}]] above each")
-                return ()
-            return tuple(self.table(Trunk, each, f"{path}[{index}]") for index, each in enumerate(value))
-        try:
-            result = self._leaf.structure(value, kind)
-            if CHECK in field_.metadata:
-                field_.metadata[CHECK](result)
-        except (ValueError, TypeError, AttributeError) as error:
-            self.errors.append(f"{path}: {error}")
-            return None
-        return result
-
-    def _list(self, value: object, kind: Any) -> tuple[Any, ...]:
-        if not isinstance(value, list | tuple):
-            raise ValueError(f"{value!r} must be a list in square brackets")
-        kinds = get_args(kind)
-        if kinds[-1] is not Ellipsis and len(value) != len(kinds):
-            raise ValueError(f"{value!r} must have {len(kinds)} values")
-        return tuple(self._leaf.structure(item, kinds[0]) for item in value)
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
-
-
-def _is_choice(kind: object) -> bool:
-    return get_origin(kind) is Literal
-
-
-def _choice(value: object, kind: Any) -> object:
-    if value not in get_args(kind):
-        raise ValueError(f"{value!r} must be one of {', '.join(map(repr, get_args(kind)))}")
-    return value
-
-
-def _is_list(kind: object) -> bool:
-    return get_origin(kind) is tuple
-
-
-def _whole_number(value: object, _: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{value!r} must be a whole number")
-    return value
-
-
-def _number(value: object, _: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{value!r} must be a number")
-    return float(value)
-
-
-def _string(value: object, _: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f'{value!r} must be text in quotes, such as "{value}"')
-    return value
-
-
-def _boolean(value: object, _: object) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"{value!r} must be true or false")
-    return value
-
-
-def _consistency(settings: Settings) -> Iterator[str]:
-    """Give a line for each contradiction between settings that are right one by one."""
-    if not settings.trunks and not settings.simulator:
-        yield (
-            "trunks: is required; add a [[trunks]] table with name and host, "
-            "or write simulator = true to let the built-in carrier take all calls"
-        )
-    if settings.trunks and settings.simulator:
-        yield "simulator: must be false where [[trunks]] are given; remove one of them"
-    names = [trunk.name for trunk in settings.trunks]
-    for name in sorted({name for name in names if names.count(name) > 1}):
-        yield f'trunks: the name "{name}" is used twice; each trunk needs a name of its own'
-    for index, trunk in enumerate(settings.trunks):
-        for status, reason in trunk.reasons.items():
-            if not (status.isdigit() and 300 <= int(status) <= 699):
-                yield f'trunks[{index}].reasons.{status}: must be a SIP status from "300" to "699"'
-            if reason not in (0, 1, 3, 5, 8):
-                yield f"trunks[{index}].reasons.{status}: {reason} must be 0, 1, 3, 5 or 8"
-        for status in trunk.failover:
-            if not (status.isdigit() and 300 <= int(status) <= 699):
-                yield f'trunks[{index}].failover.{status}: must be a SIP status from "300" to "699"'
-        if not trunk.codecs:
-            yield f'trunks[{index}].codecs: must name at least one of "PCMU", "PCMA", "G722", "opus"'
-        if trunk.sips and trunk.transport not in ("tls", "auto"):
-            yield f'trunks[{index}].sips: needs transport = "tls"'
-        if trunk.srtp != "off" and not trunk.srtp_suites:
-            yield f'trunks[{index}].srtp_suites: must name at least one, or write srtp = "off"'
-        tls = trunk.transport == "tls" or trunk.sips
-        if trunk.srtp != "off" and not tls and not trunk.srtp_over_plain_sip:
-            yield (
-                f'trunks[{index}].srtp: needs transport = "tls", since the keys are in the signalling; '
-                "or write srtp_over_plain_sip = true, and whoever reads that can listen"
-            )
-        if (trunk.tls_certificate is None) != (trunk.tls_private_key is None):
-            yield f"trunks[{index}].tls_certificate: tls_certificate and tls_private_key go together"
-        if trunk.register and not (trunk.username or trunk.register_user):
-            yield f"trunks[{index}].register: needs a username, or a register_user where your address is enough"
-        if trunk.password and trunk.password_file:
-            yield f"trunks[{index}].password_file: give either this or password"
-    if (settings.stir.private_key is None) != (not settings.stir.certificate_url):
-        yield "stir.private_key: private_key and certificate_url go together; give both to sign calls"
-    if (settings.http.certificate is None) != (settings.http.private_key is None):
-        yield "http.certificate: certificate and private_key go together; give both, or none for a self-signed one"
-    if not settings.http.listen and not settings.http.tls_listen:
-        yield 'http.listen: is empty and so is tls_listen; give at least one, such as ["127.0.0.1:8080"]'
-    if (settings.redis.tls_certificate is None) != (settings.redis.tls_private_key is None):
-        yield "redis.tls_certificate: tls_certificate and tls_private_key go together"
-    if settings.redis.username and settings.redis.password_file is None:
-        yield "redis.password_file: is required where there is a username"
-    first, last = settings.rtp.ports
-    if not (1024 <= first < last <= 65535):
-        yield f"rtp.ports: [{first}, {last}] must be two ports from 1024 to 65535, the first below the last"
-
-
-def load(
-    path: Path, *, changes: Mapping[str, Any] | None = None, environment: Mapping[str, str] = os.environ
-) -> Settings:
-    """Read the settings file, put `changes` (tables and values, as in the file) over it.
-
-    Raises `SettingsError` with all that is wrong.
-    """
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError([f"{path}: can't be read: {error.strerror}"]) from None
-    except UnicodeDecodeError:
-        raise SettingsError([f"{path}: is not UTF-8 text"]) from None
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError([f"{path}: is not TOML: {error}"]) from None
-    for name, change in (changes or {}).items():
-        below = table.get(name, {})
-        if isinstance(change, dict) and isinstance(below, dict):
-            table[name] = {**below, **change}
-        elif name not in table or not isinstance(change, dict):
-            table[name] = change
-    return structure(table, environment=environment)
-
-
-def structure(table: Mapping[str, Any], *, environment: Mapping[str, str] = os.environ) -> Settings:
-    """Turn a parsed TOML file into settings; `$STATE_DIRECTORY` is the data folder where the file names none."""
-    table = dict(table)
-    if "data" not in table and environment.get("STATE_DIRECTORY"):
-        table["data"] = environment["STATE_DIRECTORY"].split(":")[0]
-    reader = _Reader()
-    settings = reader.table(Settings, table, "")
-    errors = reader.errors if settings is None else list(_consistency(settings))
-    if settings is None or errors:
-        raise SettingsError(errors)
-    return settings

@@ -32,7 +32,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from calledind.model import Call, EndedBy
-from calledind.settings import Redis
+from calledind.settings.tables import Redis
 from calledind.store.embedded import lock_folder
 from calledind.store.interface import Route, StoreUnavailable
 from calledind.store.outbox import Outbox, explain

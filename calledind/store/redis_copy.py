@@ -75,7 +75,7 @@ PARTS = re.compile(
     re.DOTALL,
 )
 """What comes after the prefix in the names of what is cleared. Epochs stay, so that no owner of before is one again;
-and what is somebody else's, whose prefix begins as ours does."""
+and what is somebody else's, whose prefix begins as ours does. `queue` is of schema 1."""
 
 Progress = Callable[[str, int], None]
 "What is dealt with, and how many of it were just now."

@@ -24,7 +24,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from txredisapi import ResponseError
 
-from calledind.settings import Redis
+from calledind.settings.tables import Redis
 from calledind.store.interface import StoreUnavailable
 from calledind.store.redis_connection import Connection, NotReplicated, Unanswered
 from calledind.store.redis_opening import Opening, Secure

@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import ClientFactory
 from txredisapi import ResponseError
 
-from calledind.settings import Redis
+from calledind.settings.tables import Redis
 from calledind.store.interface import StoreUnavailable
 from calledind.store.redis_connection import Connection
 from calledind.store.redis_wire import Part, Script, in_words

@@ -24,7 +24,7 @@ from calledind.audio.errors import AudioError, LibraryUnavailable
 from calledind.audio.pcm import read_mp3
 from calledind.audio.sandbox import SystemCallFilter
 from calledind.model import ReturnCode
-from calledind.settings import Audio
+from calledind.settings.tables import Audio
 from tests.audio.mp3 import NAMES, mutated, sample, silence
 
 FUZZED = 2000 if os.environ.get("CALLEDIN_LONG") else 40

@@ -18,7 +18,7 @@ from twisted.trial.unittest import SkipTest, TestCase
 from calledind.audio.fetch import Fetched, Fetcher, FetchError, NotModified
 from calledind.net.agent import GuardedAgent
 from calledind.net.guard import Guard
-from calledind.settings import Audio
+from calledind.settings.tables import Audio
 from tests.net.web import Answer, Conversation, ScriptedServer, TableResolver, certificate_for, page, says, silence
 
 NAMES = {"sounds.test": ["127.0.0.1"], "other.test": ["127.0.0.1"], "inside.test": ["10.0.0.1"]}

@@ -22,7 +22,7 @@ from calledind.audio.library import Library, Prepared
 from calledind.audio.single_flight import SingleFlight
 from calledind.codecs import ALWAYS
 from calledind.model import ReturnCode
-from calledind.settings import Audio
+from calledind.settings.tables import Audio
 from tests.audio.mp3 import sample
 
 T = TypeVar("T")

@@ -20,7 +20,7 @@ from calledind.model import ReturnCode
 from calledind.net.agent import GuardedAgent
 from calledind.net.guard import Guard
 from calledind.net.resolve import ThreadedResolver
-from calledind.settings import Audio
+from calledind.settings.tables import Audio
 from tests.audio.mp3 import sample
 
 reactor: Any = twisted_reactor

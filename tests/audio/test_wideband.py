@@ -16,7 +16,7 @@ from calledind.audio.decode import Decoder
 from calledind.audio.pcm import read_mp3_at
 from calledind.audio.wideband import Encoder
 from calledind.codecs import CODECS, G722, OPUS
-from calledind.settings import Audio
+from calledind.settings.tables import Audio
 from tests.audio.mp3 import sample, silence
 
 VOICE = "44100-mono-no-xing.mp3"

@@ -26,7 +26,7 @@ from twisted.internet.defer import Deferred, succeed
 from calledind.audio.decode import Decoder
 from calledind.audio.fetch import Fetched, NotModified
 from calledind.audio.library import Library
-from calledind.settings import Audio
+from calledind.settings.tables import Audio
 from tests.benchmarks.report import Row, in_reactor, options, tell
 
 SECONDS = 180

@@ -23,7 +23,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from calledind.model import Call, ReturnCode, new_call_id
-from calledind.settings import Redis
+from calledind.settings.tables import Redis
 from calledind.store.interface import FLOOD_SECONDS, Limits
 from calledind.store.redis import RedisStore
 from tests.benchmarks.report import Row, in_reactor, options, tell

@@ -20,7 +20,7 @@ from calledind.cli.listen import there
 from calledind.cli.main import main
 from calledind.cli.shell import Prompt
 from calledind.cli.trunks import to_toml
-from calledind.settings import load
+from calledind.settings.reading import load
 
 
 class WordTests(SynchronousTestCase):

@@ -17,7 +17,7 @@ from calledind.cli.finding import FAIL, OK, WARN, Subject
 from calledind.cli.public import public_address
 from calledind.cli.stun import public_ip
 from calledind.net import stun
-from calledind.settings import load
+from calledind.settings.reading import load
 
 COOKIE = 0x2112A442
 

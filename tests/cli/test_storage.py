@@ -25,7 +25,7 @@ from calledind.api.admin import Admin, admin_site, listen
 from calledind.cli import storage
 from calledind.cli.main import main
 from calledind.keyring import Keyring
-from calledind.settings import Redis
+from calledind.settings.tables import Redis
 from calledind.store.backup import Backup
 from calledind.store.embedded import EmbeddedStore
 from calledind.store.interface import StoreUnavailable

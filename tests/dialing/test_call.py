@@ -11,7 +11,7 @@ from calledind import sdp
 from calledind.dialing.call import FAREWELL, PATIENCE, SLACK, TABLE, CallAttempt, _Input, _State
 from calledind.model import Call, Cause, EndedBy, Ending
 from calledind.net.media import Digit, Finished, Lost, Silent
-from calledind.settings import Calls, Trunk
+from calledind.settings.tables import Calls, Trunk
 from calledind.sip.useragent import Answered, Ended, LateAnswer, Progress, Refused, Unreachable
 from calledind.store.interface import StoreUnavailable
 from tests.dialing.world import START, TARGET, FakeMediaSession, World, make_call, make_trunk, sdp_answer

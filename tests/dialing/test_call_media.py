@@ -13,7 +13,7 @@ from calledind.dialing.call import CallAttempt
 from calledind.dialing.media_log import CallMedia
 from calledind.net.media import Digit, Format, MediaStatistics
 from calledind.sdes import Crypto, Keys
-from calledind.settings import Trunk
+from calledind.settings.tables import Trunk
 from calledind.sip.useragent import Answered
 from tests.dialing.world import AUDIO, TARGET, FakeMediaSession, World, make_call, make_trunk
 

@@ -10,8 +10,8 @@ from calledind.dialing.dialer import BREATH, MOST_TARGETS, RETRY, Dialer
 from calledind.dialing.trunks import FIRST_PROBE, Health, Trunk
 from calledind.model import Address, Call, Cause, Ending
 from calledind.net.media import Finished, Lost
-from calledind.settings import Calls
-from calledind.settings import Trunk as TrunkSettings
+from calledind.settings.tables import Calls
+from calledind.settings.tables import Trunk as TrunkSettings
 from calledind.sip.useragent import Answered, Ended, Event, Progress, Refused, Unreachable
 from calledind.store.interface import StoreUnavailable
 from tests.dialing.world import FakeSession, World, make_call, make_trunk, sdp_answer

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from calledind.dialing.identity import Identity, callee_uri, identify
 from calledind.model import Call
-from calledind.settings import Trunk
+from calledind.settings.tables import Trunk
 from calledind.sip.header import NameAddr
 from calledind.sip.message import Request, parse
 

@@ -16,8 +16,8 @@ from calledind.dialing.shared import BACKLOG, BATCH, SharedDialer
 from calledind.dialing.trunks import FAILURES_TO_OPEN
 from calledind.model import Call, Cause, Ending
 from calledind.net.media import MediaSession, NoMedia
-from calledind.settings import Calls
-from calledind.settings import Trunk as TrunkSettings
+from calledind.settings.tables import Calls
+from calledind.settings.tables import Trunk as TrunkSettings
 from calledind.sip.useragent import Answered, Event, Refused
 from calledind.store.interface import Grants, Limits, Route, SharedStore, StoreUnavailable
 from tests.dialing.world import AUDIO, FakeStore, World, make_call, make_trunk, sdp_answer

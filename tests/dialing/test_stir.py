@@ -11,7 +11,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from calledind.dialing.stir import Signer, StirError
-from calledind.settings import Stir
+from calledind.settings.tables import Stir
 from tests.interop.harness import need
 from tests.interop.openssl import make_certificate, passport_is_signed
 

@@ -15,7 +15,7 @@ from calledind.codecs import CODECS
 from calledind.dialing.surroundings import Surroundings
 from calledind.model import Address, Attempt, Call
 from calledind.net.media import MediaEvent, MediaSession, MediaStatistics, NoMedia
-from calledind.settings import Calls, Trunk
+from calledind.settings.tables import Calls, Trunk
 from calledind.sip.useragent import Event, Invitation, InviteSession
 from calledind.store.interface import Store, StoreUnavailable
 

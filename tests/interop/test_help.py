@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calledind.api.help import GUIDES, source
-from calledind.settings import structure
+from calledind.settings.reading import structure
 from tests.interop.case import InteropCase
 from tests.interop.harness import free_ports, need
 

@@ -33,7 +33,7 @@ from calledind.net.media import (
 )
 from calledind.net.media_course import moments
 from calledind.net.media_pipe import LONGEST_FRAME, Item, PipeError, Unpacker, pack
-from calledind.settings import Rtp
+from calledind.settings.tables import Rtp
 
 
 class FakeProcess:

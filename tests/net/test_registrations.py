@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from calledind.model import Address
 from calledind.net.registrations import Registrations, account, credentials, through
-from calledind.settings import Trunk
+from calledind.settings.tables import Trunk
 from calledind.sip.auth import Credentials
 from calledind.sip.grammar import ParseError
 from calledind.sip.message import Request, Response, parse, response_to

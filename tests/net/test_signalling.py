@@ -28,7 +28,7 @@ from calledind.net.resolve import ResolveError
 from calledind.net.route import next_hop, tls_options
 from calledind.net.signalling import Signalling
 from calledind.net.tls import TlsError, client_options, redis_options
-from calledind.settings import Redis, Sip, Trunk
+from calledind.settings.tables import Redis, Sip, Trunk
 from calledind.sip.events import Answered, Event, Refused, Unreachable
 from calledind.sip.message import Request, parse, response_to
 from calledind.sip.target import Target, target_snapshot, transport_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from calledind.settings import Trunk
+from calledind.settings.tables import Trunk
 
 A_TRUNK = Trunk(name="a", host="a.example", username="u", password="p", reasons={"403": 8})
 

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from calledind.admission import Unavailable
 from calledind.net import systemd
 from calledind.service.daemon import Daemon
-from calledind.settings import Settings
+from calledind.settings.tables import Settings
 from calledind.store.embedded import EmbeddedStore
 from tests.service.recorder import Lines, Recorder
 

@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from calledind.service.errors import StartFailed
 from calledind.service.files import read_pepper, with_passwords
-from calledind.settings import Trunk
+from calledind.settings.tables import Trunk
 from tests.service.recorder import A_TRUNK
 
 

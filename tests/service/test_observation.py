@@ -17,7 +17,7 @@ from calledind.observability.gauges import Figures
 from calledind.service import observation
 from calledind.service.errors import StartFailed
 from calledind.service.observation import Observation, both, read_key
-from calledind.settings import Cdr, Settings, Trace
+from calledind.settings.tables import Cdr, Settings, Trace
 from tests.dialing.world import START, make_call
 from tests.observability.test_metrics import STATISTICS, make_outcome
 from tests.service.recorder import Lines

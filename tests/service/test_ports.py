@@ -14,7 +14,7 @@ from calledind.api.site import Site
 from calledind.service import ports as ports_module
 from calledind.service.errors import StartFailed
 from calledind.service.ports import Ports
-from calledind.settings import Http, Settings
+from calledind.settings.tables import Http, Settings
 
 
 class PortsTests(TestCase):

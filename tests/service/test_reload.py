@@ -11,7 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from calledind.api.tls import ServerContext, self_signed
 from calledind.service.reload import InForce, Reload, changed_settings, reasons
-from calledind.settings import Calls, Http, Node, Redis, Regions, Settings, SettingsError, Stir, Store, Trunk
+from calledind.settings.reading import SettingsError
+from calledind.settings.tables import Calls, Http, Node, Redis, Regions, Settings, Stir, Store, Trunk
 from tests.service.recorder import A_TRUNK, Lines, Recorder
 
 

@@ -19,7 +19,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from calledind.model import Call, CallRecord, PendingCallback, ReturnCode
-from calledind.settings import Redis
+from calledind.settings.tables import Redis
 from calledind.store.interface import Limits
 from calledind.store.redis import RedisStore
 from calledind.store.redis_link import NotReplicated, Unanswered

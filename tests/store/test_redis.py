@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.trial.unittest import TestCase
 
-from calledind.settings import Redis
+from calledind.settings.tables import Redis
 from calledind.store.interface import Store
 from calledind.store.redis import RedisStore
 from tests.store.contract import StoreContract

@@ -21,7 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from calledind.dialing.trunks import Trunks
 from calledind.model import ReturnCode, State
 from calledind.ranking import rank
-from calledind.settings import Redis, Trunk
+from calledind.settings.tables import Redis, Trunk
 from calledind.store.backup import Figures
 from calledind.store.embedded import EmbeddedStore
 from calledind.store.interface import Limits, StoreUnavailable

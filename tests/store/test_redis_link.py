@@ -15,7 +15,7 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from calledind.net.tls import client_options
-from calledind.settings import Redis
+from calledind.settings.tables import Redis
 from calledind.store import redis_link
 from calledind.store.interface import StoreUnavailable
 from calledind.store.redis_link import NotReplicated, RedisLink, ResponseError, Unanswered

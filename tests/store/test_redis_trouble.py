@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from calledind.model import CallRecord, ReturnCode, State
-from calledind.settings import Redis
+from calledind.settings.tables import Redis
 from calledind.store.interface import StoreUnavailable
 from calledind.store.redis import RedisStore
 from tests.store.contract import BUSY, DIALOG, NOW, make_attempt
