@@ -32,7 +32,7 @@ EXPECTED = {
 }
 "Module -> how the words begin that tshark has for what its callees send on purpose."
 PROTOCOLS = "sip || sdp || rtp || rtcp"
-"SRTP and SRTCP are among them."
+"SRTP is among them. SRTCP (`srtcp`) is not: what Wireshark reads into its encrypted octets is chance."
 IS_SIP = r'matches "^(SIP/2\\.0 |[A-Z]+ (sips?|tel):)"'
 ALONE = "CALLEDIN_ALONE"
 "In the environment where the network namespace is our own."

@@ -138,7 +138,7 @@ class SrtpTests(InteropCase):
             wait_for("channels are free", lambda: daemon.admin("GET", "/status")["live"] == 0)
         capture = Capture(path, sip_port)
         # What Wireshark reads into the octets of encrypted RTCP is chance: below, our own is known as such.
-        self.assertEqual(capture.matching("_ws.malformed && !rtcp", "frame.number", "_ws.col.Info"), [])
+        self.assertEqual(capture.matching("_ws.malformed && !srtcp", "frame.number", "_ws.col.Info"), [])
         ours = f"udp.srcport >= {first} && udp.srcport < {first + 200}"
         sent = capture.matching(f"rtp && {ours}", "_ws.col.Protocol", "rtp.p_type")
         self.assertEqual(set(sent), {"SRTP\t0"})
