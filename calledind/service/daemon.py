@@ -168,6 +168,7 @@ class Daemon(Service):
             await self._recovery().run()
         else:
             nodes = self._cluster.nodes
+            await self._insist(partial(self._interrupted.hang_up_open, self._cluster.store))
             await self._insist(self._callbacks.start)
             await self._insist(partial(nodes.start, self._cluster.dialer, self._callbacks, self._interrupted.end))
         self._dialer.start()

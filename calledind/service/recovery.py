@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from twisted.logger import Logger
 
@@ -14,7 +15,7 @@ from calledind.outcome import Settlement
 from calledind.settings.tables import Trunk
 from calledind.sip.auth import Credentials
 from calledind.sip.useragent import UserAgent
-from calledind.store.interface import Store
+from calledind.store.interface import OpenDialog, SharedStore, Store
 
 
 class Interrupted:
@@ -58,18 +59,37 @@ class Interrupted:
         try:
             if record.dialog is None:
                 raise ValueError("nothing is known of its dialog")
-            crash_at("recovery.bye.due")
-            self._user_agent.recover_dialog(record.dialog, _nothing, self._credentials(record))
-            crash_at("recovery.bye.sent")
+            self._say_bye(record.dialog, record.attempt.trunk if record.attempt else "", _nothing)
         except (ValueError, OSError) as error:
             self.log.error("call {call} can't be hung up: {error}", call=record.call.id, error=error)
         self._interrupted(record, answered=True)
 
-    def _credentials(self, record: CallRecord) -> Credentials | None:
-        for trunk in self._trunks():
-            if record.attempt is not None and trunk.name == record.attempt.trunk:
-                return credentials(trunk)
-        return None
+    async def hang_up_open(self, store: SharedStore) -> None:
+        """Send BYE for what this node left open, and others have ended. Raises StoreUnavailable."""
+        for each in await store.open_dialogs():
+            self._hang_up_open(each, partial(store.dialog_ended, each.call_id))
+
+    def _hang_up_open(self, each: OpenDialog, ended: Callable[[], None]) -> None:
+        self.log.warn(
+            "call {call}: had been answered here when others ended it as interrupted; it is hung up now",
+            call=each.call_id,
+        )
+        try:
+            self._say_bye(each.dialog, each.trunk, ended)
+        except ValueError as error:
+            self.log.error("call {call} can't be hung up: {error}", call=each.call_id, error=error)
+            ended()
+        except OSError as error:
+            # There is no way to the peer now: the next start tries again.
+            self.log.error("call {call} can't be hung up: {error}", call=each.call_id, error=error)
+
+    def _say_bye(self, dialog: str, trunk: str, ended: Callable[[], None]) -> None:
+        crash_at("recovery.bye.due")
+        self._user_agent.recover_dialog(dialog, ended, self._credentials(trunk))
+        crash_at("recovery.bye.sent")
+
+    def _credentials(self, name: str) -> Credentials | None:
+        return next((credentials(trunk) for trunk in self._trunks() if trunk.name == name), None)
 
     def _interrupted(self, record: CallRecord, *, answered: bool) -> None:
         detail = "the process that made it has ended"

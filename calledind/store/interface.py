@@ -327,6 +327,17 @@ class NodeStatus:
     "What it says of itself: live and queued calls, draining, version."
 
 
+@dataclass(frozen=True, slots=True)
+class OpenDialog:
+    """A call that was answered, as this node could not say in time: others have ended it, and can't hang it up."""
+
+    call_id: str
+    dialog: str
+    "As `record_answer` was given it."
+    trunk: str
+    "Its name; empty where it is not known."
+
+
 class Fenced(Exception):
     """Others have taken over what this node had: it must let go of all its calls, and join again."""
 
@@ -371,6 +382,15 @@ class SharedStore(Store, Protocol):
 
     def release(self, trunk: str) -> None:
         """Give back a channel that `take` took. Never fails: it is said again with the next heartbeat."""
+
+    def open_dialogs(self) -> Deferred[Sequence[OpenDialog]]:
+        """Return the dialogs that the process before left open and nobody else knows of, to be hung up here.
+
+        Known once the store is open. They are told by each start until `dialog_ended`.
+        """
+
+    def dialog_ended(self, call_id: str) -> None:
+        """An open dialog has been hung up, or can't be."""
 
     # the nodes
 

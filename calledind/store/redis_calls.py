@@ -13,16 +13,17 @@ from calledind.crash import crash_at
 from calledind.model import Attempt, Call, CallRecord, Outcome, PendingCallback, ReturnCode, State
 from calledind.store import search
 from calledind.store.do_not_call import encode
-from calledind.store.interface import IDEMPOTENCY_SECONDS, CallFilter, StoreUnavailable
+from calledind.store.interface import IDEMPOTENCY_SECONDS, CallFilter, OpenDialog, StoreUnavailable
 from calledind.store.redis_base import AGAIN, text_of
 from calledind.store.redis_keys import RedisKeys
-from calledind.store.redis_late import WITHDRAW, Late, LateChange
+from calledind.store.redis_late import RECORD_ANSWER, SETTLE, WITHDRAW, Late, LateChange
 from calledind.store.redis_link import NotReplicated, Unanswered
 from calledind.store.rows import (
     from_answer,
     from_attempt,
     from_call,
     from_outcome,
+    to_answer,
     to_outcome,
     to_pending,
     to_record,
@@ -229,7 +230,7 @@ class RedisCalls(RedisKeys):
     def record_answer(self, call_id: str, dialog: str, now: float) -> Deferred[bool]:
         """While Redis is away, it is kept on this machine's disk, and answered with True; Redis is told later."""
         try:
-            change = LateChange("record_answer", call_id, self._owner_of(call_id), (dump(from_answer(dialog, now)),))
+            change = LateChange(RECORD_ANSWER, call_id, self._owner_of(call_id), (dump(from_answer(dialog, now)),))
         except ValueError as error:
             return fail(error)
         return self._late.tell(change, patient=False).addCallback(bool)
@@ -253,7 +254,23 @@ class RedisCalls(RedisKeys):
                 return True
             return to_outcome(reply[0].decode()) == outcome and reply[1] == args[1].encode()
 
-        return self._late.tell(LateChange("settle", call_id, self._owner_of(call_id), args)).addCallback(settled)
+        return self._late.tell(LateChange(SETTLE, call_id, self._owner_of(call_id), args)).addCallback(settled)
+
+    def open_dialogs(self) -> Deferred[Sequence[OpenDialog]]:
+        return Deferred.fromCoroutine(self._open_dialogs())
+
+    async def _open_dialogs(self) -> Sequence[OpenDialog]:
+        dialogs = []
+        for call_id, answer in list(self._late.open_dialogs.items()):
+            record = await self._find_call(call_id)
+            dialog, _ = to_answer(answer)
+            assert dialog is not None
+            attempt = None if record is None else record.attempt
+            dialogs.append(OpenDialog(call_id, dialog, "" if attempt is None else attempt.trunk))
+        return dialogs
+
+    def dialog_ended(self, call_id: str) -> None:
+        self._late.has_ended(call_id)
 
     def _tell_late(self, change: LateChange) -> Deferred[Any]:
         return self._change(change.kind, change.call_id, self._owner, change.owner, *change.args)

@@ -9,6 +9,10 @@ A change is told to Redis at once, and goes to the disk only when that failed:
 
 Told twice, a change does nothing the second time; told when others have taken the call over, it is refused. So it
 does no harm that an entry whose removal failed is told once more after a restart.
+
+**An answer that is refused** leaves somebody talking whom nobody else can hang up: those who have taken the call over
+know of its INVITE alone, and nothing of the dialog. So it stays on the disk until the call has ended here, and where
+the process was killed before that, the next one is told of it (`open_dialogs`).
 """
 
 from __future__ import annotations
@@ -27,6 +31,8 @@ from calledind.store.interface import StoreUnavailable
 from calledind.store.outbox import Outbox
 
 WITHDRAW = "withdraw"
+RECORD_ANSWER = "record_answer"
+SETTLE = "settle"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,8 @@ class _Waiting:
     "Fires with 1 when it is on disk, with None when that failed."
     told: list[Deferred[Any]] = field(default_factory=list)
     "Those who wait for Redis's answer."
+    is_of_before: bool = False
+    "Whether the process before has left it."
 
 
 class Late:
@@ -73,6 +81,10 @@ class Late:
         self._tell_redis = tell
         self._waiting: dict[tuple[str, str], _Waiting] = {}
         "Call id and kind -> what waits, in the order in which it came."
+        self._refused: set[str] = set()
+        "Calls whose answer Redis refused, and which may be talking still: it is kept on disk."
+        self.open_dialogs: dict[str, str] = {}
+        "Of these, those of the process before: call id -> answer (JSON)."
         self._telling = False
         self._closed = False
 
@@ -87,7 +99,8 @@ class Late:
     async def open(self) -> None:
         """Read what was left. Raises StoreUnavailable."""
         for call_id, kind, text in await self._outbox.open():
-            self._waiting[call_id, kind] = _Waiting(LateChange.read(call_id, kind, text), succeed(1))
+            change = LateChange.read(call_id, kind, text)
+            self._waiting[call_id, kind] = _Waiting(change, succeed(1), is_of_before=True)
         if self._waiting:
             self.log.info("{count} changes of calls wait to be told to the shared store", count=len(self._waiting))
 
@@ -95,11 +108,13 @@ class Late:
         """Fire with Redis's answer, or, where that is not `patient`, with 1 as soon as it is on disk."""
         if self._closed:
             return fail(StoreUnavailable("the store is closed"))
-        if any((change.call_id, kind) in self._waiting for kind in ("record_answer", "settle")):
+        if change.kind == SETTLE:
+            self.has_ended(change.call_id)
+        if any((change.call_id, kind) in self._waiting for kind in (RECORD_ANSWER, SETTLE)):
             # Not past what waits of the same call.
             return self._keep(change, patient)
         telling = self._tell_redis(change)
-        return telling.addErrback(self._not_told, change, patient)
+        return telling.addCallbacks(self._told, self._not_told, callbackArgs=(change,), errbackArgs=(change, patient))
 
     def keep(self, change: LateChange) -> tuple[Deferred[Any], Deferred[None]]:
         """Have it told to Redis, and kept until it is: what fires with the answer, and what fires when it is as safe as
@@ -120,6 +135,12 @@ class Late:
             waiting.kept.addBoth(is_safe)
         self.tell_again()
         return told, safe
+
+    def _told(self, reply: Any, change: LateChange) -> Any:
+        if reply == 0 and change.kind == RECORD_ANSWER:
+            self._refused.add(change.call_id)
+            self._outbox.put(change.call_id, change.kind, change.text()).addErrback(self._not_kept, change)
+        return reply
 
     def _not_told(self, failure: Failure, change: LateChange, patient: bool) -> Deferred[Any]:
         if self._closed or not isinstance(failure.value, StoreUnavailable):
@@ -182,9 +203,25 @@ class Late:
             )
         if self._waiting.pop(place, None) is None:
             return  # the store was closed meanwhile, and all were told
-        self._outbox.remove(*place).addErrback(self._not_removed)
+        call_id, kind = place
+        if reply == 0 and kind == RECORD_ANSWER and (call_id, SETTLE) not in self._waiting:
+            self._refused.add(call_id)
+            if waiting.is_of_before:
+                (self.open_dialogs[call_id],) = waiting.change.args
+        else:
+            self._remove(*place)
         for told in waiting.told:
             told.callback(reply)
+
+    def has_ended(self, call_id: str) -> None:
+        """Nobody talks any more: an answer that Redis refused need not be kept."""
+        if call_id in self._refused:
+            self._refused.discard(call_id)
+            self.open_dialogs.pop(call_id, None)
+            self._remove(call_id, RECORD_ANSWER)
+
+    def _remove(self, call_id: str, kind: str) -> None:
+        self._outbox.remove(call_id, kind).addErrback(self._not_removed)
 
     def _not_removed(self, failure: Failure) -> None:
         self.log.warn("{error}", error=failure.getErrorMessage())

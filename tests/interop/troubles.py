@@ -105,6 +105,8 @@ class Troubles:
         time.sleep(self._chance.choice((0.3, 1.5)))
         self._world.kill(self._world.nodes[place])
         self._world.wires[place].mend()
+        # Where it is back soon, it tells what it could not; else others have taken over what it had by then.
+        time.sleep(self._chance.choice((0.0, LEASE + 1.0)))
         self._world.start(self._world.nodes[place])
 
     def restart_in_good_order(self) -> None:

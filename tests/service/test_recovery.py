@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from calledind.model import Attempt, Call, CallRecord, Cause, Ending, State
 from calledind.service.recovery import Interrupted, Recovery
+from calledind.store.interface import OpenDialog
 from tests.dialing.world import make_call
 from tests.service.recorder import A_TRUNK, Lines, Recorder
 
@@ -80,6 +81,44 @@ class RecoveryTests(SynchronousTestCase):
         self.assertEqual((name, dialog, credentials.password), ("recover_dialog", "{dialog}", "p"))
         self.assertEqual((ending.cause, ending.answered), (Cause.INTERRUPTED, True))
         self.assertEqual((ending.answered_at, ending.sip_status), (1_800_000_050.0, 200))
+
+    def hang_up_open(self, *dialogs: OpenDialog) -> tuple[Recorder, list[str]]:
+        store, lines = Recorder(open_dialogs=lambda: succeed(dialogs)), list[str]()
+        shared: Any = store
+        settlement: Any = Recorder()
+        interrupted = Interrupted(
+            user_agent=self.user_agent,
+            settlement=settlement,
+            trunks=lambda: (A_TRUNK,),
+            now=lambda: 0.0,
+        )
+        setattr(interrupted, "log", Lines(lines))  # noqa: B010 - the class says Logger
+        self.successResultOf(Deferred.fromCoroutine(interrupted.hang_up_open(shared)))
+        return store, lines
+
+    def test_open_dialog(self) -> None:
+        """What others have ended without its dialog is hung up; the store hears of it when that is done."""
+        store, lines = self.hang_up_open(OpenDialog("1", "{dialog}", "a"))
+        name, dialog, ended, credentials = self.user_agent.calls[0]
+        self.assertEqual((name, dialog, credentials.password), ("recover_dialog", "{dialog}", "p"))
+        self.assertEqual(store.calls, [("open_dialogs",)])
+        ended()
+        self.assertEqual(store.calls[1:], [("dialog_ended", "1")])
+        self.assertEqual(
+            lines, ["call 1: had been answered here when others ended it as interrupted; it is hung up now"]
+        )
+
+    def test_open_dialog_without_a_way(self) -> None:
+        """Where there is no way to the peer now, the next start tries again; what can't be read is let go of."""
+        for error, told in ((OSError("no route"), []), (ValueError("not a dialog"), [("dialog_ended", "1")])):
+
+            def fail(*_: object, error: Exception = error) -> None:
+                raise error
+
+            self.user_agent._answers["recover_dialog"] = fail
+            store, lines = self.hang_up_open(OpenDialog("1", "{dialog}", ""))
+            self.assertEqual(store.calls[1:], told)
+            self.assertEqual(lines[1:], [f"call 1 can't be hung up: {error}"])
 
     def test_unreadable(self) -> None:
         """What can't be read any more keeps neither that call from its outcome nor the others from theirs."""

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from calledind.model import State
-from calledind.store.interface import Fenced, NodeStatus, StoreUnavailable
+from calledind.store.interface import Fenced, NodeStatus, OpenDialog, StoreUnavailable
 from calledind.store.redis import RedisStore
 from tests.store.contract import ANSWERED, BUSY, DIALOG, NOW, make_attempt
 from tests.store.redis_case import LEASE, ROUTE, RedisCase, ids_of, numbered, pause
@@ -181,6 +181,44 @@ class LeaseTests(RedisCase):
         await store.rejoin()
         await store.beat({})
         self.assertEqual([each.epoch for each in await store.nodes()], [2])
+
+
+class OpenDialogTests(RedisCase):
+    """A call that is answered here, when others have taken it over: they know nothing of the dialog."""
+
+    async def answered_too_late(self) -> RedisStore:
+        """Return a node that was told that call1 is not its own any more, as it said that it was answered."""
+        one = await self.with_calls(1)
+        two = await self.node("two")
+        await self.taken(one)
+        await one.begin_dialing("call1", make_attempt())
+        await self.is_fenced(one, by=two)
+        await two.take_over()
+        self.assertIs(await one.record_answer("call1", DIALOG, NOW), False)
+        self.assertIs(await two.settle("call1", BUSY, charge=False), True)
+        return one
+
+    async def test_process_ends(self) -> None:
+        """Each next process is told of it, until it says that it has hung up."""
+        one = await self.answered_too_late()
+        self.assertEqual(await one.open_dialogs(), [])
+        await self.dies(one)
+        for _ in range(2):
+            one = await self.node()
+            self.assertEqual(await one.open_dialogs(), [OpenDialog("call1", DIALOG, "trunk 1")])
+            await self.dies(one)
+        one = await self.node()
+        one.dialog_ended("call1")
+        self.assertEqual(await one.open_dialogs(), [])
+        await self.dies(one)
+        self.assertEqual(await (await self.node()).open_dialogs(), [])
+
+    async def test_process_hangs_up(self) -> None:
+        """Where the call ends in this process, the next one hears nothing of it."""
+        one = await self.answered_too_late()
+        self.assertIs(await one.settle("call1", ANSWERED, charge=True), False)
+        await self.dies(one)
+        self.assertEqual(await (await self.node()).open_dialogs(), [])
 
 
 class TakeOverTests(RedisCase):

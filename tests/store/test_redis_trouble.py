@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 
 from calledind.model import CallRecord, ReturnCode, State
 from calledind.settings.tables import Redis
-from calledind.store.interface import StoreUnavailable
+from calledind.store.interface import OpenDialog, StoreUnavailable
 from calledind.store.redis import RedisStore
 from tests.store.contract import BUSY, DIALOG, NOW, make_attempt
 from tests.store.redis_case import ROUTE, WIDE, RedisCase, cluster, numbered, pause, until
@@ -94,6 +94,30 @@ class OutageTests(RedisCase):
         self.assertEqual(([*records], [*callbacks]), ([], []))
         self.assertEqual([each.call.id for each in await again.pending_callbacks()], ["call1"])
         self.assertEqual(await self.taken(again), ["call2"])
+
+    async def test_process_ends_with_an_open_dialog(self) -> None:
+        """Who picks up while Redis is away, and is taken over, is hung up by the next process, unless it had been."""
+        store = await self.with_calls(1, 2)
+        two = await self.node("two")
+        await self.taken(store)
+        for index in (1, 2):
+            await store.begin_dialing(f"call{index}", make_attempt())
+        self.own.kill()
+        for index in (1, 2):
+            self.assertIs(await store.record_answer(f"call{index}", DIALOG, NOW), True)
+        settling = store.settle("call2", BUSY, charge=False)
+        await until("it is on disk", lambda: len(store._late) == 3)
+        await self.dies(store)
+        await self.assertFailure(settling, StoreUnavailable)
+        self.own.start()
+        await until("the other is well", two.healthy)
+        await self.is_fenced(store, by=two)
+        records, _, _ = await two.take_over()
+        for record in records:
+            self.assertEqual((record.state, record.dialog), (State.DIALING, None))
+            self.assertIs(await two.settle(record.call.id, BUSY, charge=False), True)
+        again = await self.node()
+        self.assertEqual(await again.open_dialogs(), [OpenDialog("call1", DIALOG, "trunk 1")])
 
     async def test_restart_of_redis(self) -> None:
         """A Redis that is killed and started again has all that was answered, and is used again by itself."""
