@@ -152,11 +152,13 @@ def launch(world: World, node: Daemon, point: str) -> None:
     wait_for(f"daemon ready (log: {node.log})", lambda: node.has_died(0.0) or node.is_ready(), TO_START)
 
 
-def halves() -> dict[str, list[str]]:
-    """Return points for each store, of those that both have a half for each: together they are all."""
-    both = [name for name in points("embedded") if name in points("redis")]
-    left_out = {"embedded": both[1::2], "redis": both[::2]}
-    return {store: [name for name in points(store) if name not in out] for store, out in left_out.items()}
+def drawn(number: int, seed: int) -> dict[str, list[str]]:
+    """Draw so many points by chance, each for one of the stores whose daemons come there."""
+    chance = random.Random(seed)
+    dealt: dict[str, list[str]] = {"redis": [], "embedded": []}
+    for name in chance.sample(sorted(POINTS), number):
+        dealt[chance.choice([store for store in dealt if name in points(store)])].append(name)
+    return dealt
 
 
 def in_chains(store: str, names: Sequence[str], chains: int, seed: int) -> list[Callable[[], Ended]]:
@@ -173,7 +175,8 @@ def in_chains(store: str, names: Sequence[str], chains: int, seed: int) -> list[
     ways: list[Callable[[Sequence[str], int], Ended]] = [crash_at_each]
     if store == "redis":
         ways = [crash_beside_another, crash_alone]
-        _swap(hands, "node.fenced", 0)
+        if "node.fenced" in dealt:
+            _swap(hands, "node.fenced", 0)
     return [partial(ways[place % len(ways)], names, chance.randrange(1 << 30)) for place, names in enumerate(hands)]
 
 

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.chaos import kill_at_random
 
-KILLS = 8
+KILLS = 5
 SEED = int(os.environ.get("CALLEDIN_SEED", "20"))
 
 
@@ -22,7 +22,7 @@ class KillTests(SynchronousTestCase):
 
     def test_kills_with_a_slow_disk(self) -> None:
         """The same with commits that take their time."""
-        self.kill_again_and_again(3, module="tests.interop.slow_disk")
+        self.kill_again_and_again(2, module="tests.interop.slow_disk")
 
     def kill_again_and_again(self, kills: int, *, module: str | None = None) -> None:
         judgement, complaints = kill_at_random(kills, SEED, module=module)
