@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +38,12 @@ from calledind.store.interface import Route, StoreUnavailable
 from calledind.store.outbox import Outbox, explain
 from calledind.store.redis_base import AGAIN, boot_time, scripts
 from calledind.store.redis_late import Late
-from calledind.store.redis_link import RedisLink, ResponseError
+from calledind.store.redis_link import RedisLink, ResponseError, Unanswered
 from calledind.store.redis_nodes import RedisNodes
 from calledind.store.redis_schema import check_schema
 
 PATIENCE = 3.0
-"Seconds that Redis has at a start to take what the process before could not tell it."
+"Seconds that Redis has at a start to take what the process before could not tell it, or to come back."
 HANG_UP = "hang up "
 "Begins what is told of a call; nothing that is told of a key does."
 
@@ -125,8 +125,8 @@ class RedisStore(RedisNodes):
     def open(self) -> Deferred[None]:
         """Connect, join, and tell what the process before could not.
 
-        Fails with StoreUnavailable, whose words say what to do, within some seconds; within a lease where another node
-        of this name is to be seen dead first.
+        Fails with StoreUnavailable, whose words say what to do: within some seconds where Redis is not there, within
+        about a lease where it is lost again and again, or another node of this name is to be seen dead first.
         """
         return Deferred.fromCoroutine(self._open())
 
@@ -136,14 +136,26 @@ class RedisStore(RedisNodes):
             self._lock = self._hold_folder()
             await self._late.open()
             await self._link.start()
-            await check_schema(self._link, self._prefix, lease=self._lease, pause=self._pause)
-            await self._join()
+            await self._insist(lambda: check_schema(self._link, self._prefix, lease=self._lease, pause=self._pause))
+            await self._insist(self._join)
             # Before what the former epoch of this node had is taken over.
             await self._tell_of_before()
         except BaseException:
             await self._let_go()
             raise
         self._opened = True
+
+    async def _insist(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Do a step of the start again where Redis was lost meanwhile. Raises StoreUnavailable."""
+        until = self._reactor.seconds() + self._lease + PATIENCE
+        while True:
+            try:
+                return await step()
+            except StoreUnavailable as error:
+                is_lost = isinstance(error, Unanswered) or self._link.trouble is not None
+                if not is_lost or self._reactor.seconds() >= until:
+                    raise
+            await self._pause(AGAIN)
 
     async def _tell_of_before(self) -> None:
         """Tell what the process before could not: later, nobody would know of the callbacks that are to follow."""

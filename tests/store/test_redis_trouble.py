@@ -143,6 +143,30 @@ class OutageTests(RedisCase):
         self.own.start()
         await until("it has forgotten", lambda: not store._cache._keys)
 
+    async def test_redis_is_lost_while_a_node_starts(self) -> None:
+        """A node that is about to join when Redis is started again joins after that."""
+        for lost_at in ("schema", "join"):
+            store: RedisStore = self.make_node()
+            self.lose_redis_at(lost_at, store)
+            await store.open()
+            self.assertEqual([each.name for each in await store.nodes()], ["one"])
+            await store.beat({})
+            await store.close()
+
+    def lose_redis_at(self, script: str, store: RedisStore) -> None:
+        """Have Redis killed and started again when the node has just sent this script."""
+        run = store._link.run
+
+        def run_and_lose(name: str, *others: Any, **more: Any) -> Deferred[Any]:
+            answer: Deferred[Any] = run(name, *others, **more)
+            if name == script:
+                store._link.run = run  # type: ignore[method-assign]
+                self.own.kill()
+                self.own.start()
+            return answer
+
+        store._link.run = run_and_lose  # type: ignore[assignment, method-assign]
+
     async def test_start_without_redis(self) -> None:
         """A node does not start without Redis, and says why."""
         self.own.kill()
