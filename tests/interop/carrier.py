@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 ANSWERS, BUSY, RINGS, LATE, SILENT = "01234", "56", "7", "8", "9"
 "Last digits: answers at once; 486; rings until the CANCEL; answers after RING seconds; never says a word."
 RING = 0.4
-PATIENCE = 32.0
-"Seconds that a 200 is repeated for: 64*T1."
+PATIENCE = 12.0
+"Seconds that a 200 is repeated for: 64*T1 of these daemons and the time that one takes to start."
 SDP = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 9 RTP/AVP 0\r\n"
 "To the discard port: nobody listens to these callees."
 RESTARTED = 'text="restarted"'

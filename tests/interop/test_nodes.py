@@ -16,9 +16,7 @@ from tests.interop.troubles import MIDDLING, Ended, Troubles, ended, restart
 
 SEED = int(os.environ.get("CALLEDIN_SEED", "5"))
 TROUBLES = (
-    "nodes that were taken over",
     "suspensions longer than the lease",
-    "kills of Redis",
     "silent connections",
     "kills of a node that was cut off",
 )
