@@ -146,11 +146,15 @@ class RedisStore(RedisNodes):
         self._opened = True
 
     async def _insist(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Do a step of the start again where Redis was lost meanwhile. Raises StoreUnavailable."""
+        """Do a step of the start again where Redis was lost meanwhile; what it says for good fails it at once.
+
+        Raises StoreUnavailable.
+        """
         until = self._reactor.seconds() + self._lease + PATIENCE
         while True:
             try:
-                return await step()
+                await step()
+                return
             except StoreUnavailable as error:
                 is_lost = isinstance(error, Unanswered) or self._link.trouble is not None
                 if not is_lost or self._reactor.seconds() >= until:
